@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The CPU backend: cuts the work into units, runs them on torch's thread pool, adds up partial sums in a fixed
+// order. Nothing in a parallel body throws: torch would lose the message.
+#include <torch/csrc/stable/library.h>
+
+#include <limits>
+
+#include "../glue.h"
+#include "kernels.h"
+
+namespace racnn::cpu {
+
+// Numbers per unit in the workspaces of the two window gradients.
+constexpr int64_t kWindowSums = 4;
+constexpr int64_t kBoxcarSums = 5;
+
+static Units crop_units(const CropShape& s, const PlaneLayout& layout) {
+  return Units::make(layout.planes, s.out_height, s.out_width * layout.step);
+}
+
+// Every channel has its own maximum, or all share one.
+static Units boxcar_units(const CropShape& s, Energy energy) {
+  Units units = Units::make(energy == Energy::kAbs ? s.channels : 1, s.out_height, s.out_width);
+  units.planes_each = 1, units.groups = units.planes;
+  return units;
+}
+
+template <typename Problem>
+void run(const Problem& problem, const Units& units, int64_t items) {
+  const auto kernel = select(problem);
+  torch::stable::parallel_for(0, items * units.per_item(), 1,
+                              [&](int64_t begin, int64_t end) { kernel(problem, units, begin, end); });
+}
+
+// From sums over (x, half_x, y, half_y) to tx, ty, tl or tx, ty, tw, th.
+template <typename T>
+void write_window_grad(const double (&sums)[4], int32_t values, T* grad) {
+  grad[0] = T(sums[0]), grad[1] = T(sums[2]);
+  if (values == 3) {
+    grad[2] = T(sums[1] + sums[3]);
+  } else {
+    grad[2] = T(sums[1]), grad[3] = T(sums[3]);
+  }
+}
+
+template <typename T>
+void finish_window_grad(const T* workspace, int64_t units, const Window<T>& window, int32_t values, T* grad) {
+  double sums[4] = {};
+  for (int64_t u = 0; u < units; ++u) {
+    for (int v = 0; v < 4; ++v) sums[v] += double(workspace[u * kWindowSums + v]);
+  }
+  if (!is_finite(window)) sums[0] = sums[1] = sums[2] = sums[3] = std::numeric_limits<double>::quiet_NaN();
+  write_window_grad(sums, values, grad);
+}
+
+// `units` are chunks of rows, channel after channel; each channel is normalised by its own maximum.
+template <typename T>
+void finish_boxcar_grad(const T* workspace, const Units& units, T scale, const Window<T>& window, int32_t values,
+                        T* grad) {
+  double sums[4] = {};
+  for (int64_t group = 0; group < units.groups; ++group) {
+    const T* slots = workspace + group * units.chunks * kBoxcarSums;
+    double most = 0.0, partial[4] = {};
+    for (int64_t u = 0; u < units.chunks; ++u) {
+      const T* slot = slots + u * kBoxcarSums;
+      for (int v = 0; v < 4; ++v) partial[v] += double(slot[v]);
+      if (!(slot[4] <= most)) most = double(slot[4]);
+      if (slot[4] != slot[4]) break;  // NaN stays
+    }
+    if (most == 0.0) continue;
+    for (int v = 0; v < 4; ++v) sums[v] += double(scale) / most * partial[v];
+  }
+  if (!is_finite(window)) sums[0] = sums[1] = sums[2] = sums[3] = std::numeric_limits<double>::quiet_NaN();
+  write_window_grad(sums, values, grad);
+}
+
+struct CpuBackend {
+  using Half = cpu::Half;
+  using BFloat16 = cpu::BFloat16;
+  struct Guard {
+    explicit Guard(const Tensor&) {}
+  };
+
+  // Enough for either layout.
+  static int64_t window_grad_workspace(const CropShape& s) {
+    const int64_t planar = crop_units(s, {s.channels, 1}).per_item();
+    const int64_t interleaved = crop_units(s, {1, s.channels}).per_item();
+    return s.batch * s.windows * kWindowSums * (planar > interleaved ? planar : interleaved);
+  }
+
+  static int64_t boxcar_grad_workspace(const CropShape& s, Energy energy) {
+    return s.batch * s.windows * kBoxcarSums * boxcar_units(s, energy).per_item();
+  }
+
+  template <typename Image, typename Out>
+  static void forward(const ForwardProblem<Image, Out>& p) {
+    run(p, crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides)), p.shape.batch * p.shape.windows);
+  }
+
+  template <typename Image, typename Grad>
+  static void window_grad(const WindowGradProblem<Image, Grad>& p) {
+    const Units units = crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides));
+    const int64_t crops = p.shape.batch * p.shape.windows;
+    run(p, units, crops);
+    for (int64_t n = 0; n < crops; ++n) {
+      finish_window_grad(p.workspace + n * units.per_item() * kWindowSums, units.per_item(),
+                         load_window(p.windows, n), p.windows.values, p.grad_windows + n * p.windows.values);
+    }
+  }
+
+  template <typename Grad, typename Image>
+  static void image_grad(const ImageGradProblem<Grad, Image>& p) {
+    const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
+    run(p, Units::make(layout.planes, p.shape.height, p.shape.width * layout.step), p.shape.batch);
+  }
+
+  template <typename Grad>
+  static void boxcar_grad(const BoxcarProblem<Grad>& p) {
+    const Units units = boxcar_units(p.shape, p.energy);
+    const int64_t crops = p.shape.batch * p.shape.windows;
+    run(p, units, crops);
+    for (int64_t n = 0; n < crops; ++n) {
+      finish_boxcar_grad(p.workspace + n * units.per_item() * kBoxcarSums, units, p.scale,
+                         load_window(p.windows + n * p.values, p.values), p.values,
+                         p.grad_windows + n * p.values);
+    }
+  }
+};
+
+}  // namespace racnn::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(racnn_ops, CPU, m) {
+  using racnn::cpu::CpuBackend;
+  m.impl("_crop_forward", TORCH_BOX(&racnn::crop_forward<CpuBackend>));
+  m.impl("_crop_window_grad", TORCH_BOX(&racnn::crop_window_grad<CpuBackend>));
+  m.impl("_crop_image_grad", TORCH_BOX(&racnn::crop_image_grad<CpuBackend>));
+  m.impl("_crop_boxcar_grad", TORCH_BOX(&racnn::crop_boxcar_grad<CpuBackend>));
+}

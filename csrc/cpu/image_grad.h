@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// d loss / d I[y, x] = sum over i, j of b_i(y) a_j(x) g[i, j], as a gather: the outputs that read pixel x are
+// one contiguous run (positions do not decrease in j), so for each image row the few output rows that read it
+// are added up, then one band contracts the columns. Nobody else writes the row: no atomics, one fixed order.
+#pragma once
+
+#include <initializer_list>
+
+#include "window_grad.h"
+
+namespace racnn::cpu::RACNN_ISA {
+
+// More outputs than this on one pixel (a strong zoom, or a border that collects many): no band.
+constexpr int64_t kMaxBandTaps = 8;
+
+// One axis read backwards: for pixels [begin, end), the run of outputs that read them and their weights.
+template <typename T>
+struct Inverse {
+  int32_t begin, end;
+  int32_t* first;    // [end - begin]: first output that reads the pixel
+  int32_t* count;    // [end - begin]
+  int64_t* offset;   // [end - begin]: of the pixel's weights
+  T* weights;        // count numbers a pixel
+  int64_t most;      // largest count
+};
+
+template <typename T>
+Inverse<T> make_inverse(Arena& arena, const Axis<T>& axis) {
+  Tap<T>* taps = make_row_taps(arena, axis);
+  Inverse<T> inverse{axis.size, 0, nullptr, nullptr, nullptr, nullptr, 0};
+  for (int32_t j = 0; j < axis.out; ++j) {
+    for (const int32_t pixel : {taps[j].lower, taps[j].upper}) {
+      if (pixel == kOutside) continue;
+      inverse.begin = pixel < inverse.begin ? pixel : inverse.begin;
+      inverse.end = pixel + 1 > inverse.end ? pixel + 1 : inverse.end;
+    }
+  }
+  const int64_t pixels = inverse.end > inverse.begin ? inverse.end - inverse.begin : 0;
+  inverse.first = arena.take<int32_t>(pixels);
+  inverse.count = arena.take<int32_t>(pixels);
+  inverse.offset = arena.take<int64_t>(pixels);
+  for (int64_t x = 0; x < pixels; ++x) inverse.first[x] = inverse.count[x] = 0;
+  const auto each = [&](auto&& visit) {
+    for (int32_t j = 0; j < axis.out; ++j) {
+      if (taps[j].lower != kOutside) visit(j, taps[j].lower - inverse.begin, taps[j].w_lower);
+      if (taps[j].upper != kOutside) visit(j, taps[j].upper - inverse.begin, taps[j].w_upper);
+    }
+  };
+  each([&](int32_t j, int32_t x, T) {
+    if (inverse.count[x] == 0) inverse.first[x] = j;
+    inverse.count[x] = j - inverse.first[x] + 1;
+  });
+  int64_t total = 0;
+  for (int64_t x = 0; x < pixels; ++x) {
+    inverse.offset[x] = total;
+    total += inverse.count[x];
+    inverse.most = inverse.count[x] > inverse.most ? inverse.count[x] : inverse.most;
+  }
+  inverse.weights = arena.take<T>(total);
+  for (int64_t w = 0; w < total; ++w) inverse.weights[w] = T(0);
+  each([&](int32_t j, int32_t x, T weight) { inverse.weights[inverse.offset[x] + j - inverse.first[x]] += weight; });
+  return inverse;
+}
+
+// The transposed crop of one window, row by row of the image.
+template <typename T>
+struct Transposed {
+  Inverse<T> x, y;
+  Band<T> band;  // unless x.most > kMaxBandTaps
+  T* band_weights;
+
+  bool banded() const { return x.most <= kMaxBandTaps; }
+};
+
+template <typename T>
+Transposed<T> make_transposed(Arena& arena, const Axis<T>& x, const Axis<T>& y, int64_t step) {
+  Transposed<T> t{make_inverse(arena, x), make_inverse(arena, y), {}, nullptr};
+  const int64_t pixels = t.x.end > t.x.begin ? t.x.end - t.x.begin : 0;
+  if (pixels == 0 || !t.banded()) return t;
+  const int64_t taps = t.x.most;
+  // Every pixel reads `taps` outputs: runs at the right end start earlier, with zeros in front.
+  int32_t* first = arena.take<int32_t>(pixels);
+  for (int64_t i = 0; i < pixels; ++i) {
+    const int32_t latest = int32_t(x.out - taps);
+    first[i] = t.x.first[i] < latest ? t.x.first[i] : latest;
+  }
+  t.band = make_band<T>(arena, first, pixels, step, taps, x.out);
+  t.band_weights = make_weights(arena, t.band);
+  for (int64_t i = 0; i < pixels; ++i) {
+    const int64_t skip = t.x.first[i] - first[i];
+    for (int64_t k = 0; k < t.x.count[i]; ++k) {
+      set_weight(t.band, t.band_weights, i, skip + k, t.x.weights[t.x.offset[i] + k]);
+    }
+  }
+  return t;
+}
+
+// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window.
+template <typename T>
+void contract_columns(const Transposed<T>& t, int64_t step, const T* line, T* to) {
+  if (t.banded()) {
+    const T* const weights[1] = {t.band_weights};
+    T* const out[1] = {to};
+    contract<1>(t.band, line, weights, out);
+    return;
+  }
+  for (int64_t i = 0; i < t.x.end - t.x.begin; ++i) {
+    const T* weights = t.x.weights + t.x.offset[i];
+    for (int64_t c = 0; c < step; ++c) {
+      const T* from = line + t.x.first[i] * step + c;
+      T total = T(0);
+      for (int64_t k = 0; k < t.x.count[i]; ++k) total += weights[k] * from[k * step];
+      to[i * step + c] = total;
+    }
+  }
+}
+
+// Buffers of one thread.
+template <typename T>
+struct ImageGradLines {
+  T* row;      // [W * step]: a row of the image's gradient
+  T* outputs;  // [w * step]: the output rows of one image row, added up
+  T* widened;  // [w * step]
+  T* columns;  // [W * step]
+};
+
+// to[e] += weight * from[e]
+template <typename T>
+RACNN_INLINE void add_scaled(T weight, const T* from, int64_t size, T* to) {
+  for (int64_t e = 0; e < size; ++e) to[e] += weight * from[e];
+}
+
+template <typename Grad, typename Image, typename T>
+void add_window(const ImageGradProblem<Grad, Image>& p, const Transposed<T>& t, const PlaneLayout& layout,
+                const Grad* grad, int32_t y, const ImageGradLines<T>& lines) {
+  const int32_t row = y - t.y.begin;
+  const int64_t size = p.shape.out_width * layout.step;
+  const T* weights = t.y.weights + t.y.offset[row];
+  for (int64_t e = 0; e < size; ++e) lines.outputs[e] = T(0);
+  for (int32_t k = 0; k < t.y.count[row]; ++k) {
+    const Grad* from = grad + (t.y.first[row] + k) * p.grad_strides.y;
+    const T* g = line_of(from, p.grad_strides.x, p.grad_strides.c, p.shape.out_width, layout.step, lines.widened);
+    add_scaled(weights[k], g, size, lines.outputs);
+  }
+  contract_columns(t, layout.step, lines.outputs, lines.columns);
+  add_scaled(T(1), lines.columns, (t.x.end - t.x.begin) * layout.step, lines.row + t.x.begin * layout.step);
+}
+
+// A finished row in the image's dtype; an affine map of the pixels multiplies it by the channel's scale.
+template <typename Grad, typename Image, typename T>
+void write_row(const ImageGradProblem<Grad, Image>& p, int64_t b, int64_t plane, int32_t y,
+               const PlaneLayout& layout, T* row) {
+  const int64_t size = p.shape.width * layout.step;
+  if (p.affine.scale != nullptr) {
+    for (int64_t c = 0; c < layout.step; ++c) {
+      const T scale = T(p.affine.scale[plane + c]);
+      for (int64_t e = c; e < size; e += layout.step) row[e] *= scale;
+    }
+  }
+  Image* to = p.grad_images + b * p.image_strides.b + plane * p.image_strides.c + y * p.image_strides.y;
+  for (int64_t e = 0; e < size; e += kLanes) store_lanes<T>(to + e, load(row + e), size - e);
+}
+
+template <typename Grad, typename Image>
+void image_grad(const ImageGradProblem<Grad, Image>& p, const Units& units, int64_t begin, int64_t end) {
+  using T = Accumulate<Image>;
+  const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
+  const int64_t row_size = p.shape.width * layout.step, out_size = p.shape.out_width * layout.step;
+  while (begin < end) {
+    const int64_t b = begin / units.per_item();
+    Arena arena;
+    Transposed<T>* windows = arena.take<Transposed<T>>(p.shape.windows);
+    int64_t used = 0;
+    int64_t* crop = arena.take<int64_t>(p.shape.windows);
+    for (int64_t n = b * p.shape.windows; n < (b + 1) * p.shape.windows; ++n) {
+      const Window<T> window = load_window(p.windows, n);
+      if (!is_finite(window)) continue;
+      crop[used] = n;
+      windows[used++] = make_transposed(arena, x_axis(p.windows, window, p.shape),
+                                        y_axis(p.windows, window, p.shape), layout.step);
+    }
+    const ImageGradLines<T> lines{arena.take<T>(row_size + kLanes), arena.take<T>(out_size + kLanes),
+                                  arena.take<T>(out_size + kLanes), arena.take<T>(row_size + kLanes)};
+    for (; begin < end && begin / units.per_item() == b; ++begin) {
+      const Unit unit = units.unit(begin);
+      for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
+        for (int32_t y = unit.row_begin; y < unit.row_end; ++y) {
+          for (int64_t e = 0; e < row_size; ++e) lines.row[e] = T(0);
+          for (int64_t k = 0; k < used; ++k) {
+            const Transposed<T>& t = windows[k];
+            if (y < t.y.begin || y >= t.y.end || t.x.end <= t.x.begin) continue;
+            const Grad* grad =
+                p.grad_output + crop_offset(p.grad_strides, crop[k], p.shape.windows) + plane * p.grad_strides.c;
+            add_window(p, t, layout, grad, y, lines);
+          }
+          write_row(p, b, plane, y, layout, lines.row);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace racnn::cpu::RACNN_ISA

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Vectors of 16 numbers, with the compiler's vector extension, and the conversions between the image's
+// dtype and the accumulation type. Included only by kernels.cpp, once per instruction set.
+#pragma once
+
+#include <cstring>
+#include <type_traits>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "half.h"
+
+namespace racnn::cpu::RACNN_ISA {
+
+#define RACNN_INLINE inline __attribute__((always_inline))
+
+constexpr int kLanes = 16;
+
+template <typename T>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  typedef float type __attribute__((vector_size(kLanes * sizeof(float))));
+};
+template <>
+struct VecOf<double> {
+  typedef double type __attribute__((vector_size(kLanes * sizeof(double))));
+};
+template <typename T>
+using Vec = typename VecOf<T>::type;
+
+template <typename T>
+RACNN_INLINE Vec<T> load(const T* from) {
+  Vec<T> value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+template <typename T>
+RACNN_INLINE void store(T* to, const Vec<T>& value) {
+  std::memcpy(to, &value, sizeof(value));
+}
+
+template <typename T>
+RACNN_INLINE Vec<T> splat(T value) {
+  return value - Vec<T>{};
+}
+
+// The lanes added in a fixed order.
+template <typename T>
+RACNN_INLINE T sum(const Vec<T>& value) {
+  T halves[kLanes];
+  store(halves, value);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) halves[i] += halves[i + width];
+  }
+  return halves[0];
+}
+
+RACNN_INLINE float widen(float value) { return value; }
+RACNN_INLINE double widen(double value) { return value; }
+RACNN_INLINE float widen(uint8_t value) { return float(value); }
+RACNN_INLINE float widen(BFloat16 value) { return to_float(value); }
+RACNN_INLINE float widen(Half value) { return to_float(value); }
+
+RACNN_INLINE void narrow(float value, float* to) { *to = value; }
+RACNN_INLINE void narrow(double value, double* to) { *to = value; }
+RACNN_INLINE void narrow(float value, BFloat16* to) { *to = to_bfloat16(value); }
+RACNN_INLINE void narrow(float value, Half* to) { *to = to_half(value); }
+
+// Saturated, ties to even, NaN to 0: adding 1.5 * 2^23 leaves no bits for a fraction.
+RACNN_INLINE void narrow(float value, uint8_t* to) {
+  const float raised = value > 0.0f ? value : 0.0f;
+  const float limited = raised < 255.0f ? raised : 255.0f;
+  *to = uint8_t(int32_t((limited + 12582912.0f) - 12582912.0f));
+}
+
+// n numbers, `stride` elements apart, as accumulation type; tight loops that the compiler vectorises.
+template <typename From, typename T>
+void widen_line(const From* from, int64_t stride, int64_t n, T* to) {
+  if (stride == 1) {
+    int64_t i = 0;
+#if defined(__F16C__)
+    if constexpr (std::is_same_v<From, Half>) {
+      for (; i + 8 <= n; i += 8) {
+        const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(bits));
+      }
+    }
+#endif
+    for (; i < n; ++i) to[i] = widen(from[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) to[i] = widen(from[i * stride]);
+  }
+}
+
+// The first `count` lanes of a vector, in the type of `to`.
+template <typename T, typename To>
+RACNN_INLINE void store_lanes(To* to, const Vec<T>& value, int64_t count) {
+  if (count >= kLanes) {
+    if constexpr (std::is_same_v<To, T>) return store(to, value);
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<To, Half>) {
+      const __m256i bits = _mm512_cvtps_ph(__m512(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bits);
+    }
+#endif
+    T lanes[kLanes];
+    store(lanes, value);
+    for (int i = 0; i < kLanes; ++i) narrow(lanes[i], to + i);
+  } else {
+    T lanes[kLanes];
+    store(lanes, value);
+    for (int64_t i = 0; i < count; ++i) narrow(lanes[i], to + i);
+  }
+}
+
+}  // namespace racnn::cpu::RACNN_ISA

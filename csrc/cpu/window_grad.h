@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// d loss / d window = sum over c, i, j of g[c, i, j] * d out[c, i, j] / d (tx, ty, tw, th), exactly.
+//
+// Along y the derivative goes into the row's two weights, along x into the lines. Without a mask the weights'
+// derivatives are -1 and +1 times d p_j / d t: one difference line serves both numbers of the x axis, and the
+// factor is applied once per column, at the end. With a mask they differ: two derivative lines.
+#pragma once
+
+#include <limits>
+
+#include "forward.h"
+
+namespace racnn::cpu::RACNN_ISA {
+
+// Sums of one unit: d loss / d (tx, tw, ty, th), the order of Window.
+template <typename T>
+struct WindowSums {
+  T x, half_x, y, half_y;
+};
+
+template <typename T, bool kMask>
+struct WindowGradTables {
+  static constexpr int kSets = kMask ? 3 : 2;  // the value, then d/dx or d/d centre and d/d half
+
+  Arena arena;
+  LineMap<T, kSets> map;
+  const Tap<T>* row_taps;
+  TapGrad<T>* row_grads;
+  T* column_sums[kSets - 1];  // [size]: sum over rows of g * (derivative line at the row)
+  T* position[2];             // [pixels]: d p_j / d centre, half; without a mask
+
+  WindowGradTables(const Axis<T>& x, const Axis<T>& y, int64_t step)
+      : map(make_line_map<T, kSets>(arena, x, step)), row_taps(make_row_taps(arena, y)) {
+    for (T*& line : position) line = arena.take<T>(x.out);
+    for (int32_t j = 0; j < x.out; ++j) set_column(x, j);
+    finish_line_map(arena, map);
+    for (T*& line : column_sums) line = arena.take<T>(map.size() + kLanes);
+    row_grads = arena.take<TapGrad<T>>(y.out);
+    for (int32_t i = 0; i < y.out; ++i) row_grads[i] = make_tap_grad(y, i);
+  }
+
+  void set_column(const Axis<T>& x, int32_t j) {
+    if constexpr (kMask) {
+      const TapGrad<T> grad = make_tap_grad(x, j);
+      map.sets[1].lower[j] = grad.centre_lower, map.sets[1].upper[j] = grad.centre_upper;
+      map.sets[2].lower[j] = grad.half_lower, map.sets[2].upper[j] = grad.half_upper;
+    } else {
+      const PositionGrad<T> grad = position_grad(x, j);
+      position[0][j] = grad.centre, position[1][j] = grad.half;
+      map.sets[1].lower[j] = map.lower[j] == kOutside ? T(0) : T(-1);
+      map.sets[1].upper[j] = map.upper[j] == kOutside ? T(0) : T(1);
+    }
+  }
+
+  void start_unit() {
+    for (T* line : column_sums) {
+      for (int64_t e = 0; e < map.size() + kLanes; ++e) line[e] = T(0);
+    }
+  }
+
+  // What the columns collected, as d/d centre and d/d half of the x axis.
+  void add_columns(WindowSums<T>& sums) const {
+    const int64_t step = map.step;
+    for (int64_t j = 0; j < map.pixels; ++j) {
+      T first = T(0), second = T(0);
+      for (int64_t c = 0; c < step; ++c) first += column_sums[0][j * step + c];
+      if constexpr (kMask) {
+        for (int64_t c = 0; c < step; ++c) second += column_sums[1][j * step + c];
+        sums.x += first, sums.half_x += second;
+      } else {
+        sums.x += first * position[0][j], sums.half_x += first * position[1][j];
+      }
+    }
+  }
+};
+
+// One output row: adds to the columns' sums and to those of the y axis.
+template <typename T, bool kMask, typename Rows>
+void accumulate_row(WindowGradTables<T, kMask>& tables, const Rows& rows, int32_t i, const T* g,
+                    WindowSums<T>& sums) {
+  constexpr int kDerivatives = WindowGradTables<T, kMask>::kSets - 1;
+  const Tap<T>& tap = tables.row_taps[i];
+  const TapGrad<T>& grad = tables.row_grads[i];
+  const Vec<T> w_lower = splat<T>(tap.w_lower), w_upper = splat<T>(tap.w_upper);
+  const Vec<T> c_lower = splat<T>(grad.centre_lower), c_upper = splat<T>(grad.centre_upper);
+  const Vec<T> h_lower = splat<T>(grad.half_lower), h_upper = splat<T>(grad.half_upper);
+  Vec<T> centre{}, half{};
+  for (int64_t e = 0; e < tables.map.size(); e += kLanes) {
+    const Vec<T> grad_out = load(g + e);
+    const Vec<T> lower = load(rows.lower[0] + e), upper = load(rows.upper[0] + e);
+    centre += grad_out * (c_lower * lower + c_upper * upper);
+    half += grad_out * (h_lower * lower + h_upper * upper);
+    for (int d = 0; d < kDerivatives; ++d) {
+      const Vec<T> slope = w_lower * load(rows.lower[d + 1] + e) + w_upper * load(rows.upper[d + 1] + e);
+      store(tables.column_sums[d] + e, load(tables.column_sums[d] + e) + grad_out * slope);
+    }
+  }
+  sums.y += sum<T>(centre), sums.half_y += sum<T>(half);
+}
+
+// A line of g with zeros behind it, so that whole vectors can be used.
+template <typename Grad, typename T>
+const T* padded_grad_line(const Grad* row, const Strides& strides, const PlaneLayout& layout, int64_t pixels,
+                          T* buffer) {
+  const T* line = line_of(row, strides.x, strides.c, pixels, layout.step, buffer);
+  const int64_t size = pixels * layout.step;
+  if (line != buffer) {
+    if (size % kLanes == 0) return line;
+    std::memcpy(buffer, line, size_t(size) * sizeof(T));
+  }
+  for (int64_t e = size; e < (size + kLanes - 1) / kLanes * kLanes; ++e) buffer[e] = T(0);
+  return buffer;
+}
+
+template <bool kMask, typename Image, typename Grad>
+void window_grad_of_crop(const WindowGradProblem<Image, Grad>& p, const Units& units, int64_t begin,
+                         int64_t end) {
+  using T = Accumulate<Image>;
+  const int64_t n = begin / units.per_item();
+  const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
+  const Window<T> window = load_window(p.windows, n);
+  WindowGradTables<T, kMask> tables(x_axis(p.windows, window, p.shape), y_axis(p.windows, window, p.shape),
+                                    layout.step);
+  RollingLines<Image, T, WindowGradTables<T, kMask>::kSets> lines(tables.arena, tables.map, p.shape,
+                                                                 p.image_strides, p.affine);
+  T* buffer = tables.arena.template take<T>(tables.map.size() + kLanes);
+  for (; begin < end; ++begin) {
+    const Unit unit = units.unit(begin);
+    WindowSums<T> sums{};
+    tables.start_unit();
+    for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
+      lines.start_plane(p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c, plane);
+      const Grad* grad = p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows) + plane * p.grad_strides.c;
+      for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
+        const Tap<T>& tap = tables.row_taps[i];
+        if (tap.lower == kOutside && tap.upper == kOutside) continue;
+        const T* g = padded_grad_line(grad + i * p.grad_strides.y, p.grad_strides, layout, p.shape.out_width, buffer);
+        accumulate_row(tables, lines.fetch(tap.lower, tap.upper), i, g, sums);
+      }
+    }
+    tables.add_columns(sums);
+    T* slot = p.workspace + begin * 4;
+    slot[0] = sums.x, slot[1] = sums.half_x, slot[2] = sums.y, slot[3] = sums.half_y;
+  }
+}
+
+template <typename Image, typename Grad>
+void window_grad(const WindowGradProblem<Image, Grad>& p, const Units& units, int64_t begin, int64_t end) {
+  while (begin < end) {
+    const int64_t crop_end = (begin / units.per_item() + 1) * units.per_item();
+    const int64_t stop = crop_end < end ? crop_end : end;
+    if (p.windows.steepness > 0) {
+      window_grad_of_crop<true>(p, units, begin, stop);
+    } else {
+      window_grad_of_crop<false>(p, units, begin, stop);
+    }
+    begin = stop;
+  }
+}
+
+}  // namespace racnn::cpu::RACNN_ISA

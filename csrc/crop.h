@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The plain structures that describe the four computations to the kernels, on the CPU and on the GPU.
+// B images, K windows on each: N = B * K crops, crop n = b * K + k. No torch types here.
+#pragma once
+
+#include <type_traits>
+
+#include "geometry.h"
+
+namespace racnn {
+
+// What a kernel computes in, and the windows' type: float32, float64 for float64.
+template <typename T>
+using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+struct CropShape {
+  int64_t batch;                  // B
+  int64_t windows;                // K
+  int64_t channels;               // C
+  int32_t height, width;          // H, W of an image
+  int32_t out_height, out_width;  // h, w of a crop
+};
+
+// Element strides of images [B, C, H, W] (k = 0) or crops [B, K, C, h, w]; any value, zero included.
+struct Strides {
+  int64_t b, k, c, y, x;
+};
+
+// Where crop n = b * K + k begins.
+RACNN_HOST_DEVICE int64_t crop_offset(const Strides& strides, int64_t n, int64_t windows) {
+  return n / windows * strides.b + n % windows * strides.k;
+}
+
+// The windows and the options that change the tap tables. T is the accumulation type.
+template <typename T>
+struct WindowSpec {
+  const T* data;   // [N, values], contiguous
+  int32_t values;  // 3: tx, ty, tl; 4: tx, ty, tw, th
+  Boundary boundary;
+  T steepness;  // of the mask, per pixel; 0: no mask
+};
+
+template <typename T>
+RACNN_HOST_DEVICE Window<T> load_window(const WindowSpec<T>& spec, int64_t n) {
+  return load_window(spec.data + n * spec.values, spec.values);
+}
+
+template <typename T>
+RACNN_HOST_DEVICE Axis<T> x_axis(const WindowSpec<T>& spec, const Window<T>& w, const CropShape& shape) {
+  return make_axis(w.x, w.half_x, shape.width, shape.out_width, spec.boundary, spec.steepness);
+}
+
+template <typename T>
+RACNN_HOST_DEVICE Axis<T> y_axis(const WindowSpec<T>& spec, const Window<T>& w, const CropShape& shape) {
+  return make_axis(w.y, w.half_y, shape.height, shape.out_height, spec.boundary, spec.steepness);
+}
+
+// A pixel I of channel c enters as I * scale[c] + shift[c]. Host memory, C numbers each; null: as it is.
+struct ChannelAffine {
+  const double* scale;
+  const double* shift;
+};
+
+template <typename Image, typename Out>
+struct ForwardProblem {
+  const Image* images;  // [B, C, H, W]
+  Out* out;             // [B, K, C, h, w]
+  CropShape shape;
+  Strides image_strides, out_strides;
+  WindowSpec<Accumulate<Image>> windows;
+  ChannelAffine affine;
+};
+
+template <typename Image, typename Grad>
+struct WindowGradProblem {
+  using Acc = Accumulate<Image>;
+  const Grad* grad_output;  // [B, K, C, h, w]
+  const Image* images;      // [B, C, H, W]
+  Acc* grad_windows;        // [N, values], contiguous
+  Acc* workspace;           // as many numbers as the backend asked for
+  CropShape shape;
+  Strides grad_strides, image_strides;
+  WindowSpec<Acc> windows;
+  ChannelAffine affine;
+};
+
+template <typename Grad, typename Image>
+struct ImageGradProblem {
+  const Grad* grad_output;  // [B, K, C, h, w]
+  Image* grad_images;       // [B, C, H, W], every element is written
+  CropShape shape;
+  Strides grad_strides, image_strides;
+  WindowSpec<Accumulate<Image>> windows;
+  ChannelAffine affine;  // the shift does not matter here
+};
+
+enum class Energy : int32_t {
+  kAbs,     // |g| of each channel, normalised by its maximum over the crop
+  kSquare,  // the squared norm of g over channels, normalised by its maximum over the crop
+};
+
+// RA-CNN's surrogate window gradient; steepness and shrink in pixels of the image at hand.
+template <typename Grad>
+struct BoxcarProblem {
+  using Acc = Accumulate<Grad>;
+  const Grad* grad_output;  // [B, K, C, h, w]
+  Acc* grad_windows;        // [N, values], contiguous
+  Acc* workspace;           // as many numbers as the backend asked for
+  CropShape shape;          // height and width are not used
+  Strides grad_strides;
+  const Acc* windows;  // [N, values], contiguous
+  int32_t values;
+  Energy energy;
+  Acc steepness, scale, shrink;
+};
+
+}  // namespace racnn

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// What the kernels need from CUDA: they use the names below and the built-ins, nothing else, so that the same
+// files compile with nvcc and, for the tests, with a C++ compiler under an emulation of the CUDA model.
+#pragma once
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#define RACNN_UNROLL _Pragma("unroll")
+#else
+#include "cuda_emulation.h"
+#define RACNN_UNROLL  // for nvcc it keeps small arrays in registers
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+namespace racnn {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// CUDA's limit on gridDim.x. Every kernel strides over its work by the grid, so a smaller limit changes nothing
+// but the speed.
+constexpr int64_t kMaxBlocks = 0x7fffffff;
+
+// The block's dynamic shared memory; there is no other in this library.
+template <typename T>
+__device__ __forceinline__ T* shared_memory() {
+#if defined(__CUDACC__)
+  extern __shared__ __align__(16) unsigned char racnn_shared_memory[];
+  return reinterpret_cast<T*>(racnn_shared_memory);
+#else
+  return static_cast<T*>(emulation::shared_memory());
+#endif
+}
+
+template <typename Params>
+cudaError_t launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                   const Params& params) {
+#if defined(__CUDACC__)
+  kernel<<<grid, block, shared_bytes, stream>>>(params);
+  return cudaGetLastError();
+#else
+  return emulation::launch(kernel, grid, block, shared_bytes, stream, params);
+#endif
+}
+
+}  // namespace racnn

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Tap tables in the form that the kernels over crops read: row taps in shared memory, once a block, column taps in
+// registers, once a thread and tile. And the loads of a strip's source pixels.
+//
+// Neighbouring output rows share source rows unless the crop is strongly reduced. Each row tap therefore carries a
+// plan that says which of its two source rows the strip has not read yet; it is the same for all lanes.
+#pragma once
+
+#include "numeric.cuh"
+#include "tiling.cuh"
+
+namespace racnn {
+
+// A tap of which both indices may be read. An entry outside the image has weight zero; its index repeats the other
+// one's, so that no pixel is touched that the formula does not touch (0 * NaN is NaN).
+template <typename T>
+struct ReadableTap {
+  Tap<T> tap;
+  bool inside;  // at least one entry is: otherwise whatever is read has to be replaced by zero
+};
+
+template <typename T>
+RACNN_HOST_DEVICE ReadableTap<T> readable(Tap<T> tap) {
+  const bool inside = tap.lower != kOutside || tap.upper != kOutside;
+  if (!inside) return {{0, 0, T(0), T(0)}, false};
+  if (tap.lower == kOutside) tap.lower = tap.upper;
+  if (tap.upper == kOutside) tap.upper = tap.lower;
+  return {tap, true};
+}
+
+enum RowPlan : int32_t {
+  kLoadLower = 1,  // the lower source row is new to the strip
+  kStepDown = 2,   // else it is the previous output row's upper one if this is set, or its lower one
+  kLoadUpper = 4,  // the upper source row is new; else it is the previous output row's
+  kInside = 8,
+};
+
+template <typename T>
+struct alignas(16) RowTap {
+  int64_t lower, upper;  // element offsets of the source rows
+  T w_lower, w_upper;
+  int32_t plan;
+};
+
+template <typename T>
+RACNN_HOST_DEVICE RowTap<T> make_row_tap(const Axis<T>& axis, int32_t i, bool begins_strip, int64_t stride) {
+  const ReadableTap<T> row = readable(make_tap(axis, i));
+  int32_t plan = (row.inside ? kInside : 0) | kLoadLower | kLoadUpper;
+  if (!begins_strip) {
+    const Tap<T> before = readable(linear_tap(axis, i - 1)).tap;
+    if (row.tap.lower == before.lower) {
+      plan &= ~kLoadLower;
+    } else if (row.tap.lower == before.upper) {
+      plan = (plan & ~kLoadLower) | kStepDown;
+    }
+    if (row.tap.upper == before.upper) plan &= ~kLoadUpper;
+  }
+  return {row.tap.lower * stride, row.tap.upper * stride, row.tap.w_lower, row.tap.w_upper, plan};
+}
+
+// The rows [begin, begin + count) of a tile; those beyond the crop load nothing. No row of a window that is not
+// finite counts as inside.
+template <int kRows, typename T>
+__device__ __forceinline__ void make_row_taps(const Axis<T>& axis, int32_t begin, int32_t count, int64_t stride,
+                                              bool finite, RowTap<T>* rows) {
+  for (int32_t r = threadIdx.x; r < count; r += blockDim.x) {
+    RowTap<T> row{};
+    if (begin + r < axis.out) row = make_row_tap(axis, begin + r, r % kRows == 0, stride);
+    if (!finite) row.plan &= ~kInside;
+    rows[r] = row;
+  }
+}
+
+// The lower and upper pixel of a thread's columns, for each row of a strip the two source rows of `RowTap`, as far as
+// its plan says to load them.
+template <typename Image, typename Strip>
+struct SourcePixels {
+  using Pixels = Pack<Image, Strip::kChannels>;
+  Pixels lower[Strip::kRows][Strip::kColumns][2];
+  Pixels upper[Strip::kRows][Strip::kColumns][2];
+
+  template <typename T>
+  __device__ __forceinline__ void load(const Image* const (&columns)[Strip::kColumns][2], const RowTap<T>* rows) {
+RACNN_UNROLL
+    for (int r = 0; r < Strip::kRows; ++r) {
+      if (rows[r].plan & kLoadLower) load_row(columns, rows[r].lower, lower[r]);
+      if (rows[r].plan & kLoadUpper) load_row(columns, rows[r].upper, upper[r]);
+    }
+  }
+
+  __device__ __forceinline__ static void load_row(const Image* const (&columns)[Strip::kColumns][2], int64_t offset,
+                                                  Pixels (&row)[Strip::kColumns][2]) {
+RACNN_UNROLL
+    for (int m = 0; m < Strip::kColumns; ++m) {
+      row[m][0] = load_pack<Strip::kChannels>(columns[m][0] + offset);
+      row[m][1] = load_pack<Strip::kChannels>(columns[m][1] + offset);
+    }
+  }
+};
+
+}  // namespace racnn

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// racnn_ops._C: importing it loads libracnn_ops.so, which registers the operators. It uses nothing but
+// Python's limited API, so that one file serves every Python from 3.10.
+#if !defined(Py_GIL_DISABLED)
+#define Py_LIMITED_API 0x030a0000
+#endif
+#include <Python.h>
+
+#include "build_info.h"
+
+extern "C" const char* racnn_cpu_capability();
+
+static PyObject* build_info(PyObject*, PyObject*) { return PyUnicode_FromString(RACNN_BUILD_INFO); }
+
+static PyObject* cuda_build(PyObject*, PyObject*) { return PyUnicode_FromString(RACNN_CUDA_BUILD); }
+
+static PyObject* cpu_capability(PyObject*, PyObject*) { return PyUnicode_FromString(racnn_cpu_capability()); }
+
+PyMODINIT_FUNC PyInit__C() {
+  static PyMethodDef methods[] = {
+      {"build_info", build_info, METH_NOARGS, "How the libraries were built."},
+      {"cuda_build", cuda_build, METH_NOARGS, "What the CUDA library was built for, or why it was not built."},
+      {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels use here."},
+      {nullptr, nullptr, 0, nullptr}};
+  static PyModuleDef definition = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, 0, methods, nullptr, nullptr, nullptr, nullptr};
+  return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The operators' schemas. They are private: racnn_ops.attention_crop is the public call. Kernels are
+// registered beside their backends (cpu/crop_cpu.cpp, cuda/crop_cuda.cu), autograd and fakes in Python.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
+  m.def(
+      "_crop_forward(Tensor images, Tensor windows, SymInt out_height, SymInt out_width, str boundary, "
+      "float? mask_steepness, float[] scale, float[] shift, ScalarType dtype) -> Tensor");
+  m.def(
+      "_crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, str boundary, "
+      "float? mask_steepness, float[] scale, float[] shift) -> Tensor");
+  m.def(
+      "_crop_image_grad(Tensor grad_output, Tensor windows, SymInt height, SymInt width, str boundary, "
+      "float? mask_steepness, float[] scale, bool channels_last, ScalarType dtype) -> Tensor");
+  m.def(
+      "_crop_boxcar_grad(Tensor grad_output, Tensor windows, float steepness, str energy, float scale, "
+      "float shrink) -> Tensor");
+}

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Fused, differentiable crop-and-zoom for PyTorch, as CUDA and CPU kernels written by hand."""
+
+from . import _library
+
+_library.load()
+if _library.has_cpu:
+    from . import _operators
+
+    _operators.register()
+
+from . import reference  # noqa: E402
+from ._arguments import Boxcar  # noqa: E402
+from .attention_crop import AttentionCrop, attention_crop  # noqa: E402
+
+__all__ = ["AttentionCrop", "Boxcar", "attention_crop", "reference"]

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The arguments of :func:`racnn_ops.attention_crop`: their types, their checks, what follows from them.
+
+Every error names the argument, what it was and what is allowed, and is raised before anything is computed.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any, NamedTuple, Sequence
+
+import torch
+from torch import Tensor
+
+BOUNDARIES = ("zeros", "border", "clip")
+WINDOW_GRADS = ("exact", "boxcar")
+ENERGIES = ("abs", "square")
+IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+MAX_SIDE = 2**30
+
+
+class Boxcar(NamedTuple):
+    """Options of ``window_grad="boxcar"``, RA-CNN's surrogate gradient of the window.
+
+    The defaults are the constants of the authors' released layer, whose input is 448 pixels wide. They are
+    lengths in disguise, so they are rescaled with the image's longer side (``side=None``: used as they are).
+
+    Attributes:
+        steepness: k of the boxcar's edges h(z) = 1 / (1 + exp(-k z)), per pixel.
+        energy: ``"abs"`` (the release): |g| of every channel, divided by its maximum over the crop;
+            ``"square"`` (the paper's text): the squared norm of g over channels, divided by its maximum.
+        scale: factor of the normalised energy.
+        shrink: constant push towards smaller windows, per pixel.
+        side: the image side in pixels that ``steepness`` and ``shrink`` are meant for.
+
+    Source: Fu, Zheng, Mei (CVPR 2017), equations 5, 6 and 11, and their ``attention_crop_layer``.
+    """
+
+    steepness: float = 0.05
+    energy: str = "abs"
+    scale: float = 1e-7
+    shrink: float = 0.005
+    side: float | None = 448
+
+    def scaled_to(self, height: int, width: int) -> Boxcar:
+        """The same options with constants in pixels of a ``height`` x ``width`` image."""
+        if self.side is None:
+            return self
+        ratio = self.side / max(height, width)
+        return Boxcar(self.steepness * ratio, self.energy, self.scale, self.shrink * ratio, None)
+
+
+class CropOptions(NamedTuple):
+    """Checked options; see :func:`racnn_ops.attention_crop`."""
+
+    output_size: tuple[int, int]
+    mask_steepness: float | None
+    boundary: str
+    window_grad: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    dtype: torch.dtype | None
+    boxcar: Boxcar
+
+    def output_dtype(self, image_dtype: torch.dtype) -> torch.dtype:
+        if self.dtype is not None:
+            return self.dtype
+        normalised = self.mean is not None or self.std is not None
+        return torch.float32 if normalised and image_dtype == torch.uint8 else image_dtype
+
+    def affine(self, images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """``scale, shift`` per channel: a pixel enters as ``pixel * scale + shift``. Empty: as it is."""
+        if self.mean is None and self.std is None:
+            return (), ()
+        channels = images.shape[1]
+        mean = _per_channel(self.mean, 0.0, channels)
+        std = _per_channel(self.std, 1.0, channels)
+        unit = 255.0 if images.dtype == torch.uint8 else 1.0
+        return tuple(1 / (unit * s) for s in std), tuple(-m / s for m, s in zip(mean, std))
+
+
+def _per_channel(values: tuple[float, ...] | None, default: float, channels: int) -> tuple[float, ...]:
+    if values is None:
+        values = (default,)
+    return values * channels if len(values) == 1 else values
+
+
+def check_options(
+    output_size: int | Sequence[int],
+    mask_steepness: float | None,
+    boundary: str,
+    window_grad: str,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+    dtype: torch.dtype | None,
+    boxcar: Boxcar | None,
+) -> CropOptions:
+    """What can be checked without tensors."""
+    size = _check_size(output_size)
+    if mask_steepness is not None:
+        _check_positive("mask_steepness", mask_steepness, " or None")
+    _check_choice("boundary", boundary, BOUNDARIES)
+    _check_choice("window_grad", window_grad, WINDOW_GRADS)
+    if boxcar is None:
+        boxcar = Boxcar()
+    else:
+        _check_boxcar(boxcar)
+    return CropOptions(
+        size,
+        mask_steepness,
+        boundary,
+        window_grad,
+        None if mean is None else _check_statistic("mean", mean),
+        None if std is None else _check_statistic("std", std),
+        _check_dtype(dtype),
+        boxcar,
+    )
+
+
+def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> None:
+    """What depends on the tensors."""
+    _check_tensor("images", images)
+    _check_tensor("windows", windows)
+    image_dtype = images.dtype
+    if image_dtype not in IMAGE_DTYPES:
+        raise TypeError(f"images must be {_names(IMAGE_DTYPES)}, got {image_dtype}")
+    expected = torch.float64 if image_dtype == torch.float64 else torch.float32
+    if windows.dtype != expected:
+        raise TypeError(
+            f"windows must be {_name(expected)} with {_name(image_dtype)} images, got {windows.dtype}; "
+            f"use windows.to(torch.{_name(expected)})"
+        )
+    shape, window_shape = images.shape, windows.shape
+    if len(shape) != 4:
+        raise ValueError(f"images must have shape (B, C, H, W), got {_shape(images)}")
+    if len(window_shape) not in (2, 3) or window_shape[-1] not in (3, 4):
+        raise ValueError(
+            "windows must have shape (B, 3) or (B, K, 3) for tx, ty, tl, "
+            f"(B, 4) or (B, K, 4) for tx, ty, tw, th, got {_shape(windows)}"
+        )
+    if window_shape[0] != shape[0]:
+        raise ValueError(
+            f"windows must have the batch size of images: got {_shape(windows)} for images {_shape(images)}"
+        )
+    if shape[2] < 1 or shape[3] < 1:
+        raise ValueError(f"images must be at least 1 pixel high and wide, got {_shape(images)}")
+    # Not under torch.compile or export, where it would only become a guard on a symbolic size.
+    if not torch.compiler.is_compiling() and max(shape[2], shape[3], *options.output_size) > MAX_SIDE:
+        raise ValueError(
+            f"images and output_size must not exceed {MAX_SIDE} pixels a side, "
+            f"got {_shape(images)} and {tuple(options.output_size)}"
+        )
+    if images.device != windows.device:
+        raise ValueError(
+            f"windows must be on the device of images: got {windows.device} for images on {images.device}"
+        )
+    if options.dtype == torch.uint8 or options.mean is not None or options.std is not None:
+        _check_conversion(images, options)
+
+
+def _check_conversion(images: Tensor, options: CropOptions) -> None:
+    normalised = options.mean is not None or options.std is not None
+    if options.dtype == torch.uint8 and (images.dtype != torch.uint8 or normalised):
+        what = "normalised by mean and std" if normalised else _name(images.dtype)
+        raise ValueError(f"dtype may be uint8 only for uint8 images without mean and std, got images {what}")
+    for name, values in (("mean", options.mean), ("std", options.std)):
+        if values is not None and len(values) not in (1, images.shape[1]):
+            raise ValueError(
+                f"{name} must be one number or one per channel ({images.shape[1]}), got {len(values)} numbers"
+            )
+
+
+def is_channels_last(images: Tensor) -> bool:
+    """The memory format that a result takes over; the same rule as in ``csrc/glue.h``."""
+    channels = images.shape[1]
+    return bool(channels > 1 and images.stride(1) == 1 and images.stride(3) == channels)
+
+
+def _check_tensor(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} must be a strided (dense) tensor, got layout {value.layout}")
+
+
+def _check_size(size: int | Sequence[int]) -> tuple[int, int]:
+    if _is_int(size):
+        height = width = size
+    elif isinstance(size, Sequence) and len(size) == 2 and _is_int(size[0]) and _is_int(size[1]):
+        height, width = size
+    else:
+        raise TypeError(f"output_size must be an int or a pair of ints (h, w), got {size!r}")
+    if height < 1 or width < 1:  # type: ignore[operator]
+        raise ValueError(f"output_size must be at least 1 x 1, got {size!r}")
+    return height, width  # type: ignore[return-value]
+
+
+def _is_int(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool))
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+
+
+def _check_positive(name: str, value: Any, otherwise: str = "") -> None:
+    _check_number(name, value)
+    if value <= 0:
+        raise ValueError(f"{name} must be positive{otherwise}, got {value!r}")
+
+
+def _check_boxcar(boxcar: Any) -> None:
+    if not isinstance(boxcar, Boxcar):
+        raise TypeError(f"boxcar must be a racnn_ops.Boxcar or None, got {boxcar!r}")
+    _check_positive("boxcar.steepness", boxcar.steepness)
+    _check_choice("boxcar.energy", boxcar.energy, ENERGIES)
+    _check_number("boxcar.scale", boxcar.scale)
+    _check_number("boxcar.shrink", boxcar.shrink)
+    if boxcar.side is not None:
+        _check_positive("boxcar.side", boxcar.side, " or None")
+
+
+def _check_statistic(name: str, values: float | Sequence[float]) -> tuple[float, ...]:
+    if isinstance(values, Real):
+        values = (float(values),)
+    elif isinstance(values, Tensor) or not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(f"{name} must be a number or a sequence of numbers, one per channel, got {values!r}")
+    for value in values:
+        _check_number(name, value)
+        if name == "std" and value <= 0:
+            raise ValueError(f"std must be positive, got {values!r}")
+    return tuple(float(value) for value in values)
+
+
+def _check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    if dtype is not None and dtype not in IMAGE_DTYPES:
+        raise TypeError(f"dtype must be {_names(IMAGE_DTYPES)} or None, got {dtype!r}")
+    return dtype
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _names(dtypes: Sequence[torch.dtype]) -> str:
+    return ", ".join(map(_name, dtypes))
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)

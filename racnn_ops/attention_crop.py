@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``attention_crop`` and ``AttentionCrop``: crop a window out of an image and zoom it, differentiably."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ._arguments import Boxcar, check_arguments, check_options
+from ._autograd import crop
+
+__all__ = ["AttentionCrop", "attention_crop"]
+
+
+def attention_crop(
+    images: Tensor,
+    windows: Tensor,
+    output_size: int | Sequence[int],
+    *,
+    mask_steepness: float | None = None,
+    boundary: str = "zeros",
+    window_grad: str = "exact",
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    dtype: torch.dtype | None = None,
+    boxcar: Boxcar | None = None,
+) -> Tensor:
+    """Cut windows out of images and zoom them to one size by bilinear sampling, in one pass.
+
+    Differentiable in the images and in the windows; deterministic, in both gradients, for any number of
+    threads. The crop-and-amplify step of RA-CNN (Fu, Zheng, Mei, "Look Closer to See Better", CVPR 2017,
+    section 3.2).
+
+    Pixel ``i`` covers ``[i, i + 1)``. Output column ``j`` of ``w`` samples at ``tx + tl * ((2j + 1)/w - 1)``,
+    rows alike, so the window's edges are the crop's edges (``align_corners=False``). Nothing is averaged: where
+    the window holds more pixels than the crop, samples skip some, as in ``grid_sample``.
+
+    Args:
+        images (Tensor[B, C, H, W]): float16, bfloat16, float32, float64 or uint8; contiguous and channels_last
+            are read as they are, as is any other stride.
+        windows (Tensor[B, 3] or Tensor[B, K, 3]): ``tx, ty, tl``, centre and half side in pixels; or
+            ``(B, 4)``, ``(B, K, 4)``: ``tx, ty, tw, th``, with a half side for each axis. float32 (float64 with
+            float64 images), under autocast too. A half side of 0 or less counts as 0 but keeps the gradient of
+            0. A window with NaN or infinity gives a crop of NaN, a NaN gradient to itself, and touches nothing
+            else.
+        output_size (int or (int, int)): ``h, w`` of a crop.
+        mask_steepness (float, optional): k of the paper's soft boxcar mask (equations 5 and 6), per pixel; the
+            image is multiplied with the mask around the window before it is sampled.
+        boundary (str): what lies outside the image: ``"zeros"``; ``"border"``, the nearest edge pixel; or
+            ``"clip"``, where the window is clipped to the image first (as in the authors' release).
+        window_grad (str): ``"exact"``, the derivative of what is computed; or ``"boxcar"``, RA-CNN's surrogate,
+            which looks at the incoming gradient alone (see :class:`racnn_ops.Boxcar`).
+        mean, std (float or sequence, optional): normalise on the way, one number or one per channel:
+            ``(x / 255 - mean) / std`` for uint8 images, ``(x - mean) / std`` for others. With only one of them
+            given the other is 0 or 1; with neither, values stay as they are.
+        dtype (torch.dtype, optional): of the result; by default that of the images (float32 for uint8 images
+            that are normalised). uint8 results are rounded and saturated.
+        boxcar (Boxcar, optional): options of ``window_grad="boxcar"``.
+
+    Returns:
+        Tensor[B, C, h, w], or Tensor[B, K, C, h, w] for ``(B, K, ...)`` windows; channels_last if the images are.
+
+    Raises:
+        TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
+    """
+    options = check_options(output_size, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar)
+    check_arguments(images, windows, options)
+    return crop(images, windows, options)
+
+
+class AttentionCrop(nn.Module):
+    """:func:`attention_crop` as a module: the options at construction, images and windows at each call.
+
+    Shapes: ``images`` (B, C, H, W), ``windows`` (B, 3 | 4) or (B, K, 3 | 4), result (B, [K,] C, h, w).
+    It has no parameters.
+    """
+
+    def __init__(
+        self,
+        output_size: int | Sequence[int],
+        *,
+        mask_steepness: float | None = None,
+        boundary: str = "zeros",
+        window_grad: str = "exact",
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        dtype: torch.dtype | None = None,
+        boxcar: Boxcar | None = None,
+    ) -> None:
+        super().__init__()
+        self.options = check_options(output_size, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar)
+
+    def forward(self, images: Tensor, windows: Tensor) -> Tensor:
+        """See :func:`attention_crop`."""
+        check_arguments(images, windows, self.options)
+        return crop(images, windows, self.options)
+
+    def extra_repr(self) -> str:
+        shown = {name: value for name, value in self.options._asdict().items() if value is not None}
+        if self.options.window_grad != "boxcar":
+            del shown["boxcar"]
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
