@@ -20,7 +20,8 @@ static PyObject* cpu_capability(PyObject*, PyObject*) { return PyUnicode_FromStr
 PyMODINIT_FUNC PyInit__C() {
   static PyMethodDef methods[] = {
       {"build_info", build_info, METH_NOARGS, "How the libraries were built."},
-      {"cuda_build", cuda_build, METH_NOARGS, "What the CUDA library was built for, or why it was not built."},
+      {"cuda_build", cuda_build, METH_NOARGS,
+       "What the CUDA library was built for, or why it was not built."},
       {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels use here."},
       {nullptr, nullptr, 0, nullptr}};
   static PyModuleDef definition = {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How a checked call reaches the kernels, with gradients.
 
-Eager mode goes through one ``autograd.Function``, or straight to the operator where no gradient is asked for.
-The wrapper is marked ``allow_in_graph``, so that torch.compile and export put the registered operators into
-their graphs without looking into the Function.
+Eager mode goes through a lean ``autograd.Function``, or straight to the operator where no gradient is asked
+for. The wrapper is marked ``allow_in_graph``, so that torch.compile and export put the registered operators
+into their graphs without looking into the Function.
 """
 
 from __future__ import annotations
@@ -79,7 +79,35 @@ def _warn_no_kernels(device: str) -> None:
     )
 
 
+@torch.compiler.allow_in_graph
+def _apply(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
+    if torch.compiler.is_compiling() or _is_transformed():
+        return _Crop.apply(images, windows, *options)  # type: ignore[no-any-return]
+    if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
+        return _EagerCrop.apply(images, windows, *options)  # type: ignore[no-any-return]
+    with _BelowAutograd():
+        return _Crop.forward(images, windows, *options)
+
+
+def _is_transformed() -> bool:
+    """Whether a torch.func transform or forward mode is at work."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+# The operators' registered autograd is Python: where nobody differentiates, going below it saves its time.
+_BelowAutograd = torch._C._AutoDispatchBelowAutograd
+
+
+def _call(operator: Any, *arguments: Any) -> Tensor:
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)  # type: ignore[no-any-return]
+    with _BelowAutograd():
+        return operator(*arguments)  # type: ignore[no-any-return]
+
+
 class _Crop(torch.autograd.Function):
+    """For torch.func, torch.compile and export."""
+
     @staticmethod
     def forward(
         images: Tensor,
@@ -93,7 +121,8 @@ class _Crop(torch.autograd.Function):
         dtype: torch.dtype,
         surrogate: tuple[float, str, float, float] | None,
     ) -> Tensor:
-        return _forward(images, windows, height, width, boundary, mask_steepness, scale, shift, dtype)
+        operator = torch.ops.racnn_ops._crop_forward.default
+        return operator(images, windows, height, width, boundary, mask_steepness, scale, shift, dtype)  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -105,10 +134,12 @@ class _Crop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
         images, windows = ctx.saved_tensors
-        grad_images = grad_windows = None
+        needs_images, needs_windows, *_ = ctx.needs_input_grad
         ops = torch.ops.racnn_ops
-        if ctx.needs_input_grad[0]:
-            grad_images = ops._crop_image_grad.default(
+        grad_images = grad_windows = None
+        if needs_images:
+            grad_images = _call(
+                ops._crop_image_grad.default,
                 grad_output,
                 windows,
                 images.shape[2],
@@ -119,29 +150,30 @@ class _Crop(torch.autograd.Function):
                 is_channels_last(images),
                 images.dtype,
             )
-        if ctx.needs_input_grad[1]:
-            if ctx.surrogate is not None:
-                grad_windows = ops._crop_boxcar_grad.default(grad_output, windows, *ctx.surrogate)
-            else:
-                grad_windows = ops._crop_window_grad.default(
-                    grad_output, images, windows, ctx.boundary, ctx.mask_steepness, ctx.scale, ctx.shift
-                )
+        if needs_windows and ctx.surrogate is not None:
+            grad_windows = _call(ops._crop_boxcar_grad.default, grad_output, windows, *ctx.surrogate)
+        elif needs_windows:
+            grad_windows = _call(
+                ops._crop_window_grad.default,
+                grad_output,
+                images,
+                windows,
+                ctx.boundary,
+                ctx.mask_steepness,
+                ctx.scale,
+                ctx.shift,
+            )
         return grad_images, grad_windows, None, None, None, None, None, None, None, None
 
 
-def _forward(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
-    return torch.ops.racnn_ops._crop_forward.default(images, windows, *options)  # type: ignore[no-any-return]
+class _EagerCrop(torch.autograd.Function):
+    """The same in the older form, which costs half: with setup_context, torch binds a signature at each call."""
 
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        with _BelowAutograd():
+            output = _Crop.forward(*inputs)
+        _Crop.setup_context(ctx, inputs, output)
+        return output
 
-@torch.compiler.allow_in_graph
-def _apply(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
-    if _needs_function(images, windows):
-        return _Crop.apply(images, windows, *options)  # type: ignore[no-any-return]
-    return _forward(images, windows, *options[:-1])
-
-
-def _needs_function(images: Tensor, windows: Tensor) -> bool:
-    """Whether somebody differentiates: backward, forward mode or a torch.func transform."""
-    if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
-        return True
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    backward = _Crop.backward

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Scratch memory of one call of a kernel on one thread. Not std::vector: an instantiation compiled for
-// AVX-512 could be the one that the linker keeps for everybody.
+// Scratch memory of one call of a kernel on one thread, given back as a whole. Not std::vector: an instantiation
+// compiled for AVX-512 could be the one that the linker keeps for everybody.
 #pragma once
 
 #include <cstdint>
@@ -26,19 +26,32 @@ class Arena {
   // `count` numbers and room for one more vector behind them, 64-byte aligned, uninitialised.
   template <typename T>
   T* take(int64_t count) {
-    const size_t bytes = (sizeof(Block) + (size_t(count) + kPadding) * sizeof(T) + 63) / 64 * 64;
-    void* memory = std::aligned_alloc(64, bytes);
-    if (memory == nullptr) throw std::bad_alloc();
-    head_ = new (memory) Block{head_};
-    return reinterpret_cast<T*>(head_ + 1);
+    const size_t bytes = ((size_t(count) + kPadding) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    if (bytes > left_) grow(bytes);
+    void* memory = next_;
+    next_ += bytes, left_ -= bytes;
+    return static_cast<T*>(memory);
   }
 
  private:
-  static constexpr int64_t kPadding = 16;
-  struct alignas(64) Block {
+  static constexpr size_t kPadding = 16, kAlignment = 64, kBlockSize = 64 * 1024;
+  struct Block {
     Block* next;
   };
+
+  void grow(size_t bytes) {
+    const size_t size = bytes > kBlockSize ? bytes : kBlockSize;
+    void* memory = std::malloc(sizeof(Block) + kAlignment + size);
+    if (memory == nullptr) throw std::bad_alloc();
+    head_ = new (memory) Block{head_};
+    const uintptr_t first = reinterpret_cast<uintptr_t>(head_ + 1);
+    next_ = reinterpret_cast<char*>((first + kAlignment - 1) / kAlignment * kAlignment);
+    left_ = size;
+  }
+
   Block* head_ = nullptr;
+  char* next_ = nullptr;
+  size_t left_ = 0;
 };
 
 }  // namespace racnn::cpu::RACNN_ISA

@@ -19,7 +19,7 @@ template <typename T>
 struct Inverse {
   int32_t begin, end;
   int32_t* first;    // [end - begin]: first output that reads the pixel
-  int32_t* count;    // [end - begin]
+  int32_t* count;    // [end - begin], 0 for a pixel that is skipped
   int64_t* offset;   // [end - begin]: of the pixel's weights
   T* weights;        // count numbers a pixel
   int64_t most;      // largest count
@@ -71,6 +71,9 @@ struct Transposed {
   T* band_weights;
 
   bool banded() const { return x.most <= kMaxBandTaps; }
+  bool reads_row(int32_t row) const {
+    return x.end > x.begin && row >= y.begin && row < y.end && y.count[row - y.begin] > 0;
+  }
 };
 
 template <typename T>
@@ -125,26 +128,37 @@ struct ImageGradLines {
   T* columns;  // [W * step]
 };
 
-// to[e] += weight * from[e]
-template <typename T>
-RACNN_INLINE void add_scaled(T weight, const T* from, int64_t size, T* to) {
-  for (int64_t e = 0; e < size; ++e) to[e] += weight * from[e];
+// lines.outputs = sum over the output rows that read image row y of b_i(y) * g[i]
+template <typename Grad, typename Image, typename T>
+void add_up_outputs(const ImageGradProblem<Grad, Image>& p, const Inverse<T>& y_axis, const PlaneLayout& layout,
+                    const Grad* grad, int32_t y, const ImageGradLines<T>& lines) {
+  const int64_t size = p.shape.out_width * layout.step;
+  const int32_t row = y - y_axis.begin;
+  const T* weights = y_axis.weights + y_axis.offset[row];
+  for (int32_t k = 0; k < y_axis.count[row]; ++k) {
+    const Grad* from = grad + (y_axis.first[row] + k) * p.grad_strides.y;
+    const T* g = line_of(from, p.grad_strides.x, p.grad_strides.c, p.shape.out_width, layout.step, lines.widened);
+    const T weight = weights[k];
+    if (k == 0) {
+      for (int64_t e = 0; e < size; ++e) lines.outputs[e] = weight * g[e];
+    } else {
+      for (int64_t e = 0; e < size; ++e) lines.outputs[e] += weight * g[e];
+    }
+  }
 }
 
-template <typename Grad, typename Image, typename T>
-void add_window(const ImageGradProblem<Grad, Image>& p, const Transposed<T>& t, const PlaneLayout& layout,
-                const Grad* grad, int32_t y, const ImageGradLines<T>& lines) {
-  const int32_t row = y - t.y.begin;
-  const int64_t size = p.shape.out_width * layout.step;
-  const T* weights = t.y.weights + t.y.offset[row];
-  for (int64_t e = 0; e < size; ++e) lines.outputs[e] = T(0);
-  for (int32_t k = 0; k < t.y.count[row]; ++k) {
-    const Grad* from = grad + (t.y.first[row] + k) * p.grad_strides.y;
-    const T* g = line_of(from, p.grad_strides.x, p.grad_strides.c, p.shape.out_width, layout.step, lines.widened);
-    add_scaled(weights[k], g, size, lines.outputs);
+// Adds a window to lines.row, or starts the row with it.
+template <typename T>
+void add_columns(const Transposed<T>& t, int64_t step, int64_t row_size, bool start, const ImageGradLines<T>& lines) {
+  const int64_t begin = t.x.begin * step, end = t.x.end * step;
+  if (start) {
+    for (int64_t e = 0; e < begin; ++e) lines.row[e] = T(0);
+    contract_columns(t, step, lines.outputs, lines.row + begin);
+    for (int64_t e = end; e < row_size; ++e) lines.row[e] = T(0);
+  } else {
+    contract_columns(t, step, lines.outputs, lines.columns);
+    for (int64_t e = begin; e < end; ++e) lines.row[e] += lines.columns[e - begin];
   }
-  contract_columns(t, layout.step, lines.outputs, lines.columns);
-  add_scaled(T(1), lines.columns, (t.x.end - t.x.begin) * layout.step, lines.row + t.x.begin * layout.step);
 }
 
 // A finished row in the image's dtype; an affine map of the pixels multiplies it by the channel's scale.
@@ -186,14 +200,17 @@ void image_grad(const ImageGradProblem<Grad, Image>& p, const Units& units, int6
       const Unit unit = units.unit(begin);
       for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
         for (int32_t y = unit.row_begin; y < unit.row_end; ++y) {
-          for (int64_t e = 0; e < row_size; ++e) lines.row[e] = T(0);
+          bool start = true;
           for (int64_t k = 0; k < used; ++k) {
             const Transposed<T>& t = windows[k];
-            if (y < t.y.begin || y >= t.y.end || t.x.end <= t.x.begin) continue;
+            if (!t.reads_row(y)) continue;
             const Grad* grad =
                 p.grad_output + crop_offset(p.grad_strides, crop[k], p.shape.windows) + plane * p.grad_strides.c;
-            add_window(p, t, layout, grad, y, lines);
+            add_up_outputs(p, t.y, layout, grad, y, lines);
+            add_columns(t, layout.step, row_size, start, lines);
+            start = false;
           }
+          if (start) fill_row(T(0), row_size, lines.row);
           write_row(p, b, plane, y, layout, lines.row);
         }
       }

@@ -20,36 +20,8 @@ struct CropForwardParams {
   ForwardProblem<Image, Out> problem;  // of one chunk of channels
   Tiling tiling;
   int64_t tiles;  // of all crops
-  bool packed;    // a thread's kColumns columns are stored as one word
   AffineChunk<Accumulate<Image>> affine;
 };
-
-// The columns of one thread: where they are read, and their weights.
-template <typename Image, typename Strip>
-struct ForwardColumns {
-  using T = Accumulate<Image>;
-  const Image* pixels[Strip::kColumns][2];  // lower and upper pixel in row 0 of the strip's first channel
-  T w_lower[Strip::kColumns], w_upper[Strip::kColumns];
-  bool inside[Strip::kColumns];
-  T fill;  // of outputs that are not inside
-};
-
-template <typename Strip, typename Image>
-__device__ __forceinline__ ForwardColumns<Image, Strip> make_forward_columns(const Axis<Accumulate<Image>>& axis,
-                                                                             int32_t first, int32_t step,
-                                                                             const Image* image, int64_t stride) {
-  ForwardColumns<Image, Strip> columns;
-RACNN_UNROLL
-  for (int m = 0; m < Strip::kColumns; ++m) {
-    const int32_t j = first + m * step;  // beyond the crop the last column is read again, and not stored
-    const auto column = readable(make_tap(axis, j < axis.out ? j : axis.out - 1));
-    columns.pixels[m][0] = image + column.tap.lower * stride;
-    columns.pixels[m][1] = image + column.tap.upper * stride;
-    columns.w_lower[m] = column.tap.w_lower, columns.w_upper[m] = column.tap.w_upper;
-    columns.inside[m] = column.inside;
-  }
-  return columns;
-}
 
 // One source row, interpolated at the thread's columns.
 template <typename Image, typename Strip>
@@ -59,7 +31,7 @@ struct InterpolatedRow {
   T values[Strip::kColumns][Strip::kChannels];
 
   __device__ __forceinline__ void interpolate(const Pixels (&pixels)[Strip::kColumns][2],
-                                              const ForwardColumns<Image, Strip>& columns) {
+                                              const SourceColumns<Image, Strip>& columns) {
 RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
 RACNN_UNROLL
@@ -71,51 +43,51 @@ RACNN_UNROLL
   }
 };
 
-// One output row of a strip, from the two interpolated source rows, to `out` (row i, the thread's first column).
+// One output row of a strip from its two interpolated source rows. `out` is its first element of the thread.
 template <typename Strip, typename Image, typename Out>
 __device__ __forceinline__ void store_forward_row(const CropForwardParams<Image, Out>& p,
-                                                  const ForwardColumns<Image, Strip>& columns,
+                                                  const SourceColumns<Image, Strip>& columns,
                                                   const RowTap<Accumulate<Image>>& row,
                                                   const InterpolatedRow<Image, Strip>& lower,
-                                                  const InterpolatedRow<Image, Strip>& upper, int32_t first_column,
-                                                  int64_t c, Out* out) {
+                                                  const InterpolatedRow<Image, Strip>& upper, const Share& share,
+                                                  int64_t c, Accumulate<Image> fill, Out* out) {
   using T = Accumulate<Image>;
   constexpr int kChannels = Strip::kChannels;
   Pack<Out, Strip::kColumns * kChannels> pack;
-RACNN_UNROLL
+  RACNN_UNROLL
   for (int m = 0; m < Strip::kColumns; ++m) {
     const T weight = (columns.w_lower[m] + columns.w_upper[m]) * (row.w_lower + row.w_upper);
-RACNN_UNROLL
+    RACNN_UNROLL
     for (int v = 0; v < kChannels; ++v) {
       T value = std::fma(row.w_upper, upper.values[m][v], row.w_lower * lower.values[m][v]);
       if (p.affine.used) value = std::fma(value, p.affine.scale[c + v], p.affine.shift[c + v] * weight);
       const bool inside = columns.inside[m] && (row.plan & kInside);
-      pack.values[m * kChannels + v] = narrow<Out>(inside ? value : columns.fill);
+      pack.values[m * kChannels + v] = narrow<Out>(inside ? value : fill);
     }
   }
   if constexpr (kChannels > 1) {
     store_pack(out, pack);
-  } else if (p.packed) {
+  } else if (p.tiling.packed) {
     store_pack(out, pack);
   } else {
-RACNN_UNROLL
+    RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
       const int32_t step = m * p.tiling.column_step;
-      if (first_column + step < p.problem.shape.out_width) out[step * p.problem.out_strides.x] = pack.values[m];
+      if (share.column + step < p.problem.shape.out_width) out[step * p.problem.out_strides.x] = pack.values[m];
     }
   }
 }
 
-// A strip of one thread: rows [0, kRows) of `rows`, `count` of which exist, at channel c.
+// A strip of one thread at row i and channel c, with its kRows row taps.
 template <typename Strip, typename Image, typename Out>
 __device__ __forceinline__ void forward_strip(const CropForwardParams<Image, Out>& p,
-                                              const ForwardColumns<Image, Strip>& columns,
-                                              const RowTap<Accumulate<Image>>* rows, int32_t count,
-                                              int32_t first_column, int64_t c, Out* out) {
+                                              const SourceColumns<Image, Strip>& columns,
+                                              const RowTap<Accumulate<Image>>* rows, const Share& share, int32_t i,
+                                              int64_t c, Accumulate<Image> fill, Out* out) {
   SourcePixels<Image, Strip> source;
-  source.load(columns.pixels, rows);
+  source.load(columns, rows);
   InterpolatedRow<Image, Strip> lower{}, upper{};
-RACNN_UNROLL
+  RACNN_UNROLL
   for (int r = 0; r < Strip::kRows; ++r) {
     const int32_t plan = rows[r].plan;
     if (plan & kLoadLower) {
@@ -124,73 +96,61 @@ RACNN_UNROLL
       lower = upper;
     }
     if (plan & kLoadUpper) upper.interpolate(source.upper[r], columns);
-    if (r < count) {
-      store_forward_row(p, columns, rows[r], lower, upper, first_column, c, out + r * p.problem.out_strides.y);
+    if (i + r < share.row_end) {
+      store_forward_row(p, columns, rows[r], lower, upper, share, c, fill, out + r * p.problem.out_strides.y);
     }
   }
 }
 
 template <typename Strip, typename Image, typename Out>
 __device__ __forceinline__ void forward_tile(const CropForwardParams<Image, Out>& p, int64_t crop, const Tile& tile,
-                                             const Axis<Accumulate<Image>>& x_axis, Accumulate<Image> fill,
+                                             const Axes<Accumulate<Image>>& axes,
                                              const RowTap<Accumulate<Image>>* rows) {
   const ForwardProblem<Image, Out>& problem = p.problem;
-  const CropShape& shape = problem.shape;
-  const Lane lane = lane_at(p.tiling, threadIdx.x);
-  const int32_t j = tile.column + lane.column * (p.packed ? Strip::kColumns : 1);
-  if (!lane.exists || j >= shape.out_width) return;
-
-  const int64_t channel = tile.channel + lane.channel * Strip::kChannels;
-  const int64_t channel_step = p.tiling.channel_lanes * Strip::kChannels;
-  const int64_t channel_end = lesser(tile.channel + p.tiling.channels, shape.channels);
-  const Image* image = problem.images + crop / shape.windows * problem.image_strides.b;
-  Out* const out = problem.out + crop_offset(problem.out_strides, crop, shape.windows) + j * problem.out_strides.x;
-  const int32_t row_end = lesser(tile.row + p.tiling.rows, shape.out_height);
-  const int32_t row_step = p.tiling.row_lanes * Strip::kRows;
-
-  auto columns = make_forward_columns<Strip>(x_axis, j, p.tiling.column_step,
-                                             image + channel * problem.image_strides.c, problem.image_strides.x);
-  columns.fill = fill;
-  for (int64_t c = channel; c < channel_end; c += channel_step) {
-    Out* const plane = out + c * problem.out_strides.c;
-    for (int32_t i = tile.row + lane.row * Strip::kRows; i < row_end; i += row_step) {
-      forward_strip(p, columns, rows + (i - tile.row), row_end - i, j, c, plane + i * problem.out_strides.y);
+  const Share share = share_of<Strip>(p.tiling, tile, problem.shape, threadIdx.x);
+  if (!share.exists) return;
+  const Accumulate<Image> fill = axes.finite ? 0 : kNaN<Accumulate<Image>>;
+  const Strides &in_strides = problem.image_strides, &out_strides = problem.out_strides;
+  const int64_t image = crop / problem.shape.windows;
+  SourceColumns<Image, Strip> columns(
+      axes.x, share.column, p.tiling.column_step,
+      problem.images + image * in_strides.b + share.channel * in_strides.c, in_strides.x);
+  RACNN_UNROLL
+  for (int m = 0; m < Strip::kColumns; ++m) columns.inside[m] = columns.inside[m] && axes.finite;
+  Out* const out = problem.out + crop_offset(out_strides, crop, problem.shape.windows) + share.column * out_strides.x;
+  for (int64_t c = share.channel; c < share.channel_end; c += share.channel_step) {
+    for (int32_t i = share.row; i < share.row_end; i += share.row_step) {
+      forward_strip(p, columns, rows + (i - tile.row), share, i, c, fill, out + c * out_strides.c + i * out_strides.y);
     }
-RACNN_UNROLL
-    for (int m = 0; m < Strip::kColumns; ++m) {
-      columns.pixels[m][0] += channel_step * problem.image_strides.c;
-      columns.pixels[m][1] += channel_step * problem.image_strides.c;
-    }
+    columns.advance(share.channel_step * in_strides.c);
   }
 }
 
 template <typename Image, typename Out, bool kWide>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>>)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, kWide>)
     crop_forward_kernel(CropForwardParams<Image, Out> p) {
   using T = Accumulate<Image>;
   using Strip = Strip<Out, kWide>;
-  RowTap<T>* const rows = shared_memory<RowTap<T>>();
+  Axes<T>* const axes = shared_memory<Axes<T>>();
+  RowTap<T>* const rows = reinterpret_cast<RowTap<T>*>(axes + 1);
   for (int64_t t = blockIdx.x; t < p.tiles; t += gridDim.x) {
     const int64_t crop = t / p.tiling.tiles();
     const Tile tile = tile_at(p.tiling, t % p.tiling.tiles());
-    const ForwardProblem<Image, Out>& problem = p.problem;
-    const Window<T> window = load_window(problem.windows, crop);
-    const bool finite = is_finite(window);
-    make_row_taps<Strip::kRows>(y_axis(problem.windows, window, problem.shape), tile.row, p.tiling.rows,
-                                problem.image_strides.y, finite, rows);
+    if (threadIdx.x == 0) *axes = make_axes(p.problem.windows, crop, p.problem.shape);
     __syncthreads();
-    forward_tile<Strip>(p, crop, tile, x_axis(problem.windows, window, problem.shape),
-                        finite ? T(0) : kNaN<T>, rows);
+    make_row_taps<Strip::kRows>(axes->y, tile.row, p.tiling.rows, p.problem.image_strides.y, rows);
+    __syncthreads();
+    forward_tile<Strip>(p, crop, tile, *axes, rows);
     __syncthreads();
   }
 }
 
-// Whether neighbouring channels can be read and written as one word; with few channels it does not pay.
+// Whether neighbouring channels can be read and written as one word.
 template <typename Image, typename Out>
 bool is_wide(const ForwardProblem<Image, Out>& p) {
   constexpr int kChannels = Strip<Out, true>::kChannels;
   const Strides &in = p.image_strides, &out = p.out_strides;
-  return p.shape.channels >= 8 && in.c == 1 && out.c == 1 &&
+  return p.shape.channels >= kFewestWideChannels && in.c == 1 && out.c == 1 &&
          can_pack<kChannels>(p.images, p.shape.channels, {in.b, in.y, in.x}) &&
          can_pack<kChannels>(p.out, p.shape.channels, {out.b, out.k, out.y, out.x});
 }
@@ -206,13 +166,13 @@ cudaError_t launch_crop_forward_chunk(const ForwardProblem<Image, Out>& p, int64
   params.problem.images += first_channel * p.image_strides.c;
   params.problem.out += first_channel * out.c;
   const bool channels_fastest = p.shape.channels > 1 && out.c < out.x;
-  params.packed = !channels_fastest && out.x == 1 &&
-                  can_pack<Strip::kColumns>(params.problem.out, p.shape.out_width, {out.b, out.k, out.c, out.y});
-  params.tiling = make_tiling<Strip>(params.problem.shape, channels_fastest, params.packed);
+  const bool packed = !channels_fastest && out.x == 1 &&
+                      can_pack<Strip::kColumns>(params.problem.out, p.shape.out_width, {out.b, out.k, out.c, out.y});
+  params.tiling = make_tiling<Strip>(params.problem.shape, {channels_fastest, packed, Strip::kChannels});
   params.tiles = params.tiling.tiles() * p.shape.batch * p.shape.windows;
   params.affine =
       make_affine_chunk<Accumulate<Image>>(p.affine, first_channel, params.problem.shape.channels);
-  const size_t shared_bytes = params.tiling.rows * sizeof(RowTap<Accumulate<Image>>);
+  const size_t shared_bytes = sizeof(Axes<Accumulate<Image>>) + params.tiling.rows * sizeof(RowTap<Accumulate<Image>>);
   return launch(crop_forward_kernel<Image, Out, kWide>, dim3(unsigned(std::min(params.tiles, max_blocks))),
                 dim3(params.tiling.threads()), shared_bytes, stream, params);
 }

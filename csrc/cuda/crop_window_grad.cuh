@@ -21,15 +21,15 @@
 
 namespace racnn {
 
-constexpr int kAxisSums = 4;  // x, half_x, y, half_y
+constexpr int kAxisSums = 4;         // x, half_x, y, half_y
+constexpr int kFinishThreads = 128;  // of the second kernel: four windows a block
 
 template <typename Image, typename Grad>
 struct CropWindowGradParams {
   WindowGradProblem<Image, Grad> problem;  // of one chunk of channels
   Tiling tiling;
-  int64_t first_slot, slots;  // of a window's `all_slots`, those of this chunk
-  int64_t all_slots;
-  bool packed;  // g of a thread's kColumns columns is loaded as one word
+  int64_t all_slots;          // of a window
+  int64_t first_slot, slots;  // those of this chunk
   AffineChunk<Accumulate<Image>> affine;
 };
 
@@ -51,19 +51,42 @@ template <typename T>
 struct SlopeSums {
   T step, level;
 
+  __device__ __forceinline__ void add(T g, T step_value, T level_value) {
+    step = std::fma(g, step_value, step);
+    level = std::fma(g, level_value, level);
+  }
+
   __device__ __forceinline__ void add_to(const TapSlope<T>& slope, T& centre, T& half) const {
     centre += std::fma(slope.centre_level, level, slope.centre_step * step);
     half += std::fma(slope.half_level, level, slope.half_step * step);
   }
 };
 
-template <typename Image, typename Strip>
-struct GradColumns {
-  using T = Accumulate<Image>;
-  const Image* pixels[Strip::kColumns][2];  // lower and upper pixel in row 0 of the strip's first channel
-  T w_lower[Strip::kColumns], w_upper[Strip::kColumns];
-  bool counts[Strip::kColumns];  // is a column of the crop and reads a pixel
-  SlopeSums<T> sums[Strip::kColumns];
+// A block's shared memory. kRows is the strips' height.
+template <typename T, int kRows>
+struct GradTables {
+  Axes<T>* axes;
+  RowTap<T>* rows;          // [tile rows]
+  TapSlope<T>* row_slopes;  // [tile rows]
+  T* scratch;               // [warps, kAxisSums]
+
+  __device__ __forceinline__ explicit GradTables(int32_t count)
+      : axes(shared_memory<Axes<T>>()),
+        rows(reinterpret_cast<RowTap<T>*>(axes + 1)),
+        row_slopes(reinterpret_cast<TapSlope<T>*>(rows + count)),
+        scratch(reinterpret_cast<T*>(row_slopes + count)) {}
+
+  static size_t bytes(const Tiling& tiling) {
+    return sizeof(Axes<T>) + tiling.rows * (sizeof(RowTap<T>) + sizeof(TapSlope<T>)) +
+           tiling.threads() / kWarp * kAxisSums * sizeof(T);
+  }
+
+  __device__ __forceinline__ void make(int32_t begin, int32_t count, int64_t stride) const {
+    make_row_taps<kRows>(axes->y, begin, count, stride, rows);
+    for (int32_t r = threadIdx.x; r < count; r += blockDim.x) {
+      row_slopes[r] = begin + r < axes->y.out ? make_tap_slope(axes->y, begin + r) : TapSlope<T>{};
+    }
+  }
 };
 
 // The two pixels that each column reads in one source row.
@@ -93,17 +116,17 @@ struct WidenedRow {
 // g at the thread's columns in one output row.
 template <typename Strip, typename Image, typename Grad>
 __device__ __forceinline__ void load_grad_row(const CropWindowGradParams<Image, Grad>& p, const Grad* grad,
-                                              int32_t first_column,
+                                              const Share& share,
                                               Pack<Grad, Strip::kColumns * Strip::kChannels>& row) {
   if constexpr (Strip::kChannels > 1) {
     row = load_pack<Strip::kChannels>(grad);
-  } else if (p.packed) {
+  } else if (p.tiling.packed) {
     row = load_pack<Strip::kColumns>(grad);
   } else {
     RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
       const int32_t step = m * p.tiling.column_step;
-      if (first_column + step < p.problem.shape.out_width) {
+      if (share.column + step < p.problem.shape.out_width) {
         row.values[m] = __ldg(grad + step * p.problem.grad_strides.x);
       }
     }
@@ -111,41 +134,39 @@ __device__ __forceinline__ void load_grad_row(const CropWindowGradParams<Image, 
 }
 
 template <typename Strip, typename Image, typename Grad, typename T>
-__device__ __forceinline__ void add_row(const Pack<Grad, Strip::kColumns * Strip::kChannels>& grads,
-                                        const RowTap<T>& row, const WidenedRow<Image, Strip>& lower,
-                                        const WidenedRow<Image, Strip>& upper, GradColumns<Image, Strip>& columns,
-                                        SlopeSums<T>& row_sums) {
+__device__ __forceinline__ void add_grad_row(const Pack<Grad, Strip::kColumns * Strip::kChannels>& grads,
+                                             const SourceColumns<Image, Strip>& columns, const RowTap<T>& row,
+                                             const WidenedRow<Image, Strip>& lower,
+                                             const WidenedRow<Image, Strip>& upper,
+                                             SlopeSums<T> (&column_sums)[Strip::kColumns], SlopeSums<T>& row_sums) {
   RACNN_UNROLL
   for (int m = 0; m < Strip::kColumns; ++m) {
-    if (!columns.counts[m]) continue;
+    if (!columns.inside[m]) continue;
     RACNN_UNROLL
     for (int v = 0; v < Strip::kChannels; ++v) {
       const T g = widen<T>(grads.values[m * Strip::kChannels + v]);
       const T p00 = lower.lower[m][v], p01 = lower.upper[m][v], p10 = upper.lower[m][v], p11 = upper.upper[m][v];
-      const T step_x = std::fma(row.w_upper, p11 - p10, row.w_lower * (p01 - p00));
-      const T level_x = std::fma(row.w_upper, p10, row.w_lower * p00);
-      const T step_y = std::fma(columns.w_upper[m], p11 - p01, columns.w_lower[m] * (p10 - p00));
-      const T level_y = std::fma(columns.w_upper[m], p01, columns.w_lower[m] * p00);
-      columns.sums[m].step = std::fma(g, step_x, columns.sums[m].step);
-      columns.sums[m].level = std::fma(g, level_x, columns.sums[m].level);
-      row_sums.step = std::fma(g, step_y, row_sums.step);
-      row_sums.level = std::fma(g, level_y, row_sums.level);
+      column_sums[m].add(g, std::fma(row.w_upper, p11 - p10, row.w_lower * (p01 - p00)),
+                         std::fma(row.w_upper, p10, row.w_lower * p00));
+      row_sums.add(g, std::fma(columns.w_upper[m], p11 - p01, columns.w_lower[m] * (p10 - p00)),
+                   std::fma(columns.w_upper[m], p01, columns.w_lower[m] * p00));
     }
   }
 }
 
-// A strip of one thread at channel c: rows [0, kRows) of `rows`, of which those beyond the crop are not inside.
+// A strip of one thread at channel c, with its kRows row taps; rows beyond the crop are not inside.
 template <typename Strip, typename Image, typename Grad, typename T>
-__device__ __forceinline__ void window_grad_strip(const CropWindowGradParams<Image, Grad>& p, const RowTap<T>* rows,
-                                                  const Grad* grad, int32_t first_column, int64_t c,
-                                                  GradColumns<Image, Strip>& columns,
+__device__ __forceinline__ void window_grad_strip(const CropWindowGradParams<Image, Grad>& p,
+                                                  const SourceColumns<Image, Strip>& columns, const RowTap<T>* rows,
+                                                  const Share& share, int64_t c, const Grad* grad,
+                                                  SlopeSums<T> (&column_sums)[Strip::kColumns],
                                                   SlopeSums<T> (&row_sums)[Strip::kRows]) {
   SourcePixels<Image, Strip> source;
   Pack<Grad, Strip::kColumns * Strip::kChannels> grads[Strip::kRows];
-  source.load(columns.pixels, rows);
+  source.load(columns, rows);
   RACNN_UNROLL
   for (int r = 0; r < Strip::kRows; ++r) {
-    if (rows[r].plan & kInside) load_grad_row<Strip>(p, grad + r * p.problem.grad_strides.y, first_column, grads[r]);
+    if (rows[r].plan & kInside) load_grad_row<Strip>(p, grad + r * p.problem.grad_strides.y, share, grads[r]);
   }
   WidenedRow<Image, Strip> lower{}, upper{};
   RACNN_UNROLL
@@ -157,37 +178,169 @@ __device__ __forceinline__ void window_grad_strip(const CropWindowGradParams<Ima
       lower = upper;
     }
     if (plan & kLoadUpper) upper.set(source.upper[r], p.affine, c);
-    if (plan & kInside) add_row<Strip>(grads[r], rows[r], lower, upper, columns, row_sums[r]);
+    if (plan & kInside) add_grad_row(grads[r], columns, rows[r], lower, upper, column_sums, row_sums[r]);
   }
 }
 
+// Adds the rows' part of a tile to `sums`, the columns' to `column_sums`.
 template <typename Strip, typename Image, typename Grad, typename T>
 __device__ __forceinline__ void window_grad_tile(const CropWindowGradParams<Image, Grad>& p, int64_t crop,
-                                                 const Tile& tile, const Axis<T>& x_axis, const RowTap<T>* rows,
-                                                 const TapSlope<T>* row_slopes, T (&sums)[kAxisSums]) {
+                                                 const Tile& tile, const Share& share, const GradTables<T, Strip::kRows>& tables,
+                                                 SlopeSums<T> (&column_sums)[Strip::kColumns],
+                                                 T (&sums)[kAxisSums]) {
   const WindowGradProblem<Image, Grad>& problem = p.problem;
-  const CropShape& shape = problem.shape;
-  const Lane lane = lane_at(p.tiling, threadIdx.x);
-  const int32_t j = tile.column + lane.column * (p.packed ? Strip::kColumns : 1);
-  if (!lane.exists || j >= shape.out_width) return;
-
-  const int64_t channel = tile.channel + lane.channel * Strip::kChannels;
-  const int64_t channel_step = p.tiling.channel_lanes * Strip::kChannels;
-  const int64_t channel_end = lesser(tile.channel + p.tiling.channels, shape.channels);
-  const Image* image = problem.images + crop / shape.windows * problem.image_strides.b;
-  const Grad* grad =
-      problem.grad_output + crop_offset(problem.grad_strides, crop, shape.windows) + j * problem.grad_strides.x;
-  const int32_t row_end = lesser(tile.row + p.tiling.rows, shape.out_height);
-  const int32_t row_step = p.tiling.row_lanes * Strip::kRows;
-
-  GradColumns<Image, Strip> columns{};
-  RACNN_UNROLL
-  for (int m = 0; m < Strip::kColumns; ++m) {
-    const int32_t column = j + m * p.tiling.column_step;
-    if (column >= shape.out_width) continue;
-    const ReadableTap<T> tap = readable(make_tap(x_axis, column));
-    columns.w_lower[m] = tap.tap.w_lower, columns.w_upper[m] = tap.tap.w_upper;
-    columns.counts[m] = tap.inside;
+  const Strides &in_strides = problem.image_strides, &grad_strides = problem.grad_strides;
+  const int64_t image = crop / problem.shape.windows;
+  SourceColumns<Image, Strip> columns(
+      tables.axes->x, share.column, p.tiling.column_step,
+      problem.images + image * in_strides.b + share.channel * in_strides.c, in_strides.x);
+  const Grad* const grad = problem.grad_output + crop_offset(grad_strides, crop, problem.shape.windows) +
+                           share.column * grad_strides.x;
+  for (int32_t i = share.row; i < share.row_end; i += share.row_step) {
+    const int32_t r0 = i - tile.row;
+    SlopeSums<T> row_sums[Strip::kRows] = {};
+    int64_t c = share.channel;
+    for (; c < share.channel_end; c += share.channel_step) {
+      window_grad_strip(p, columns, tables.rows + r0, share, c, grad + c * grad_strides.c + i * grad_strides.y,
+                        column_sums, row_sums);
+      columns.advance(share.channel_step * in_strides.c);
+    }
+    columns.advance((share.channel - c) * in_strides.c);
+    RACNN_UNROLL
+    for (int r = 0; r < Strip::kRows; ++r) row_sums[r].add_to(tables.row_slopes[r0 + r], sums[2], sums[3]);
   }
-  (void)image, (void)grad, (void)channel_end, (void)channel_step, (void)row_end, (void)row_step, (void)channel;
 }
+
+template <typename Image, typename Grad, bool kWide>
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, kWide>)
+    crop_window_grad_kernel(CropWindowGradParams<Image, Grad> p) {
+  using T = Accumulate<Image>;
+  using Strip = Strip<Grad, kWide, 2>;
+  const WindowGradProblem<Image, Grad>& problem = p.problem;
+  const GradTables<T, Strip::kRows> tables(p.tiling.rows);
+  const int64_t crops = problem.shape.batch * problem.shape.windows;
+  for (int64_t block = blockIdx.x; block < crops * p.slots; block += gridDim.x) {
+    const int64_t crop = block / p.slots, slot = block % p.slots;
+    if (threadIdx.x == 0) *tables.axes = make_axes(problem.windows, crop, problem.shape);
+    __syncthreads();
+    T sums[kAxisSums] = {};
+    for (int64_t t = slot; t < p.tiling.tiles(); t += p.slots) {
+      const Tile tile = tile_at(p.tiling, t);
+      const Share share = share_of<Strip>(p.tiling, tile, problem.shape, threadIdx.x);
+      tables.make(tile.row, p.tiling.rows, problem.image_strides.y);
+      __syncthreads();
+      SlopeSums<T> column_sums[Strip::kColumns] = {};
+      if (share.exists) window_grad_tile<Strip>(p, crop, tile, share, tables, column_sums, sums);
+      __syncthreads();
+      RACNN_UNROLL
+      for (int m = 0; m < Strip::kColumns; ++m) {
+        const int32_t j = share.column + m * p.tiling.column_step;
+        if (share.exists && j < problem.shape.out_width) {
+          column_sums[m].add_to(make_tap_slope(tables.axes->x, j), sums[0], sums[1]);
+        }
+      }
+    }
+    block_sum(sums, tables.scratch);
+    if (threadIdx.x == 0) {
+      T* const place = problem.workspace + (crop * p.all_slots + p.first_slot + slot) * kAxisSums;
+      RACNN_UNROLL
+      for (int s = 0; s < kAxisSums; ++s) place[s] = sums[s];
+    }
+  }
+}
+
+template <typename T>
+struct FinishWindowGradParams {
+  const T* workspace;  // [N, slots, kAxisSums]
+  T* grad_windows;     // [N, values]
+  WindowSpec<T> windows;
+  int64_t crops, slots;
+};
+
+// A warp adds up the slots of a window.
+template <typename T>
+__global__ void finish_window_grad_kernel(FinishWindowGradParams<T> p) {
+  const int64_t warps = blockDim.x / kWarp, lane = threadIdx.x % kWarp;
+  for (int64_t n = blockIdx.x * warps + threadIdx.x / kWarp; n < p.crops; n += gridDim.x * warps) {
+    T sums[kAxisSums] = {};
+    for (int64_t slot = lane; slot < p.slots; slot += kWarp) {
+      RACNN_UNROLL
+      for (int s = 0; s < kAxisSums; ++s) sums[s] += p.workspace[(n * p.slots + slot) * kAxisSums + s];
+    }
+    warp_sum(sums);
+    if (lane == 0) {
+      const Window<T> window = load_window(p.windows, n);
+      store_window_grad(window, sums, p.windows.values, p.grad_windows + n * p.windows.values);
+    }
+  }
+}
+
+// The most slots of a window: enough for kTargetBlocks blocks and as many again, so that tiles need not share one;
+// at most h + w, and one at least for each chunk of channels.
+inline int64_t window_grad_slots(const CropShape& shape) {
+  const int64_t crops = std::max<int64_t>(1, shape.batch * shape.windows);
+  const int64_t wanted = divide_up(2 * kTargetBlocks, crops);
+  const int64_t slots = std::min<int64_t>(wanted, int64_t(shape.out_height) + shape.out_width);
+  return std::max(slots, divide_up<int64_t>(shape.channels, kAffineChannels));
+}
+
+inline int64_t window_grad_workspace(const CropShape& shape) {
+  return shape.batch * shape.windows * window_grad_slots(shape) * kAxisSums;
+}
+
+template <typename Image, typename Grad>
+bool is_wide(const WindowGradProblem<Image, Grad>& p) {
+  constexpr int kChannels = Strip<Grad, true, 2>::kChannels;
+  const Strides &in = p.image_strides, &grad = p.grad_strides;
+  return p.shape.channels >= kFewestWideChannels && in.c == 1 && grad.c == 1 &&
+         can_pack<kChannels>(p.images, p.shape.channels, {in.b, in.y, in.x}) &&
+         can_pack<kChannels>(p.grad_output, p.shape.channels, {grad.b, grad.k, grad.y, grad.x});
+}
+
+template <bool kWide, typename Image, typename Grad>
+cudaError_t launch_window_grad_chunk(CropWindowGradParams<Image, Grad> params, int64_t first_channel,
+                                     cudaStream_t stream, int64_t max_blocks) {
+  using T = Accumulate<Image>;
+  using Strip = Strip<Grad, kWide, 2>;
+  WindowGradProblem<Image, Grad>& p = params.problem;
+  const Strides& grad = p.grad_strides;
+  const int64_t channels = std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
+  const bool channels_fastest = p.shape.channels > 1 && p.image_strides.c < p.image_strides.x;
+  p.images += first_channel * p.image_strides.c;
+  p.grad_output += first_channel * grad.c;
+  p.shape.channels = channels;
+  params.affine = make_affine_chunk<T>(p.affine, first_channel, channels);
+  const bool packed = !channels_fastest && grad.x == 1 &&
+                      can_pack<Strip::kColumns>(p.grad_output, p.shape.out_width, {grad.b, grad.k, grad.c, grad.y});
+  params.tiling = make_tiling<Strip>(p.shape, {channels_fastest, packed, Strip::kChannels});
+  const int64_t blocks = p.shape.batch * p.shape.windows * params.slots;
+  return launch(crop_window_grad_kernel<Image, Grad, kWide>, dim3(unsigned(std::min(blocks, max_blocks))),
+                dim3(params.tiling.threads()), GradTables<T, Strip::kRows>::bytes(params.tiling), stream, params);
+}
+
+// Two launches; when normalising one more for each further kAffineChannels channels.
+template <typename Image, typename Grad>
+cudaError_t launch_crop_window_grad(const WindowGradProblem<Image, Grad>& p, cudaStream_t stream,
+                                    int64_t max_blocks = kMaxBlocks) {
+  using T = Accumulate<Image>;
+  const int64_t crops = p.shape.batch * p.shape.windows;
+  if (crops == 0) return cudaSuccess;
+  const int64_t chunk = std::max<int64_t>(1, affine_chunk(p.affine, p.shape.channels));
+  const int64_t chunks = divide_up(p.shape.channels, chunk);
+  const bool wide = is_wide(p);
+  CropWindowGradParams<Image, Grad> params{};
+  params.problem = p;
+  params.slots = chunks == 0 ? 0 : window_grad_slots(p.shape) / chunks;
+  params.all_slots = params.slots * chunks;
+  for (int64_t c = 0; c < p.shape.channels; c += chunk) {
+    params.first_slot = c / chunk * params.slots;
+    const cudaError_t error = wide ? launch_window_grad_chunk<true>(params, c, stream, max_blocks)
+                                   : launch_window_grad_chunk<false>(params, c, stream, max_blocks);
+    if (error != cudaSuccess) return error;
+  }
+  const int64_t blocks = divide_up<int64_t>(crops, kFinishThreads / kWarp);
+  return launch(finish_window_grad_kernel<T>, dim3(unsigned(std::min(blocks, max_blocks))), dim3(kFinishThreads), 0,
+                stream, FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.windows, crops, params.all_slots});
+}
+
+}  // namespace racnn

@@ -12,6 +12,19 @@
 
 namespace racnn {
 
+// The geometry of a block's window, in shared memory: not in registers between its uses.
+template <typename T>
+struct alignas(16) Axes {
+  Axis<T> x, y;
+  bool finite;
+};
+
+template <typename T>
+RACNN_HOST_DEVICE Axes<T> make_axes(const WindowSpec<T>& spec, int64_t n, const CropShape& shape) {
+  const Window<T> window = load_window(spec, n);
+  return {x_axis(spec, window, shape), y_axis(spec, window, shape), is_finite(window)};
+}
+
 // A tap of which both indices may be read. An entry outside the image has weight zero; its index repeats the other
 // one's, so that no pixel is touched that the formula does not touch (0 * NaN is NaN).
 template <typename T>
@@ -59,21 +72,44 @@ RACNN_HOST_DEVICE RowTap<T> make_row_tap(const Axis<T>& axis, int32_t i, bool be
   return {row.tap.lower * stride, row.tap.upper * stride, row.tap.w_lower, row.tap.w_upper, plan};
 }
 
-// The rows [begin, begin + count) of a tile; those beyond the crop load nothing. No row of a window that is not
-// finite counts as inside.
+// The rows [begin, begin + count) of a tile; those beyond the crop load nothing and are not inside.
 template <int kRows, typename T>
 __device__ __forceinline__ void make_row_taps(const Axis<T>& axis, int32_t begin, int32_t count, int64_t stride,
-                                              bool finite, RowTap<T>* rows) {
+                                              RowTap<T>* rows) {
   for (int32_t r = threadIdx.x; r < count; r += blockDim.x) {
-    RowTap<T> row{};
-    if (begin + r < axis.out) row = make_row_tap(axis, begin + r, r % kRows == 0, stride);
-    if (!finite) row.plan &= ~kInside;
-    rows[r] = row;
+    rows[r] = begin + r < axis.out ? make_row_tap(axis, begin + r, r % kRows == 0, stride) : RowTap<T>{};
   }
 }
 
-// The lower and upper pixel of a thread's columns, for each row of a strip the two source rows of `RowTap`, as far as
-// its plan says to load them.
+// The columns of one thread.
+template <typename Image, typename Strip>
+struct SourceColumns {
+  using T = Accumulate<Image>;
+  const Image* pixels[Strip::kColumns][2];  // lower and upper pixel, in row 0 of one channel
+  T w_lower[Strip::kColumns], w_upper[Strip::kColumns];
+  bool inside[Strip::kColumns];  // is a column of the crop, and reads a pixel
+
+  __device__ __forceinline__ SourceColumns(const Axis<T>& axis, int32_t first, int32_t step, const Image* image,
+                                           int64_t stride) {
+    RACNN_UNROLL
+    for (int m = 0; m < Strip::kColumns; ++m) {
+      const int32_t j = first + m * step;
+      const ReadableTap<T> column = readable(make_tap(axis, j < axis.out ? j : first));
+      pixels[m][0] = image + column.tap.lower * stride;
+      pixels[m][1] = image + column.tap.upper * stride;
+      w_lower[m] = column.tap.w_lower, w_upper[m] = column.tap.w_upper;
+      inside[m] = column.inside && j < axis.out;
+    }
+  }
+
+  __device__ __forceinline__ void advance(int64_t offset) {
+    RACNN_UNROLL
+    for (int m = 0; m < Strip::kColumns; ++m) pixels[m][0] += offset, pixels[m][1] += offset;
+  }
+};
+
+// The lower and upper pixel of a thread's columns in the two source rows of each row of a strip, as far as the plan
+// says to load them.
 template <typename Image, typename Strip>
 struct SourcePixels {
   using Pixels = Pack<Image, Strip::kChannels>;
@@ -81,20 +117,20 @@ struct SourcePixels {
   Pixels upper[Strip::kRows][Strip::kColumns][2];
 
   template <typename T>
-  __device__ __forceinline__ void load(const Image* const (&columns)[Strip::kColumns][2], const RowTap<T>* rows) {
-RACNN_UNROLL
+  __device__ __forceinline__ void load(const SourceColumns<Image, Strip>& columns, const RowTap<T>* rows) {
+    RACNN_UNROLL
     for (int r = 0; r < Strip::kRows; ++r) {
       if (rows[r].plan & kLoadLower) load_row(columns, rows[r].lower, lower[r]);
       if (rows[r].plan & kLoadUpper) load_row(columns, rows[r].upper, upper[r]);
     }
   }
 
-  __device__ __forceinline__ static void load_row(const Image* const (&columns)[Strip::kColumns][2], int64_t offset,
+  __device__ __forceinline__ static void load_row(const SourceColumns<Image, Strip>& columns, int64_t offset,
                                                   Pixels (&row)[Strip::kColumns][2]) {
-RACNN_UNROLL
+    RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
-      row[m][0] = load_pack<Strip::kChannels>(columns[m][0] + offset);
-      row[m][1] = load_pack<Strip::kChannels>(columns[m][1] + offset);
+      row[m][0] = load_pack<Strip::kChannels>(columns.pixels[m][0] + offset);
+      row[m][1] = load_pack<Strip::kChannels>(columns.pixels[m][1] + offset);
     }
   }
 };

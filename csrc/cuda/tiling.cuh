@@ -17,24 +17,31 @@
 namespace racnn {
 
 constexpr int kThreads = 256;        // in a block at most
-template <typename T>
-constexpr int kResidentBlocks = sizeof(T) == 8 ? 2 : 3;  // on a multiprocessor: leaves 128 or 80 registers a thread
+// On a multiprocessor. Three leave a thread 80 registers and, at about 8 loads of 4 bytes in flight in each, twice the
+// bytes in flight that hide the memory's latency; wide strips need more registers and fewer threads.
+template <typename T, bool kWide>
+constexpr int kResidentBlocks = (kWide ? 2 : 3) - (sizeof(T) == 8 ? 1 : 0);
 constexpr int kMaxRowLanes = 64;     // with kMaxTileRows, bounds a block's row tables to shared memory's 48 KB
 constexpr int kMaxTileRows = 256;    //
 constexpr int kMaxChannelLanes = 32;  // a warp's worth of neighbouring channels is enough to coalesce
 constexpr int64_t kTargetBlocks = 1024;  // about eight for each of the 132 multiprocessors of an H100
 
 // The strip of a thread. Crops of 2 and 1 bytes an element get two neighbouring columns, to be stored as one word;
-// wide ones 4 channels. Few enough elements that a strip's loads are all in flight at once without spilling.
-template <typename Crop, bool kWide>
+// wide ones 4 channels. Few enough elements that a strip's loads are all in flight at once without spilling: kShare 2
+// halves them for a kernel that holds more about each.
+template <typename Crop, bool kWide, int kShare = 1>
 struct Strip {
   static constexpr int kChannels = !kWide ? 1 : sizeof(Crop) == 8 ? 2 : 4;
   static constexpr int kColumns = kWide || sizeof(Crop) > 2 ? 1 : 2;
-  static constexpr int kRows = kChannels * kColumns == 1 && sizeof(Crop) <= 4 ? 4 : 2;
+  static constexpr int kRows = kChannels * kColumns == 1 && sizeof(Crop) <= 4 ? 4 / kShare : 2 / kShare;
 };
+
+constexpr int64_t kFewestWideChannels = 8;
 
 struct Tiling {
   int32_t column_lanes, row_lanes, channel_lanes;
+  int32_t thread_channels;  // of a thread at a time: Strip::kChannels or less
+  bool packed;             // the columns of a thread are neighbours, moved as one word
   int32_t column_step;     // from one column of a thread to its next
   bool channels_fastest;   // channel lanes, not column lanes, are neighbouring threads
   int32_t columns, rows;   // of a tile
@@ -61,17 +68,32 @@ RACNN_HOST_DEVICE Tile tile_at(const Tiling& tiling, int64_t index) {
           rest / tiling.row_tiles * tiling.channels};
 }
 
-struct Lane {
-  int32_t column, row, channel;
-  bool exists;  // a block is whole warps: its last threads may be none
+// What is a thread's of a tile: strips at row, row + row_step, ... and at channel, channel + channel_step, ...
+struct Share {
+  int32_t column;  // its first
+  int32_t row, row_step, row_end;
+  int64_t channel, channel_step, channel_end;
+  bool exists;  // blocks are whole warps and tiles overlap the crop's border: some threads have nothing
 };
 
-RACNN_HOST_DEVICE Lane lane_at(const Tiling& tiling, int32_t thread) {
+template <typename Strip>
+RACNN_HOST_DEVICE Share share_of(const Tiling& tiling, const Tile& tile, const CropShape& shape, int32_t thread) {
   const int32_t fastest = tiling.channels_fastest ? tiling.channel_lanes : tiling.column_lanes;
   const int32_t middle = tiling.channels_fastest ? tiling.column_lanes : tiling.row_lanes;
   const int32_t a = thread % fastest, b = thread / fastest % middle, c = thread / fastest / middle;
-  if (tiling.channels_fastest) return {b, c, a, c < tiling.row_lanes};
-  return {a, b, c, c < tiling.channel_lanes};
+  const int32_t column_lane = tiling.channels_fastest ? b : a, row_lane = tiling.channels_fastest ? c : b;
+  const int32_t channel_lane = tiling.channels_fastest ? a : c;
+  Share share;
+  share.column = tile.column + column_lane * (tiling.packed ? Strip::kColumns : 1);
+  share.row = tile.row + row_lane * Strip::kRows;
+  share.row_step = tiling.row_lanes * Strip::kRows;
+  share.row_end = lesser(tile.row + tiling.rows, shape.out_height);
+  share.channel = tile.channel + channel_lane * tiling.thread_channels;
+  share.channel_step = tiling.channel_lanes * tiling.thread_channels;
+  share.channel_end = lesser(tile.channel + tiling.channels, shape.channels);
+  share.exists = c < (tiling.channels_fastest ? tiling.row_lanes : tiling.channel_lanes) &&
+                 share.column < shape.out_width;
+  return share;
 }
 
 template <typename T>
@@ -85,36 +107,45 @@ T balanced(T total, T limit) {
   return divide_up(total, divide_up(total, std::max<T>(limit, 1)));
 }
 
-// `packed`: a thread's columns are neighbours. The tiles are as large as leaves kTargetBlocks of them: what a
-// block computes once, tables and addresses, then serves many outputs.
+struct TilingOptions {
+  bool channels_fastest, packed;
+  int32_t thread_channels;
+  int32_t max_column_lanes = kThreads;
+  int32_t max_rows = kMaxTileRows;  // of a tile, unless one step of all row lanes has more
+};
+
+// The tiles are as large as leaves kTargetBlocks of them: what a block computes once, tables and addresses, then
+// serves many outputs.
 template <typename Strip>
-Tiling make_tiling(const CropShape& shape, bool channels_fastest, bool packed) {
+Tiling make_tiling(const CropShape& shape, const TilingOptions& options) {
   Tiling t{};
   const int32_t column_groups = divide_up(shape.out_width, Strip::kColumns);
   const int32_t strips = divide_up(shape.out_height, Strip::kRows);
-  const int64_t channel_groups = divide_up<int64_t>(shape.channels, Strip::kChannels);
-  t.channels_fastest = channels_fastest;
-  t.channel_lanes = channels_fastest ? int32_t(balanced<int64_t>(channel_groups, kMaxChannelLanes)) : 1;
-  t.column_lanes = balanced(column_groups, kThreads / t.channel_lanes);
+  const int64_t channel_groups = divide_up<int64_t>(shape.channels, options.thread_channels);
+  t.thread_channels = options.thread_channels;
+  t.channels_fastest = options.channels_fastest;
+  t.channel_lanes = t.channels_fastest ? int32_t(balanced<int64_t>(channel_groups, kMaxChannelLanes)) : 1;
+  t.column_lanes = balanced(column_groups, std::min(options.max_column_lanes, kThreads / t.channel_lanes));
   t.row_lanes = balanced(strips, std::min(kMaxRowLanes, kThreads / (t.channel_lanes * t.column_lanes)));
-  if (!channels_fastest) {
+  if (!t.channels_fastest) {
     t.channel_lanes = int32_t(balanced<int64_t>(channel_groups, kThreads / (t.column_lanes * t.row_lanes)));
   }
-  const int32_t row_steps = divide_up(strips, t.row_lanes);
-  const int64_t channel_steps = divide_up<int64_t>(channel_groups, t.channel_lanes);
-  t.column_step = packed ? 1 : t.column_lanes;
+  t.packed = options.packed;
+  t.column_step = t.packed ? 1 : t.column_lanes;
   t.columns = t.column_lanes * Strip::kColumns;
   t.column_tiles = divide_up(shape.out_width, t.columns);
 
+  const int32_t row_steps = divide_up(strips, t.row_lanes);
+  const int64_t channel_steps = divide_up<int64_t>(channel_groups, t.channel_lanes);
   const int64_t steps = shape.batch * shape.windows * t.column_tiles * row_steps * channel_steps;
   const int64_t steps_per_tile = std::max<int64_t>(1, steps / kTargetBlocks);
-  const int64_t channel_steps_per_tile = balanced(channel_steps, steps_per_tile);
-  const int64_t most_rows = std::max<int64_t>(1, kMaxTileRows / (t.row_lanes * Strip::kRows));
-  const int64_t row_steps_per_tile =
-      balanced<int64_t>(row_steps, std::min(most_rows, steps_per_tile / channel_steps_per_tile));
-  t.channels = channel_steps_per_tile * t.channel_lanes * Strip::kChannels;
+  const int64_t tile_channel_steps = balanced(channel_steps, steps_per_tile);
+  const int64_t most_row_steps = options.max_rows / (t.row_lanes * Strip::kRows);
+  const int64_t tile_row_steps =
+      balanced<int64_t>(row_steps, std::min(most_row_steps, steps_per_tile / tile_channel_steps));
+  t.channels = tile_channel_steps * t.channel_lanes * t.thread_channels;
   t.channel_tiles = divide_up(shape.channels, t.channels);
-  t.rows = int32_t(row_steps_per_tile) * t.row_lanes * Strip::kRows;
+  t.rows = int32_t(tile_row_steps) * t.row_lanes * Strip::kRows;
   t.row_tiles = divide_up(shape.out_height, t.rows);
   return t;
 }

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Which outputs read a given pixel, along one axis: the tap tables the other way round.
+//
+// Positions p_j do not decrease with j and output j reads pixel x with weight 1 - |p_j - x| where that is positive. So
+// the outputs that read x are those from the first p_j >= x - 1 up to, not including, the first p_j >= x + 1; a table
+// of `first p_j >= x` over the pixels of a tile gives both. The weights follow from a table of positions, to the bit
+// those of make_tap: all come from sample_position.
+#pragma once
+
+#include "taps.cuh"
+
+namespace racnn {
+
+constexpr int kTabledPositions = 512;  // per axis and tile; a stronger zoom evaluates positions where it needs them
+
+// The first j with p_j >= bound. A guess from the formula, checked, leaves a bisection of about one step; where it is
+// off (clamped or coinciding positions) the bisection is longer, and right.
+template <typename T>
+RACNN_HOST_DEVICE int32_t first_output_at(const Axis<T>& axis, T bound) {
+  int32_t low = 0, high = axis.out;  // p[low - 1] < bound <= p[high]
+  const T u = (bound + T(0.5) - axis.centre) / axis.half;
+  const T guess = clamp_to(T(0.5) * (u + T(1)) * T(axis.out), T(0), T(axis.out));  // NaN becomes 0
+  const int32_t before = int32_t(guess) - 2, after = int32_t(guess) + 1;
+  if (before >= 0 && sample_position(axis, before) < bound) low = before + 1;
+  if (after < axis.out && !(sample_position(axis, after) < bound)) high = after;
+  while (low < high) {
+    const int32_t middle = low + (high - low) / 2;
+    if (sample_position(axis, middle) < bound) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// The tables of one axis, in shared memory, for the pixels [begin, begin + count) of a tile.
+template <typename T>
+struct InverseTaps {
+  const Axis<T>* axis;
+  T* positions;    // [kTabledPositions], from output firsts[0] on
+  T* masks;        // [count]
+  int32_t* firsts;  // [count + 2]: the first output at or beyond pixel begin - 1, begin, ..., begin + count
+
+  static RACNN_HOST_DEVICE size_t bytes(int32_t count) {
+    const size_t size = (kTabledPositions + count) * sizeof(T) + (count + 2) * sizeof(int32_t);
+    return (size + 15) / 16 * 16;
+  }
+
+  __device__ __forceinline__ InverseTaps(const Axis<T>* axis, unsigned char* memory, int32_t count)
+      : axis(axis),
+        positions(reinterpret_cast<T*>(memory)),
+        masks(positions + kTabledPositions),
+        firsts(reinterpret_cast<int32_t*>(masks + count)) {}
+
+  // By all threads of the block, in two steps with a barrier between them.
+  __device__ __forceinline__ void make_firsts(int32_t begin, int32_t count) const {
+    for (int32_t i = threadIdx.x; i < count + 2; i += blockDim.x) {
+      firsts[i] = first_output_at(*axis, T(begin + i - 1));
+      if (i < count) masks[i] = axis->steepness > T(0) ? mask_value(*axis, begin + i) : T(1);
+    }
+  }
+  __device__ __forceinline__ void make_positions(int32_t count) const {
+    const int32_t tabled = lesser(firsts[count + 1] - firsts[0], kTabledPositions);
+    for (int32_t i = threadIdx.x; i < tabled; i += blockDim.x) positions[i] = sample_position(*axis, firsts[0] + i);
+  }
+
+  // The weight of pixel x in output j, without the mask.
+  __device__ __forceinline__ T weight(int32_t j, T x) const {
+    const int32_t i = j - firsts[0];
+    const T p = i < kTabledPositions ? positions[i] : sample_position(*axis, j);
+    return T(1) - (p < x ? x - p : p - x);
+  }
+};
+
+}  // namespace racnn
