@@ -33,6 +33,7 @@ struct Band {
   int32_t* first;   // [pixels] or, expanded, [pixels * step] relative to the block's base
   int32_t* base;    // [blocks]; expanded only
   bool* near;       // [blocks]: all that the block reads lies within 2 * kBlock numbers from its base
+  int64_t whole;    // blocks at the front that are near and end 2 * kBlock numbers before the line does
   int64_t stride;   // between the weights of two taps
 
   bool wide() const { return step >= kWidePixel; }
@@ -43,7 +44,7 @@ struct Band {
 // `first` in pixels, `length` in pixels.
 template <typename T>
 Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t step, int64_t taps, int64_t length) {
-  Band<T> band{pixels, step, taps, length * step, nullptr, nullptr, nullptr, 0};
+  Band<T> band{pixels, step, taps, length * step, nullptr, nullptr, nullptr, 0, 0};
   const int64_t entries = band.entries();
   const int64_t blocks = (entries + kBlock - 1) / kBlock;
   band.stride = blocks * kBlock;
@@ -68,6 +69,7 @@ Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t st
     for (int64_t i = 0; i < kBlock; ++i) index[i] = i < count ? index[i] - low : 0;
     band.base[b] = low;
     band.near[b] = high - low + (taps - 1) * step < 2 * kBlock;
+    if (band.whole == b && band.near[b] && low + 2 * kBlock <= band.length) ++band.whole;
   }
   return band;
 }
@@ -109,59 +111,91 @@ void contract_scalar(const Band<T>& band, int64_t block, const T* line, const T*
 }
 
 #if defined(__AVX512F__)
-RACNN_INLINE __m512 load_limited(const float* from, int64_t count) {
-  if (count >= 16) return _mm512_loadu_ps(from);
-  return count > 0 ? _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from) : _mm512_setzero_ps();
+using Register = __m512;
+using IndexRegister = __m512i;
+
+RACNN_INLINE Register load_register(const float* from) { return _mm512_loadu_ps(from); }
+RACNN_INLINE void store_register(float* to, Register value) { _mm512_storeu_ps(to, value); }
+RACNN_INLINE Register zero_register() { return _mm512_setzero_ps(); }
+RACNN_INLINE IndexRegister load_index(const int32_t* from) { return _mm512_loadu_si512(from); }
+RACNN_INLINE IndexRegister splat_index(int32_t value) { return _mm512_set1_epi32(value); }
+RACNN_INLINE IndexRegister add(IndexRegister a, IndexRegister b) { return _mm512_add_epi32(a, b); }
+RACNN_INLINE Register multiply_add(Register a, Register b, Register c) { return _mm512_fmadd_ps(a, b, c); }
+
+// `count` numbers and zeros behind them.
+RACNN_INLINE Register load_limited(const float* from, int64_t count) {
+  if (count >= kBlock) return load_register(from);
+  return count > 0 ? _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from) : zero_register();
 }
 
-template <int kSets>
-RACNN_INLINE void contract_near(const Band<float>& band, int64_t block, const float* line,
-                                const float* const (&weights)[kSets], float* const (&out)[kSets]) {
-  const int32_t base = band.base[block];
-  const __m512 low = load_limited(line + base, band.length - base);
-  const __m512 high = load_limited(line + base + 16, band.length - base - 16);
-  __m512i index = _mm512_loadu_si512(band.first + block * 16);
-  const __m512i step = _mm512_set1_epi32(int32_t(band.step));
-  __m512 total[kSets];
-  for (int s = 0; s < kSets; ++s) total[s] = _mm512_setzero_ps();
-  for (int64_t t = 0; t < band.taps; ++t) {
-    const __m512 value = _mm512_permutex2var_ps(low, index, high);
-    for (int s = 0; s < kSets; ++s) {
-      total[s] = _mm512_fmadd_ps(_mm512_loadu_ps(weights[s] + t * band.stride + block * 16), value, total[s]);
-    }
-    index = _mm512_add_epi32(index, step);
-  }
-  for (int s = 0; s < kSets; ++s) _mm512_storeu_ps(out[s] + block * 16, total[s]);
+// Of the 2 * kBlock numbers in `low` and `high`, those at `index`.
+RACNN_INLINE Register permute(Register low, Register high, IndexRegister index) {
+  return _mm512_permutex2var_ps(low, index, high);
 }
 #elif defined(__AVX2__)
-RACNN_INLINE __m256 load_limited(const float* from, int64_t count) {
-  if (count >= 8) return _mm256_loadu_ps(from);
-  if (count <= 0) return _mm256_setzero_ps();
+using Register = __m256;
+using IndexRegister = __m256i;
+
+RACNN_INLINE Register load_register(const float* from) { return _mm256_loadu_ps(from); }
+RACNN_INLINE void store_register(float* to, Register value) { _mm256_storeu_ps(to, value); }
+RACNN_INLINE Register zero_register() { return _mm256_setzero_ps(); }
+RACNN_INLINE IndexRegister load_index(const int32_t* from) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+}
+RACNN_INLINE IndexRegister splat_index(int32_t value) { return _mm256_set1_epi32(value); }
+RACNN_INLINE IndexRegister add(IndexRegister a, IndexRegister b) { return _mm256_add_epi32(a, b); }
+RACNN_INLINE Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
+
+RACNN_INLINE Register load_limited(const float* from, int64_t count) {
+  if (count >= kBlock) return load_register(from);
+  if (count <= 0) return zero_register();
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   return _mm256_maskload_ps(from, _mm256_cmpgt_epi32(_mm256_set1_epi32(int32_t(count)), lane));
 }
 
-template <int kSets>
+// Bit 3 of an index says which register, the permutation looks at bits 0 to 2: shift it to the sign.
+RACNN_INLINE Register permute(Register low, Register high, IndexRegister index) {
+  const __m256 in_high = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, index), _mm256_permutevar8x32_ps(high, index), in_high);
+}
+#endif
+
+#if defined(__AVX2__)
+// kTaps = 0: as many as the band says.
+template <int kSets, int kTaps, bool kWhole>
 RACNN_INLINE void contract_near(const Band<float>& band, int64_t block, const float* line,
                                 const float* const (&weights)[kSets], float* const (&out)[kSets]) {
-  const int32_t base = band.base[block];
-  const __m256 low = load_limited(line + base, band.length - base);
-  const __m256 high = load_limited(line + base + 8, band.length - base - 8);
-  __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(band.first + block * 8));
-  const __m256i step = _mm256_set1_epi32(int32_t(band.step));
-  __m256 total[kSets];
-  for (int s = 0; s < kSets; ++s) total[s] = _mm256_setzero_ps();
-  for (int64_t t = 0; t < band.taps; ++t) {
-    // Bit 3 of an index says which register, the permutation looks at bits 0 to 2: shift it to the sign.
-    const __m256 in_high = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
-    const __m256 value = _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, index),
-                                          _mm256_permutevar8x32_ps(high, index), in_high);
+  const int64_t base = band.base[block], at = block * kBlock;
+  const Register low = kWhole ? load_register(line + base) : load_limited(line + base, band.length - base);
+  const Register high = kWhole ? load_register(line + base + kBlock)
+                               : load_limited(line + base + kBlock, band.length - base - kBlock);
+  IndexRegister index = load_index(band.first + at);
+  const IndexRegister step = splat_index(int32_t(band.step));
+  Register total[kSets];
+  for (Register& t : total) t = zero_register();
+  const int64_t taps = kTaps > 0 ? kTaps : band.taps;
+  for (int64_t t = 0; t < taps; ++t) {
+    const Register value = permute(low, high, index);
     for (int s = 0; s < kSets; ++s) {
-      total[s] = _mm256_fmadd_ps(_mm256_loadu_ps(weights[s] + t * band.stride + block * 8), value, total[s]);
+      total[s] = multiply_add(load_register(weights[s] + t * band.stride + at), value, total[s]);
     }
-    index = _mm256_add_epi32(index, step);
+    index = add(index, step);
   }
-  for (int s = 0; s < kSets; ++s) _mm256_storeu_ps(out[s] + block * 8, total[s]);
+  for (int s = 0; s < kSets; ++s) store_register(out[s] + at, total[s]);
+}
+
+template <int kSets, int kTaps>
+void contract_blocks(const Band<float>& band, const float* line, const float* const (&weights)[kSets],
+                     float* const (&out)[kSets]) {
+  int64_t b = 0;
+  for (; b < band.whole; ++b) contract_near<kSets, kTaps, true>(band, b, line, weights, out);
+  for (; b * kBlock < band.size(); ++b) {
+    if (band.near[b]) {
+      contract_near<kSets, kTaps, false>(band, b, line, weights, out);
+    } else {
+      contract_scalar<kSets>(band, b, line, weights, out);
+    }
+  }
 }
 #endif
 
@@ -191,17 +225,16 @@ void contract(const Band<T>& band, const T* line, const T* const (&weights)[kSet
     for (int64_t i = 0; i < band.pixels; ++i) contract_pixel<kSets>(band, i, line, weights, out);
     return;
   }
-  for (int64_t b = 0; b * kBlock < band.size(); ++b) {
 #if defined(__AVX2__)
-    if constexpr (std::is_same_v<T, float>) {
-      if (band.near[b]) {
-        contract_near<kSets>(band, b, line, weights, out);
-        continue;
-      }
-    }
-#endif
-    contract_scalar<kSets>(band, b, line, weights, out);
+  if constexpr (std::is_same_v<T, float>) {
+    // The usual numbers of taps as constants: two in a crop, up to four in its transpose.
+    if (band.taps == 2) return contract_blocks<kSets, 2>(band, line, weights, out);
+    if (kSets == 1 && band.taps == 3) return contract_blocks<kSets, 3>(band, line, weights, out);
+    if (kSets == 1 && band.taps == 4) return contract_blocks<kSets, 4>(band, line, weights, out);
+    return contract_blocks<kSets, 0>(band, line, weights, out);
   }
+#endif
+  for (int64_t b = 0; b * kBlock < band.size(); ++b) contract_scalar<kSets>(band, b, line, weights, out);
 }
 
 }  // namespace racnn::cpu::RACNN_ISA

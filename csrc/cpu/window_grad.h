@@ -26,19 +26,29 @@ struct WindowGradTables {
   Arena arena;
   LineMap<T, kSets> map;
   const Tap<T>* row_taps;
-  TapGrad<T>* row_grads;
-  T* column_sums[kSets - 1];  // [size]: sum over rows of g * (derivative line at the row)
-  T* position[2];             // [pixels]: d p_j / d centre, half; without a mask
+  TapGrad<T>* row_grads;          // [h]: without a mask only d weight / d position, as `centre`
+  PositionGrad<T>* row_position;  // [h]: d p_i / d (centre, half)
+  PositionGrad<T>* position;      // [w]: d p_j / d (centre, half); without a mask
+  T* column_sums[kSets - 1];      // [size]: sum over rows of g * (derivative line at the row)
 
   WindowGradTables(const Axis<T>& x, const Axis<T>& y, int64_t step)
       : map(make_line_map<T, kSets>(arena, x, step)), row_taps(make_row_taps(arena, y)) {
-    for (T*& line : position) line = arena.take<T>(x.out);
+    position = arena.take<PositionGrad<T>>(x.out);
     for (int32_t j = 0; j < x.out; ++j) set_column(x, j);
     finish_line_map(arena, map);
     for (T*& line : column_sums) line = arena.take<T>(map.size() + kLanes);
     row_grads = arena.take<TapGrad<T>>(y.out);
-    for (int32_t i = 0; i < y.out; ++i) row_grads[i] = make_tap_grad(y, i);
+    row_position = arena.take<PositionGrad<T>>(y.out);
+    for (int32_t i = 0; i < y.out; ++i) set_row(y, i);
   }
+
+  void set_row(const Axis<T>& y, int32_t i) {
+    row_position[i] = position_grad(y, i);
+    row_grads[i] = kMask ? make_tap_grad(y, i) : TapGrad<T>{slope_of(row_taps[i].lower, T(-1)),
+                                                           slope_of(row_taps[i].upper, T(1)), T(0), T(0)};
+  }
+
+  static T slope_of(int32_t pixel, T slope) { return pixel == kOutside ? T(0) : slope; }
 
   void set_column(const Axis<T>& x, int32_t j) {
     if constexpr (kMask) {
@@ -46,10 +56,8 @@ struct WindowGradTables {
       map.sets[1].lower[j] = grad.centre_lower, map.sets[1].upper[j] = grad.centre_upper;
       map.sets[2].lower[j] = grad.half_lower, map.sets[2].upper[j] = grad.half_upper;
     } else {
-      const PositionGrad<T> grad = position_grad(x, j);
-      position[0][j] = grad.centre, position[1][j] = grad.half;
-      map.sets[1].lower[j] = map.lower[j] == kOutside ? T(0) : T(-1);
-      map.sets[1].upper[j] = map.upper[j] == kOutside ? T(0) : T(1);
+      position[j] = position_grad(x, j);
+      map.sets[1].lower[j] = slope_of(map.lower[j], T(-1)), map.sets[1].upper[j] = slope_of(map.upper[j], T(1));
     }
   }
 
@@ -69,7 +77,7 @@ struct WindowGradTables {
         for (int64_t c = 0; c < step; ++c) second += column_sums[1][j * step + c];
         sums.x += first, sums.half_x += second;
       } else {
-        sums.x += first * position[0][j], sums.half_x += first * position[1][j];
+        sums.x += first * position[j].centre, sums.half_x += first * position[j].half;
       }
     }
   }
@@ -90,13 +98,18 @@ void accumulate_row(WindowGradTables<T, kMask>& tables, const Rows& rows, int32_
     const Vec<T> grad_out = load(g + e);
     const Vec<T> lower = load(rows.lower[0] + e), upper = load(rows.upper[0] + e);
     centre += grad_out * (c_lower * lower + c_upper * upper);
-    half += grad_out * (h_lower * lower + h_upper * upper);
+    if constexpr (kMask) half += grad_out * (h_lower * lower + h_upper * upper);
     for (int d = 0; d < kDerivatives; ++d) {
       const Vec<T> slope = w_lower * load(rows.lower[d + 1] + e) + w_upper * load(rows.upper[d + 1] + e);
       store(tables.column_sums[d] + e, load(tables.column_sums[d] + e) + grad_out * slope);
     }
   }
-  sums.y += sum<T>(centre), sums.half_y += sum<T>(half);
+  if constexpr (kMask) {
+    sums.y += sum<T>(centre), sums.half_y += sum<T>(half);
+  } else {
+    const T difference = sum<T>(centre);
+    sums.y += difference * tables.row_position[i].centre, sums.half_y += difference * tables.row_position[i].half;
+  }
 }
 
 // A line of g with zeros behind it, so that whole vectors can be used.
@@ -135,6 +148,9 @@ void window_grad_of_crop(const WindowGradProblem<Image, Grad>& p, const Units& u
       for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
         const Tap<T>& tap = tables.row_taps[i];
         if (tap.lower == kOutside && tap.upper == kOutside) continue;
+        if (i + kPrefetchRows < unit.row_end) {
+          prefetch(grad + (i + kPrefetchRows) * p.grad_strides.y, tables.map.size() * int64_t(sizeof(Grad)));
+        }
         const T* g = padded_grad_line(grad + i * p.grad_strides.y, p.grad_strides, layout, p.shape.out_width, buffer);
         accumulate_row(tables, lines.fetch(tap.lower, tap.upper), i, g, sums);
       }

@@ -23,12 +23,12 @@ template <typename Image, bool kWide>
 struct PixelStrip {
   static constexpr int kChannels = sizeof(Image) == 8 && kWide ? 2 : 4;
   static constexpr int kColumns = 1;
-  static constexpr int kRows = sizeof(Image) == 8 ? 4 : 8;
+  static constexpr int kRows = sizeof(Image) == 8 ? 2 : 4;
 };
 
 constexpr int kPixelColumnLanes = kWarp;  // about square tiles meet the fewest windows
 constexpr int kFewOutputs = 64;           // a thread adds up alone
-constexpr int kCoopColumns = 8;           // lanes of a warp that works together: 8 columns x 4 rows of outputs
+constexpr int kTeamColumns = 8;           // lanes of a warp that works together: 8 columns x 4 rows of outputs
 
 template <typename Grad, typename Image>
 struct CropImageGradParams {
@@ -38,14 +38,15 @@ struct CropImageGradParams {
   AffineChunk<Accumulate<Image>> affine;
 };
 
-// One pixel and the outputs of crop k that read it.
-struct Gather {
-  int32_t x, y;
-  int32_t j_begin, j_end, i_begin, i_end;
+// The images as crops of their own size: what is tiled here.
+RACNN_HOST_DEVICE CropShape image_as_crop(CropShape shape) {
+  shape.windows = 1;
+  shape.out_height = shape.height;
+  shape.out_width = shape.width;
+  return shape;
+}
 
-  RACNN_HOST_DEVICE int64_t outputs() const { return int64_t(j_end - j_begin) * (i_end - i_begin); }
-};
-
+// The window at hand, in shared memory.
 template <typename T>
 struct ImageGradTables {
   Axes<T>* axes;
@@ -57,45 +58,273 @@ struct ImageGradTables {
 
   __device__ __forceinline__ explicit ImageGradTables(const Tiling& tiling)
       : axes(shared_memory<Axes<T>>()),
-        columns(&axes->x, reinterpret_cast<unsigned char*>(axes + 1), tiling.columns),
-        rows(&axes->y, reinterpret_cast<unsigned char*>(axes + 1) + InverseTaps<T>::bytes(tiling.columns),
-             tiling.rows) {}
+        columns(reinterpret_cast<unsigned char*>(axes + 1), tiling.columns),
+        rows(reinterpret_cast<unsigned char*>(axes + 1) + InverseTaps<T>::bytes(tiling.columns), tiling.rows) {}
 
-  __device__ __forceinline__ void make(const WindowSpec<T>& windows, int64_t crop, const CropShape& shape,
+  // Whether the crop reads any pixel of the tile; only then are there tables. The same for all threads.
+  __device__ __forceinline__ bool make(const WindowSpec<T>& windows, int64_t crop, const CropShape& shape,
                                        const Tiling& tiling, const Tile& tile) const {
-    __syncthreads();  // all are done with the tables of the window before
+    __syncthreads();  // all are done with the window before
     if (threadIdx.x == 0) *axes = make_axes(windows, crop, shape);
     __syncthreads();
-    columns.make_firsts(tile.column, tiling.columns);
-    rows.make_firsts(tile.row, tiling.rows);
+    if (!axes->finite || !reaches(axes->x, tile.column, tiling.columns) || !reaches(axes->y, tile.row, tiling.rows)) {
+      return false;
+    }
+    columns.make_firsts(axes->x, tile.column, tiling.columns);
+    rows.make_firsts(axes->y, tile.row, tiling.rows);
     __syncthreads();
-    columns.make_positions(tiling.columns);
-    rows.make_positions(tiling.rows);
-    __syncthreads();
+    return true;
   }
 };
 
-// Whether crop `crop` reads any pixel of the tile. The same for all threads.
+// A round: some output rows and columns of crop `number`, few enough for the tables of positions.
+struct Round {
+  int64_t number;
+  Outputs rows, columns;
+};
+
+// One pixel and the outputs of a round that read it.
 template <typename T>
-__device__ __forceinline__ bool reaches(const WindowSpec<T>& windows, int64_t crop, const CropShape& shape,
-                                        const Tiling& tiling, const Tile& tile) {
-  const Axes<T> axes = make_axes(windows, crop, shape);
-  return axes.finite && sample_position(axes.x, shape.out_width - 1) > T(tile.column - 1) &&
-         sample_position(axes.x, 0) < T(tile.column + tiling.columns) &&
-         sample_position(axes.y, shape.out_height - 1) > T(tile.row - 1) &&
-         sample_position(axes.y, 0) < T(tile.row + tiling.rows);
+struct Gather {
+  T x, y, mask;
+  Outputs columns, rows;
+
+  RACNN_HOST_DEVICE bool empty() const { return columns.begin >= columns.end || rows.begin >= rows.end; }
+  RACNN_HOST_DEVICE bool is_large() const {
+    return !empty() && int64_t(columns.end - columns.begin) * (rows.end - rows.begin) > kFewOutputs;
+  }
+};
+
+// Pixel (ty, tx) of the tile.
+template <typename T>
+__device__ __forceinline__ Gather<T> gather_at(const ImageGradTables<T>& tables, const Round& round, const Tile& tile,
+                                               int32_t tx, int32_t ty) {
+  return {T(tile.column + tx), T(tile.row + ty), tables.columns.masks[tx] * tables.rows.masks[ty],
+          tables.columns.reading(tx, round.columns), tables.rows.reading(ty, round.rows)};
 }
 
-// sums[v] += weight * g[c + v] for the first `count` channels.
-template <bool kWide, int kChannels, typename Grad, typename T>
-__device__ __forceinline__ void load_channels(const Grad* grad, int64_t stride, int32_t count,
-                                              Pack<Grad, kChannels>& values) {
+// g of one output at the thread's channels, the first `count` of kChannels.
+template <bool kWide, int kChannels, typename Grad>
+__device__ __forceinline__ Pack<Grad, kChannels> load_channels(const Grad* grad, int64_t stride, int32_t count) {
   if constexpr (kWide) {
-    values = load_pack<kChannels>(grad);
+    return load_pack<kChannels>(grad);
   } else {
+    Pack<Grad, kChannels> values{};
     RACNN_UNROLL
     for (int v = 0; v < kChannels; ++v) {
       if (v < count) values.values[v] = __ldg(grad + v * stride);
     }
+    return values;
   }
 }
+
+// Adds up every row_step-th row and column_step-th column of the outputs, from the given ones on, two columns at a
+// time to have more loads in flight. `grad` is the round's first output, at the thread's first channel.
+template <bool kWide, int kChannels, typename Grad, typename T>
+__device__ __forceinline__ void add_outputs(const ImageGradTables<T>& tables, const Gather<T>& at, const Grad* grad,
+                                            const Strides& strides, int32_t count, int32_t row, int32_t row_step,
+                                            int32_t column, int32_t column_step, T (&sums)[kChannels]) {
+  RACNN_NO_UNROLL
+  for (int32_t i = at.rows.begin + row; i < at.rows.end; i += row_step) {
+    const T w_row = at.mask * tables.rows.weight(i, at.y);
+    const Grad* const line = grad + i * strides.y;
+    RACNN_NO_UNROLL
+    for (int32_t j = at.columns.begin + column; j < at.columns.end; j += 2 * column_step) {
+      const bool two = j + column_step < at.columns.end;
+      const int32_t j2 = two ? j + column_step : j;
+      const auto first = load_channels<kWide, kChannels>(line + j * strides.x, strides.c, count);
+      const auto second = load_channels<kWide, kChannels>(line + j2 * strides.x, strides.c, count);
+      const T w_first = w_row * tables.columns.weight(j, at.x);
+      const T w_second = two ? w_row * tables.columns.weight(j2, at.x) : T(0);
+      RACNN_UNROLL
+      for (int v = 0; v < kChannels; ++v) {
+        sums[v] = std::fma(w_first, widen<T>(first.values[v]), sums[v]);
+        sums[v] = std::fma(w_second, widen<T>(second.values[v]), sums[v]);
+      }
+    }
+  }
+}
+
+// The gather of one lane of the warp, in all its lanes.
+template <typename T>
+__device__ __forceinline__ Gather<T> broadcast(const Gather<T>& own, int lane) {
+  return {__shfl_sync(kAllLanes, own.x, lane),
+          __shfl_sync(kAllLanes, own.y, lane),
+          __shfl_sync(kAllLanes, own.mask, lane),
+          {__shfl_sync(kAllLanes, own.columns.begin, lane), __shfl_sync(kAllLanes, own.columns.end, lane)},
+          {__shfl_sync(kAllLanes, own.rows.begin, lane), __shfl_sync(kAllLanes, own.rows.end, lane)}};
+}
+
+// The warp works out the large gathers of its lanes one after another. `grad` is the round's first output; every lane
+// calls, with its first channel.
+template <bool kWide, int kChannels, typename Grad, typename T>
+__device__ __forceinline__ void add_together(const ImageGradTables<T>& tables, const Gather<T>& own, const Grad* grad,
+                                             const Strides& strides, int64_t channel, int32_t count,
+                                             T (&sums)[kChannels]) {
+  const unsigned large = __ballot_sync(kAllLanes, own.is_large());
+  const int32_t self = threadIdx.x % kWarp;
+  RACNN_NO_UNROLL
+  for (int lane = 0; lane < kWarp; ++lane) {
+    if (!(large >> lane & 1u)) continue;
+    const Gather<T> at = broadcast(own, lane);
+    const int64_t c = __shfl_sync(kAllLanes, channel, lane);
+    const int32_t its_count = __shfl_sync(kAllLanes, count, lane);
+    T parts[kChannels] = {};
+    add_outputs<kWide>(tables, at, grad + c * strides.c, strides, its_count, self / kTeamColumns,
+                       kWarp / kTeamColumns, self % kTeamColumns, kTeamColumns, parts);
+    warp_sum(parts);
+    RACNN_UNROLL
+    for (int v = 0; v < kChannels; ++v) sums[v] += self == lane ? parts[v] : T(0);
+  }
+}
+
+// Adds a round to the sums of a thread's pixels. All threads of the block call; those without work with count = 0.
+template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
+__device__ __forceinline__ void add_round(const CropImageGradParams<Grad, Image>& p, const ImageGradTables<T>& tables,
+                                          const Round& round, const Tile& tile, const Share& share, int64_t channel,
+                                          int32_t count, T (&sums)[Strip::kRows][Strip::kChannels]) {
+  const Strides& strides = p.problem.grad_strides;
+  const Grad* const grad = p.problem.grad_output + crop_offset(strides, round.number, p.problem.shape.windows) +
+                           round.rows.begin * strides.y + round.columns.begin * strides.x;
+  const int32_t tx = share.column - tile.column, ty = share.row - tile.row;
+  const int32_t pixels = count > 0 ? share.row_end - share.row : 0;
+  RACNN_NO_UNROLL  // one pixel at a time: registers for four would halve the threads
+  for (int r = 0; r < Strip::kRows; ++r) {
+    T parts[Strip::kChannels] = {};
+    const Gather<T> at = r < pixels ? gather_at(tables, round, tile, tx, ty + r) : Gather<T>{};
+    if (!at.is_large()) add_outputs<kWide>(tables, at, grad + channel * strides.c, strides, count, 0, 1, 0, 1, parts);
+    add_together<kWide>(tables, at, grad, strides, channel, count, parts);
+    RACNN_UNROLL
+    for (int s = 0; s < Strip::kRows; ++s) {
+      RACNN_UNROLL
+      for (int v = 0; v < Strip::kChannels; ++v) sums[s][v] += s == r ? parts[v] : T(0);
+    }
+  }
+}
+
+// Adds crop `number`, whose tables are made but for the positions. `made` is the round of the positions that are there.
+template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
+__device__ __forceinline__ void add_crop(const CropImageGradParams<Grad, Image>& p, const ImageGradTables<T>& tables,
+                                         int64_t number, const Tile& tile, const Share& share, int64_t channel,
+                                         int32_t count, Round& made,
+                                         T (&sums)[Strip::kRows][Strip::kChannels]) {
+  const int32_t row_end = tables.rows.firsts[p.tiling.rows + 1];
+  const int32_t column_end = tables.columns.firsts[p.tiling.columns + 1];
+  for (int32_t i = tables.rows.firsts[0]; i < row_end; i += kTabledPositions) {
+    for (int32_t j = tables.columns.firsts[0]; j < column_end; j += kTabledPositions) {
+      if (made.number != number || made.rows.begin != i || made.columns.begin != j) {
+        made = {number, {i, lesser(i + kTabledPositions, row_end)}, {j, lesser(j + kTabledPositions, column_end)}};
+        __syncthreads();  // all are done with the round before
+        tables.rows.make_positions(tables.axes->y, made.rows);
+        tables.columns.make_positions(tables.axes->x, made.columns);
+        __syncthreads();
+      }
+      add_round<Strip, kWide>(p, tables, made, tile, share, channel, count, sums);
+    }
+  }
+}
+
+template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
+__device__ __forceinline__ void store_pixels(const CropImageGradParams<Grad, Image>& p, int64_t image,
+                                             const Share& share, int64_t channel, int32_t count,
+                                             const T (&sums)[Strip::kRows][Strip::kChannels]) {
+  const Strides& strides = p.problem.image_strides;
+  Image* const pixels =
+      p.problem.grad_images + image * strides.b + channel * strides.c + share.column * strides.x;
+  RACNN_UNROLL
+  for (int r = 0; r < Strip::kRows; ++r) {
+    const int32_t y = share.row + r;
+    if (y >= share.row_end) break;
+    Pack<Image, Strip::kChannels> pack;
+    RACNN_UNROLL
+    for (int v = 0; v < Strip::kChannels; ++v) {
+      const bool scaled = p.affine.used && v < count;
+      pack.values[v] = narrow<Image>(scaled ? sums[r][v] * p.affine.scale[channel + v] : sums[r][v]);
+    }
+    if constexpr (kWide) {
+      store_pack(pixels + y * strides.y, pack);
+    } else {
+      RACNN_UNROLL
+      for (int v = 0; v < Strip::kChannels; ++v) {
+        if (v < count) pixels[y * strides.y + v * strides.c] = pack.values[v];
+      }
+    }
+  }
+}
+
+template <typename Grad, typename Image, bool kWide>
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, true>)
+    crop_image_grad_kernel(CropImageGradParams<Grad, Image> p) {
+  using T = Accumulate<Image>;
+  using Strip = PixelStrip<Image, kWide>;
+  const ImageGradProblem<Grad, Image>& problem = p.problem;
+  const ImageGradTables<T> tables(p.tiling);
+  // The tile's rectangle is one of pixels: the tiling's crop is the image.
+  const CropShape pixels = image_as_crop(problem.shape);
+  for (int64_t t = blockIdx.x; t < p.tiles; t += gridDim.x) {
+    const int64_t image = t / p.tiling.tiles();
+    const Tile tile = tile_at(p.tiling, t % p.tiling.tiles());
+    const Share share = share_of<Strip>(p.tiling, tile, pixels, threadIdx.x);
+    int64_t tabled = -1;  // the crop whose tables are there
+    bool reached = false;
+    Round made{-1, {}, {}};
+    for (int64_t step = 0; step < p.tiling.channels; step += share.channel_step) {
+      const int64_t channel = share.channel + step, left = share.channel_end - channel;
+      const int32_t count = share.exists && left > 0 ? int32_t(lesser<int64_t>(left, p.tiling.thread_channels)) : 0;
+      T sums[Strip::kRows][Strip::kChannels] = {};
+      for (int64_t crop = image * problem.shape.windows; crop < (image + 1) * problem.shape.windows; ++crop) {
+        if (tabled != crop) reached = tables.make(problem.windows, crop, problem.shape, p.tiling, tile);
+        tabled = crop;
+        if (reached) add_crop<Strip, kWide>(p, tables, crop, tile, share, channel, count, made, sums);
+      }
+      if (count > 0) store_pixels<Strip, kWide>(p, image, share, channel, count, sums);
+    }
+  }
+}
+
+template <typename Grad, typename Image>
+bool is_wide(const ImageGradProblem<Grad, Image>& p) {
+  constexpr int kChannels = PixelStrip<Image, true>::kChannels;
+  const Strides &grad = p.grad_strides, &out = p.image_strides;
+  return p.shape.channels >= kFewestWideChannels && grad.c == 1 && out.c == 1 &&
+         can_pack<kChannels>(p.grad_output, p.shape.channels, {grad.b, grad.k, grad.y, grad.x}) &&
+         can_pack<kChannels>(p.grad_images, p.shape.channels, {out.b, out.y, out.x});
+}
+
+template <bool kWide, typename Grad, typename Image>
+cudaError_t launch_image_grad_chunk(const ImageGradProblem<Grad, Image>& p, int64_t first_channel,
+                                    cudaStream_t stream, int64_t max_blocks) {
+  using T = Accumulate<Image>;
+  using Strip = PixelStrip<Image, kWide>;
+  const int64_t channels = std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
+  CropImageGradParams<Grad, Image> params{};
+  params.problem = p;
+  params.problem.shape.channels = channels;
+  params.problem.grad_output += first_channel * p.grad_strides.c;
+  params.problem.grad_images += first_channel * p.image_strides.c;
+  params.affine = make_affine_chunk<T>(p.affine, first_channel, channels);
+  // Few channels, interleaved: one a thread, so that neighbouring threads write neighbouring addresses.
+  const bool channels_fastest = p.shape.channels > 1 && p.image_strides.c < p.image_strides.x;
+  const int32_t thread_channels = channels_fastest && !kWide ? 1 : Strip::kChannels;
+  params.tiling = make_tiling<Strip>(image_as_crop(params.problem.shape),
+                                     {channels_fastest, true, thread_channels, kPixelColumnLanes, 0});
+  params.tiles = params.tiling.tiles() * p.shape.batch;
+  return launch(crop_image_grad_kernel<Grad, Image, kWide>, dim3(unsigned(std::min(params.tiles, max_blocks))),
+                dim3(params.tiling.threads()), ImageGradTables<T>::bytes(params.tiling), stream, params);
+}
+
+// One launch; when scaling one for each kAffineChannels channels.
+template <typename Grad, typename Image>
+cudaError_t launch_crop_image_grad(const ImageGradProblem<Grad, Image>& p, cudaStream_t stream,
+                                   int64_t max_blocks = kMaxBlocks) {
+  if (p.shape.batch == 0) return cudaSuccess;
+  const bool wide = is_wide(p);
+  for (int64_t c = 0; c < p.shape.channels; c += affine_chunk(p.affine, p.shape.channels)) {
+    const cudaError_t error = wide ? launch_image_grad_chunk<true>(p, c, stream, max_blocks)
+                                   : launch_image_grad_chunk<false>(p, c, stream, max_blocks);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace racnn

@@ -21,8 +21,7 @@
 
 namespace racnn {
 
-constexpr int kAxisSums = 4;         // x, half_x, y, half_y
-constexpr int kFinishThreads = 128;  // of the second kernel: four windows a block
+constexpr int kAxisSums = 4;  // x, half_x, y, half_y
 
 template <typename Image, typename Grad>
 struct CropWindowGradParams {

@@ -12,7 +12,7 @@
 
 namespace racnn {
 
-constexpr int kTabledPositions = 512;  // per axis and tile; a stronger zoom evaluates positions where it needs them
+constexpr int kTabledPositions = 512;  // per axis; the outputs of a stronger zoom are taken in several rounds
 
 // The first j with p_j >= bound. A guess from the formula, checked, leaves a bisection of about one step; where it is
 // off (clamped or coinciding positions) the bisection is longer, and right.
@@ -35,12 +35,22 @@ RACNN_HOST_DEVICE int32_t first_output_at(const Axis<T>& axis, T bound) {
   return low;
 }
 
-// The tables of one axis, in shared memory, for the pixels [begin, begin + count) of a tile.
+// Whether any output reads one of the pixels [begin, begin + count).
+template <typename T>
+RACNN_HOST_DEVICE bool reaches(const Axis<T>& axis, int32_t begin, int32_t count) {
+  return sample_position(axis, axis.out - 1) > T(begin - 1) && sample_position(axis, 0) < T(begin + count);
+}
+
+// The outputs [begin, end) along an axis.
+struct Outputs {
+  int32_t begin, end;
+};
+
+// The tables of one axis, in shared memory, for the pixels [begin, begin + count) of a tile and a round of outputs.
 template <typename T>
 struct InverseTaps {
-  const Axis<T>* axis;
-  T* positions;    // [kTabledPositions], from output firsts[0] on
-  T* masks;        // [count]
+  T* positions;     // [kTabledPositions], of the round
+  T* masks;         // [count]
   int32_t* firsts;  // [count + 2]: the first output at or beyond pixel begin - 1, begin, ..., begin + count
 
   static RACNN_HOST_DEVICE size_t bytes(int32_t count) {
@@ -48,30 +58,32 @@ struct InverseTaps {
     return (size + 15) / 16 * 16;
   }
 
-  __device__ __forceinline__ InverseTaps(const Axis<T>* axis, unsigned char* memory, int32_t count)
-      : axis(axis),
-        positions(reinterpret_cast<T*>(memory)),
+  __device__ __forceinline__ InverseTaps(unsigned char* memory, int32_t count)
+      : positions(reinterpret_cast<T*>(memory)),
         masks(positions + kTabledPositions),
         firsts(reinterpret_cast<int32_t*>(masks + count)) {}
 
-  // By all threads of the block, in two steps with a barrier between them.
-  __device__ __forceinline__ void make_firsts(int32_t begin, int32_t count) const {
+  // By all threads of the block, the second after a barrier.
+  __device__ __forceinline__ void make_firsts(const Axis<T>& axis, int32_t begin, int32_t count) const {
     for (int32_t i = threadIdx.x; i < count + 2; i += blockDim.x) {
-      firsts[i] = first_output_at(*axis, T(begin + i - 1));
-      if (i < count) masks[i] = axis->steepness > T(0) ? mask_value(*axis, begin + i) : T(1);
+      firsts[i] = first_output_at(axis, T(begin + i - 1));
+      if (i < count) masks[i] = axis.steepness > T(0) ? mask_value(axis, begin + i) : T(1);
     }
   }
-  __device__ __forceinline__ void make_positions(int32_t count) const {
-    const int32_t tabled = lesser(firsts[count + 1] - firsts[0], kTabledPositions);
-    for (int32_t i = threadIdx.x; i < tabled; i += blockDim.x) positions[i] = sample_position(*axis, firsts[0] + i);
+  __device__ __forceinline__ void make_positions(const Axis<T>& axis, Outputs round) const {
+    for (int32_t j = round.begin + int32_t(threadIdx.x); j < round.end; j += blockDim.x) {
+      positions[j - round.begin] = sample_position(axis, j);
+    }
   }
 
-  // The weight of pixel x in output j, without the mask.
-  __device__ __forceinline__ T weight(int32_t j, T x) const {
-    const int32_t i = j - firsts[0];
-    const T p = i < kTabledPositions ? positions[i] : sample_position(*axis, j);
-    return T(1) - (p < x ? x - p : p - x);
+  // Those of a round that read pixel i of the tile, counted from the round's first.
+  __device__ __forceinline__ Outputs reading(int32_t i, Outputs round) const {
+    const int32_t begin = firsts[i] > round.begin ? firsts[i] : round.begin;
+    return {begin - round.begin, lesser(firsts[i + 2], round.end) - round.begin};
   }
+
+  // The weight of pixel x in the output, without the mask.
+  __device__ __forceinline__ T weight(int32_t output, T x) const { return T(1) - std::abs(positions[output] - x); }
 };
 
 }  // namespace racnn

@@ -69,14 +69,13 @@ struct WordOf<16> {
 // kCount neighbouring elements, moved as one word: their address must be a multiple of its size.
 template <typename T, int kCount>
 struct Pack {
-  using Word = typename WordOf<kCount * sizeof(T)>::type;
   T values[kCount];
 };
 
 // For memory that no thread writes while the kernel runs.
 template <int kCount, typename T>
 __device__ __forceinline__ Pack<T, kCount> load_pack(const T* from) {
-  using Word = typename Pack<T, kCount>::Word;
+  using Word = typename WordOf<kCount * sizeof(T)>::type;
   const Word word = __ldg(reinterpret_cast<const Word*>(from));
   Pack<T, kCount> pack;
   std::memcpy(&pack, &word, sizeof(word));
@@ -85,7 +84,7 @@ __device__ __forceinline__ Pack<T, kCount> load_pack(const T* from) {
 
 template <int kCount, typename T>
 __device__ __forceinline__ void store_pack(T* to, const Pack<T, kCount>& pack) {
-  using Word = typename Pack<T, kCount>::Word;
+  using Word = typename WordOf<kCount * sizeof(T)>::type;
   Word word;
   std::memcpy(&word, &pack, sizeof(word));
   *reinterpret_cast<Word*>(to) = word;

@@ -8,6 +8,8 @@
 
 namespace racnn {
 
+constexpr int kFinishThreads = 128;  // of the kernels that combine partial sums: a warp a window, four a block
+
 // Every lane gets the sums over the warp.
 template <int kCount, typename T>
 __device__ __forceinline__ void warp_sum(T (&values)[kCount]) {

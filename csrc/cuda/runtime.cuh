@@ -9,9 +9,11 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define RACNN_UNROLL _Pragma("unroll")
+#define RACNN_NO_UNROLL _Pragma("unroll 1")
 #else
 #include "cuda_emulation.h"
 #define RACNN_UNROLL  // for nvcc it keeps small arrays in registers
+#define RACNN_NO_UNROLL
 #endif
 
 #include <cstddef>

@@ -140,7 +140,7 @@ Tiling make_tiling(const CropShape& shape, const TilingOptions& options) {
   const int64_t steps = shape.batch * shape.windows * t.column_tiles * row_steps * channel_steps;
   const int64_t steps_per_tile = std::max<int64_t>(1, steps / kTargetBlocks);
   const int64_t tile_channel_steps = balanced(channel_steps, steps_per_tile);
-  const int64_t most_row_steps = options.max_rows / (t.row_lanes * Strip::kRows);
+  const int64_t most_row_steps = std::max<int64_t>(1, options.max_rows / (t.row_lanes * Strip::kRows));
   const int64_t tile_row_steps =
       balanced<int64_t>(row_steps, std::min(most_row_steps, steps_per_tile / tile_channel_steps));
   t.channels = tile_channel_steps * t.channel_lanes * t.thread_channels;
