@@ -7,8 +7,9 @@ Every error names the argument, what it was and what is allowed, and is raised b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ class CropOptions(NamedTuple):
         mean = _per_channel(self.mean, 0.0, channels)
         std = _per_channel(self.std, 1.0, channels)
         unit = 255.0 if images.dtype == torch.uint8 else 1.0
-        return tuple(1 / (unit * s) for s in std), tuple(-m / s for m, s in zip(mean, std))
+        return tuple(1 / (unit * s) for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True))
 
 
 def _per_channel(values: tuple[float, ...] | None, default: float, channels: int) -> tuple[float, ...]:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from . import _library, reference
-from ._arguments import CropOptions, is_channels_last
+from ._arguments import CropOptions
+from ._operators import Surrogate, below_autograd, gradients, save_for_gradients
 
 # Pairs of image and output dtype with a kernel of their own; the rule is kFused in csrc/glue.h.
 _FLOATS16 = (torch.float16, torch.bfloat16)
@@ -28,11 +29,12 @@ def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
     dtype = options.output_dtype(images.dtype)
     fused = dtype if _is_fused(images.dtype, dtype) else windows.dtype
     scale, shift = options.affine(images)
-    surrogate = None
+    surrogate: Surrogate | None = None
     if options.window_grad == "boxcar":
-        surrogate = tuple(options.boxcar.scaled_to(images.shape[2], images.shape[3]))[:4]
+        steepness, energy, factor, shrink, _ = options.boxcar.scaled_to(images.shape[2], images.shape[3])
+        surrogate = steepness, energy, factor, shrink
     height, width = options.output_size
-    out = _apply(
+    out: Tensor = _apply(
         images,
         windows,
         height,
@@ -73,19 +75,20 @@ def _warn_no_kernels(device: str) -> None:
     _warned_devices.add(device)
     reason = _library.cuda_error if device == "cuda" else "this device has no kernels"
     warnings.warn(
-        f"racnn_ops: no compiled kernels for {device} tensors ({reason}); the slower pure-PyTorch reference answers",
+        f"racnn_ops: no compiled kernels for {device} tensors ({reason}); "
+        "the slower pure-PyTorch reference answers",
         RuntimeWarning,
         stacklevel=4,
     )
 
 
-@torch.compiler.allow_in_graph
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def _apply(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
     if torch.compiler.is_compiling() or _is_transformed():
         return _Crop.apply(images, windows, *options)  # type: ignore[no-any-return]
     if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
         return _EagerCrop.apply(images, windows, *options)  # type: ignore[no-any-return]
-    with _BelowAutograd():
+    with below_autograd():
         return _Crop.forward(images, windows, *options)
 
 
@@ -94,84 +97,30 @@ def _is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
-# The operators' registered autograd is Python: where nobody differentiates, going below it saves its time.
-_BelowAutograd = torch._C._AutoDispatchBelowAutograd
-
-
-def _call(operator: Any, *arguments: Any) -> Tensor:
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return operator(*arguments)  # type: ignore[no-any-return]
-    with _BelowAutograd():
-        return operator(*arguments)  # type: ignore[no-any-return]
-
-
 class _Crop(torch.autograd.Function):
-    """For torch.func, torch.compile and export."""
+    """For torch.func, torch.compile and export. Inputs: those of ``_crop_forward``, and the surrogate."""
 
     @staticmethod
-    def forward(
-        images: Tensor,
-        windows: Tensor,
-        height: int,
-        width: int,
-        boundary: str,
-        mask_steepness: float | None,
-        scale: tuple[float, ...],
-        shift: tuple[float, ...],
-        dtype: torch.dtype,
-        surrogate: tuple[float, str, float, float] | None,
-    ) -> Tensor:
-        operator = torch.ops.racnn_ops._crop_forward.default
-        return operator(images, windows, height, width, boundary, mask_steepness, scale, shift, dtype)  # type: ignore[no-any-return]
+    def forward(*inputs: Any) -> Tensor:
+        return torch.ops.racnn_ops._crop_forward.default(*inputs[:-1])  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        images, windows, _, _, ctx.boundary, ctx.mask_steepness, ctx.scale, ctx.shift, _, ctx.surrogate = inputs
-        ctx.save_for_backward(images, windows)
+        save_for_gradients(ctx, inputs[:-1], surrogate=inputs[-1])
         if output.dtype == torch.uint8:
             ctx.mark_non_differentiable(output)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-        images, windows = ctx.saved_tensors
-        needs_images, needs_windows, *_ = ctx.needs_input_grad
-        ops = torch.ops.racnn_ops
-        grad_images = grad_windows = None
-        if needs_images:
-            grad_images = _call(
-                ops._crop_image_grad.default,
-                grad_output,
-                windows,
-                images.shape[2],
-                images.shape[3],
-                ctx.boundary,
-                ctx.mask_steepness,
-                ctx.scale,
-                is_channels_last(images),
-                images.dtype,
-            )
-        if needs_windows and ctx.surrogate is not None:
-            grad_windows = _call(ops._crop_boxcar_grad.default, grad_output, windows, *ctx.surrogate)
-        elif needs_windows:
-            grad_windows = _call(
-                ops._crop_window_grad.default,
-                grad_output,
-                images,
-                windows,
-                ctx.boundary,
-                ctx.mask_steepness,
-                ctx.scale,
-                ctx.shift,
-            )
-        return grad_images, grad_windows, None, None, None, None, None, None, None, None
+        return *gradients(ctx, grad_output), *(None,) * 8
 
 
 class _EagerCrop(torch.autograd.Function):
-    """The same in the older form, which costs half: with setup_context, torch binds a signature at each call."""
+    """The same in the older form, at half the cost: with setup_context, torch binds a signature each time."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        with _BelowAutograd():
+        with below_autograd():
             output = _Crop.forward(*inputs)
         _Crop.setup_context(ctx, inputs, output)
         return output

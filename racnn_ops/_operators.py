@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The registered operators ``torch.ops.racnn_ops.*``: fake kernels and autograd.
+"""The registered operators ``torch.ops.racnn_ops.*``: fake kernels and gradients.
 
 Schemas and kernels are in C++ (``csrc/ops.cpp``). Fake kernels give shapes, dtypes and strides; Inductor
 relies on all three. The operators are private, but used directly they differentiate all the same.
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_channels_last
+
+# Boxcar constants in pixels of the image at hand: steepness, energy, scale, shrink.
+Surrogate = tuple[float, str, float, float]
 
 _DOUBLE_BACKWARD = "racnn_ops: the gradient of attention_crop cannot be differentiated again"
 
@@ -74,17 +77,21 @@ def _fake_boxcar_grad(grad_output: Tensor, windows: Tensor, *options: Any) -> Te
     return windows.new_empty(windows.shape)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def save_for_gradients(ctx: Any, inputs: tuple[Any, ...], surrogate: Surrogate | None) -> None:
+    """Keep what :func:`gradients` needs; ``inputs`` are those of ``_crop_forward``."""
     images, windows, _, _, ctx.boundary, ctx.mask_steepness, ctx.scale, ctx.shift, _ = inputs
+    ctx.surrogate = surrogate
     ctx.save_for_backward(images, windows)
 
 
-def _backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
+def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Of images and windows, where asked for."""
     images, windows = ctx.saved_tensors
-    ops = torch.ops.racnn_ops
+    needs_images, needs_windows, *_ = ctx.needs_input_grad
     grad_images = grad_windows = None
-    if ctx.needs_input_grad[0]:
-        grad_images = ops._crop_image_grad(
+    if needs_images:
+        grad_images = call(
+            torch.ops.racnn_ops._crop_image_grad.default,
             grad_output,
             windows,
             images.shape[2],
@@ -95,11 +102,41 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
             is_channels_last(images),
             images.dtype,
         )
-    if ctx.needs_input_grad[1]:
-        grad_windows = ops._crop_window_grad(
-            grad_output, images, windows, ctx.boundary, ctx.mask_steepness, ctx.scale, ctx.shift
+    if needs_windows and ctx.surrogate is not None:
+        boxcar_grad = torch.ops.racnn_ops._crop_boxcar_grad.default
+        grad_windows = call(boxcar_grad, grad_output, windows, *ctx.surrogate)
+    elif needs_windows:
+        grad_windows = call(
+            torch.ops.racnn_ops._crop_window_grad.default,
+            grad_output,
+            images,
+            windows,
+            ctx.boundary,
+            ctx.mask_steepness,
+            ctx.scale,
+            ctx.shift,
         )
-    return grad_images, grad_windows, None, None, None, None, None, None, None
+    return grad_images, grad_windows
+
+
+# The operators' registered autograd is Python: where nobody differentiates, going below it saves its time.
+below_autograd = torch._C._AutoDispatchBelowAutograd
+
+
+def call(operator: Any, *arguments: Any) -> Tensor:
+    """The operator, below autograd where gradients are off anyway."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)  # type: ignore[no-any-return]
+    with below_autograd():
+        return operator(*arguments)  # type: ignore[no-any-return]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    save_for_gradients(ctx, inputs, None)
+
+
+def _backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
+    return *gradients(ctx, grad_output), *(None,) * 7
 
 
 def _refuse_double_backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:

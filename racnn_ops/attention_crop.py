@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,34 +33,36 @@ def attention_crop(
     threads. The crop-and-amplify step of RA-CNN (Fu, Zheng, Mei, "Look Closer to See Better", CVPR 2017,
     section 3.2).
 
-    Pixel ``i`` covers ``[i, i + 1)``. Output column ``j`` of ``w`` samples at ``tx + tl * ((2j + 1)/w - 1)``,
-    rows alike, so the window's edges are the crop's edges (``align_corners=False``). Nothing is averaged: where
-    the window holds more pixels than the crop, samples skip some, as in ``grid_sample``.
+    Pixel ``i`` covers ``[i, i + 1)``. Output column ``j`` of ``w`` samples at
+    ``tx + tl * ((2j + 1)/w - 1)``, rows alike: the window's edges are the crop's edges
+    (``align_corners=False``). Nothing is averaged: where the window holds more pixels than the crop,
+    samples skip some, as in ``grid_sample``.
 
     Args:
-        images (Tensor[B, C, H, W]): float16, bfloat16, float32, float64 or uint8; contiguous and channels_last
-            are read as they are, as is any other stride.
+        images (Tensor[B, C, H, W]): float16, bfloat16, float32, float64 or uint8; contiguous and
+            channels_last are read as they are, as is any other stride.
         windows (Tensor[B, 3] or Tensor[B, K, 3]): ``tx, ty, tl``, centre and half side in pixels; or
-            ``(B, 4)``, ``(B, K, 4)``: ``tx, ty, tw, th``, with a half side for each axis. float32 (float64 with
-            float64 images), under autocast too. A half side of 0 or less counts as 0 but keeps the gradient of
-            0. A window with NaN or infinity gives a crop of NaN, a NaN gradient to itself, and touches nothing
-            else.
+            ``(B, 4)``, ``(B, K, 4)``: ``tx, ty, tw, th``, with a half side for each axis. float32
+            (float64 with float64 images), under autocast too. A half side of 0 or less counts as 0 and
+            keeps the gradient of 0. A window with NaN or infinity gives a crop of NaN (0 for uint8) and
+            a NaN gradient to itself, and touches nothing else.
         output_size (int or (int, int)): ``h, w`` of a crop.
-        mask_steepness (float, optional): k of the paper's soft boxcar mask (equations 5 and 6), per pixel; the
-            image is multiplied with the mask around the window before it is sampled.
+        mask_steepness (float, optional): k of the paper's soft boxcar mask (equations 5 and 6), per
+            pixel; the image is multiplied with the mask around the window before it is sampled.
         boundary (str): what lies outside the image: ``"zeros"``; ``"border"``, the nearest edge pixel; or
             ``"clip"``, where the window is clipped to the image first (as in the authors' release).
-        window_grad (str): ``"exact"``, the derivative of what is computed; or ``"boxcar"``, RA-CNN's surrogate,
-            which looks at the incoming gradient alone (see :class:`racnn_ops.Boxcar`).
+        window_grad (str): ``"exact"``, the derivative of what is computed; or ``"boxcar"``, RA-CNN's
+            surrogate, which looks at the incoming gradient alone (see :class:`racnn_ops.Boxcar`).
         mean, std (float or sequence, optional): normalise on the way, one number or one per channel:
-            ``(x / 255 - mean) / std`` for uint8 images, ``(x - mean) / std`` for others. With only one of them
-            given the other is 0 or 1; with neither, values stay as they are.
-        dtype (torch.dtype, optional): of the result; by default that of the images (float32 for uint8 images
-            that are normalised). uint8 results are rounded and saturated.
+            ``(x / 255 - mean) / std`` for uint8 images, ``(x - mean) / std`` for others. With only one of
+            them given the other is 0 or 1; with neither, values stay as they are.
+        dtype (torch.dtype, optional): of the result; by default that of the images (float32 for uint8
+            images that are normalised). uint8 results are rounded and saturated.
         boxcar (Boxcar, optional): options of ``window_grad="boxcar"``.
 
     Returns:
-        Tensor[B, C, h, w], or Tensor[B, K, C, h, w] for ``(B, K, ...)`` windows; channels_last if the images are.
+        Tensor[B, C, h, w], or Tensor[B, K, C, h, w] for ``(B, K, ...)`` windows; channels_last if the
+        images are.
 
     Raises:
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
@@ -90,7 +92,9 @@ class AttentionCrop(nn.Module):
         boxcar: Boxcar | None = None,
     ) -> None:
         super().__init__()
-        self.options = check_options(output_size, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar)
+        self.options = check_options(
+            output_size, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar
+        )
 
     def forward(self, images: Tensor, windows: Tensor) -> Tensor:
         """See :func:`attention_crop`."""
