@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Normalisation on the device: a chunk of channels' scales and shifts, passed to a kernel by value. A launch function
-// launches once for each chunk.
+// Normalisation on the device: a chunk of channels' scales and shifts, passed to a kernel by value. A launch
+// function launches once for each chunk.
 #pragma once
 
 #include <algorithm>
@@ -17,6 +17,9 @@ template <typename T>
 struct AffineChunk {
   T scale[kAffineChannels], shift[kAffineChannels];  // the first `channels` of them
   bool used;
+
+  __device__ __forceinline__ T scale_of(int64_t c) const { return used ? scale[c] : T(1); }
+  __device__ __forceinline__ T shift_of(int64_t c) const { return used ? shift[c] : T(0); }
 };
 
 // The channels that one launch can take, and their numbers.

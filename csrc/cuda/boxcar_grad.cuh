@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// RA-CNN's surrogate gradient of the windows (boxcar.h): with D = scale E / max E, X = inside and x' = edge_* of
-// column j, Y and y' of row i,
+// RA-CNN's surrogate gradient of the windows (boxcar.h): with D = scale E / max E, X = inside and x' = edge_*
+// of column j, Y and y' of row i,
 //
-//     d tx = sum D (x'_difference Y),   d tw = sum D (shrink / 2 - x'_sum Y),   ty, th alike,   d tl = d tw + d th.
+//     d tx = sum D (x'_difference Y),   d tw = sum D (shrink / 2 - x'_sum Y),   ty, th alike,   d tl = d tw +
+//     d th.
 //
-// All are linear in the energy E, so one pass over g collects the sums of E and its maximum together; the division comes
-// at the end. E is |g| of each channel with a maximum of its own, or the sum of g^2 over all channels.
+// All are linear in the energy E, so one pass over g collects the sums of E and its maximum together; the
+// division comes at the end. E is |g| of each channel with a maximum of its own, or the sum of g^2 over all
+// channels.
 //
-// Work is cut into parts, [rows of a crop] x [one channel, a group of channels or all channels]; a warp takes one, lanes
-// along its flattened pixels. Blocks take parts of one crop, with its tables of rows and columns in shared memory, so a
-// pixel costs one load of g, two of tables and six multiply-adds. A second kernel, a warp a window, combines
-// maxima and sums in a fixed order: two launches, no atomics.
+// Work is cut into parts, [rows of a crop] x [one channel, a group of channels or all channels]; a warp takes
+// one, lanes along its flattened pixels. Blocks take parts of one crop, with its tables of rows and columns
+// in shared memory, so a pixel costs one load of g, two of tables and six multiply-adds. A second kernel, a
+// warp a window, combines maxima and sums in a fixed order: two launches, no atomics.
 #pragma once
 
 #include "../boxcar.h"
@@ -20,15 +22,16 @@
 
 namespace racnn {
 
-// What a part leaves in the workspace: the sums of E, of E times the four products above, and the maximum of E.
+// What a part leaves in the workspace: the sums of E, of E times the four products above, and the maximum of
+// E.
 enum BoxcarSum : int { kEnergy, kMoveX, kMoveY, kGrowX, kGrowY, kMaximum, kBoxcarSums };
 
 constexpr int64_t kTargetParts = 8 * kTargetBlocks;  // a warp each
-constexpr int64_t kFewestPixels = 8 * kWarp;         // of a part: the reduction at its end is worth about 4 a lane
-constexpr int32_t kTabledTaps = 768;                 // per axis; those beyond are computed where they are needed
-constexpr int kBatch = 4;                            // pixels of a lane at a time: their loads are in flight together
+constexpr int64_t kFewestPixels = 8 * kWarp;  // of a part: the reduction at its end is worth about 4 a lane
+constexpr size_t kMostTableBytes = 48 << 10;  // of shared memory, what every GPU gives unasked
 
-// How a crop is cut. Several row parts share a maximum; a group of several channels is normalised channel by channel.
+// How a crop is cut. Several row parts share a maximum; a group of several channels is normalised channel by
+// channel.
 struct BoxcarParts {
   int64_t group_channels;  // channels of a group; kSquare: all of them, taken together
   int64_t groups;
@@ -41,7 +44,8 @@ struct BoxcarParts {
 // Enough parts for kTargetParts warps; at most h + w a crop, which bounds the workspace.
 inline BoxcarParts make_boxcar_parts(const CropShape& shape, Energy energy) {
   const int64_t crops = std::max<int64_t>(1, shape.batch * shape.windows);
-  const int64_t most = std::min<int64_t>(divide_up(kTargetParts, crops), int64_t(shape.out_height) + shape.out_width);
+  const int64_t most =
+      std::min<int64_t>(divide_up(kTargetParts, crops), int64_t(shape.out_height) + shape.out_width);
   const int64_t pixels = int64_t(shape.out_height) * shape.out_width;
   BoxcarParts parts{};
   parts.group_channels = energy == Energy::kSquare ? shape.channels : divide_up(shape.channels, most);
@@ -63,20 +67,28 @@ struct BoxcarGradParams {
   int64_t blocks_per_crop;
 };
 
-// The taps of one axis: a table of [begin, begin + count) in shared memory.
-template <typename T>
+// The taps of one axis, tabled in shared memory or, for crops too large for that, computed where they are
+// needed.
+template <typename T, bool kTabled>
 struct BoxcarAxis {
-  BoxcarTap<T>* table;
+  static constexpr int kBatch =
+      kTabled ? 4 : 1;  // pixels of a lane at a time: their loads are in flight together
+  BoxcarTap<T>* table;  // [out]
   T half, steepness;
-  int32_t out, begin, count;
+  int32_t out;
 
   __device__ __forceinline__ void make() const {
-    for (int32_t i = threadIdx.x; i < count; i += blockDim.x) {
-      table[i] = make_boxcar_tap(half, steepness, begin + i, out);
+    if constexpr (kTabled) {
+      for (int32_t j = threadIdx.x; j < out; j += blockDim.x)
+        table[j] = make_boxcar_tap(half, steepness, j, out);
     }
   }
   __device__ __forceinline__ BoxcarTap<T> operator[](int32_t j) const {
-    return j - begin < count ? table[j - begin] : make_boxcar_tap(half, steepness, j, out);
+    if constexpr (kTabled) {
+      return table[j];
+    } else {
+      return make_boxcar_tap(half, steepness, j, out);
+    }
   }
 };
 
@@ -98,13 +110,15 @@ __device__ __forceinline__ void add_pixel(T energy, const BoxcarTap<T>& x, const
   sums[kMaximum] = larger(sums[kMaximum], energy);
 }
 
-// The rows [row_begin, row_end) of a crop with the energy of channels [0, channels) from `grad` on, by a warp; every
-// lane gets its own share of the sums.
-template <typename Grad, typename T>
+// The rows [row_begin, row_end) of a crop with the energy of channels [0, channels) from `grad` on, by a
+// warp; every lane gets its own share of the sums.
+template <bool kTabled, typename Grad, typename T>
 __device__ __forceinline__ void add_pixels(const BoxcarProblem<Grad>& p, const Grad* grad, int64_t channels,
-                                           int32_t row_begin, int32_t row_end, const BoxcarAxis<T>& columns,
-                                           const BoxcarAxis<T>& rows, T (&sums)[kBoxcarSums]) {
+                                           int32_t row_begin, int32_t row_end,
+                                           const BoxcarAxis<T, kTabled>& columns,
+                                           const BoxcarAxis<T, kTabled>& rows, T (&sums)[kBoxcarSums]) {
   const int32_t width = p.shape.out_width, step_rows = kWarp / width, step_columns = kWarp % width;
+  constexpr int kBatch = BoxcarAxis<T, kTabled>::kBatch;
   const int32_t lane = threadIdx.x % kWarp;
   int32_t row = row_begin + lane / width, column = lane % width;
   while (row < row_end) {
@@ -120,7 +134,8 @@ __device__ __forceinline__ void add_pixels(const BoxcarProblem<Grad>& p, const G
       RACNN_UNROLL
       for (int n = 0; n < kBatch; ++n) {
         if (i[n] >= row_end) continue;
-        const T g = widen<T>(__ldg(grad + c * p.grad_strides.c + i[n] * p.grad_strides.y + j[n] * p.grad_strides.x));
+        const T g =
+            widen<T>(__ldg(grad + c * p.grad_strides.c + i[n] * p.grad_strides.y + j[n] * p.grad_strides.x));
         energy[n] += p.energy == Energy::kAbs ? std::abs(g) : g * g;
       }
     }
@@ -152,11 +167,12 @@ __device__ __forceinline__ void add_normalised(const T (&sums)[kBoxcarSums], T (
   for (int s = 0; s < kMaximum; ++s) total[s] += sums[s] / sums[kMaximum];
 }
 
-// One part by one warp, to its place in the workspace. Where a part has all rows its maxima are final: it leaves
-// normalised sums, with 1 for the maximum.
-template <typename Grad, typename T>
+// One part by one warp, to its place in the workspace. Where a part has all rows its maxima are final: it
+// leaves normalised sums, with 1 for the maximum.
+template <bool kTabled, typename Grad, typename T>
 __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, const Grad* crop, int64_t part,
-                                            const BoxcarAxis<T>& columns, const BoxcarAxis<T>& rows, T* place) {
+                                            const BoxcarAxis<T, kTabled>& columns,
+                                            const BoxcarAxis<T, kTabled>& rows, T* place) {
   const BoxcarProblem<Grad>& problem = p.problem;
   const int64_t group = part % p.parts.groups;
   const int32_t row_begin = int32_t(part / p.parts.groups) * p.parts.part_rows;
@@ -183,7 +199,7 @@ __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, con
   }
 }
 
-template <typename Grad>
+template <typename Grad, bool kTabled>
 __global__ void __launch_bounds__(kThreads) boxcar_grad_kernel(BoxcarGradParams<Grad> p) {
   using T = Accumulate<Grad>;
   const BoxcarProblem<Grad>& problem = p.problem;
@@ -194,11 +210,9 @@ __global__ void __launch_bounds__(kThreads) boxcar_grad_kernel(BoxcarGradParams<
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
     const int64_t crop = block / p.blocks_per_crop, first = block % p.blocks_per_crop * kWarps;
     const Window<T> window = load_window(problem.windows + crop * problem.values, problem.values);
-    const int32_t row_begin = int32_t(first / p.parts.groups) * p.parts.part_rows;
-    const BoxcarAxis<T> columns{tables, window.half_x, problem.steepness, shape.out_width, 0,
-                                lesser(shape.out_width, kTabledTaps)};
-    const BoxcarAxis<T> rows{tables + columns.count, window.half_y, problem.steepness, shape.out_height, row_begin,
-                             lesser(shape.out_height - row_begin, kTabledTaps)};
+    const BoxcarAxis<T, kTabled> columns{tables, window.half_x, problem.steepness, shape.out_width};
+    const BoxcarAxis<T, kTabled> rows{tables + shape.out_width, window.half_y, problem.steepness,
+                                      shape.out_height};
     columns.make();
     rows.make();
     __syncthreads();
@@ -250,17 +264,20 @@ __global__ void finish_boxcar_grad_kernel(FinishBoxcarGradParams<T> p) {
 }
 
 template <typename Grad>
-cudaError_t launch_boxcar_grad(const BoxcarProblem<Grad>& p, cudaStream_t stream, int64_t max_blocks = kMaxBlocks) {
+cudaError_t launch_boxcar_grad(const BoxcarProblem<Grad>& p, cudaStream_t stream,
+                               int64_t max_blocks = kMaxBlocks) {
   using T = Accumulate<Grad>;
   const int64_t crops = p.shape.batch * p.shape.windows;
   if (crops == 0) return cudaSuccess;
   const BoxcarParts parts = make_boxcar_parts(p.shape, p.energy);
   if (parts.count() > 0) {
     const BoxcarGradParams<Grad> params{p, parts, divide_up<int64_t>(parts.count(), kThreads / kWarp)};
-    const int32_t tabled = lesser(p.shape.out_width, kTabledTaps) + lesser(p.shape.out_height, kTabledTaps);
+    const size_t table_bytes = (size_t(p.shape.out_width) + p.shape.out_height) * sizeof(BoxcarTap<T>);
+    const dim3 grid(unsigned(std::min(crops * params.blocks_per_crop, max_blocks)));
     const cudaError_t error =
-        launch(boxcar_grad_kernel<Grad>, dim3(unsigned(std::min(crops * params.blocks_per_crop, max_blocks))),
-               dim3(kThreads), tabled * sizeof(BoxcarTap<T>), stream, params);
+        table_bytes <= kMostTableBytes
+            ? launch(boxcar_grad_kernel<Grad, true>, grid, dim3(kThreads), table_bytes, stream, params)
+            : launch(boxcar_grad_kernel<Grad, false>, grid, dim3(kThreads), 0, stream, params);
     if (error != cudaSuccess) return error;
   }
   // Normalised parts have the maximum 1 in common: one group.
@@ -275,8 +292,8 @@ cudaError_t launch_boxcar_grad(const BoxcarProblem<Grad>& p, cudaStream_t stream
                                          p.scale,
                                          p.shrink};
   const int64_t blocks = divide_up<int64_t>(crops, kFinishThreads / kWarp);
-  return launch(finish_boxcar_grad_kernel<T>, dim3(unsigned(std::min(blocks, max_blocks))), dim3(kFinishThreads), 0,
-                stream, params);
+  return launch(finish_boxcar_grad_kernel<T>, dim3(unsigned(std::min(blocks, max_blocks))),
+                dim3(kFinishThreads), 0, stream, params);
 }
 
 }  // namespace racnn

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The CUDA backend: launches on torch's current stream, asks nothing of the host (no synchronisation, no copy), so
-// that calls can be captured in CUDA graphs. Built with -DUSE_CUDA, which shim.h needs for the stream.
+// The CUDA backend: launches on torch's current stream, asks nothing of the host (no synchronisation, no
+// copy), so that calls can be captured in CUDA graphs. Built with -DUSE_CUDA, which shim.h needs for the
+// stream.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
@@ -16,8 +17,8 @@ namespace racnn::cuda {
 
 static cudaStream_t current_stream() {
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(
-      torch::stable::accelerator::getCurrentDeviceIndex(), &stream));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_get_current_cuda_stream(torch::stable::accelerator::getCurrentDeviceIndex(), &stream));
   return static_cast<cudaStream_t>(stream);
 }
 

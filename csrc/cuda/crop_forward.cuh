@@ -2,12 +2,13 @@
 //
 // The forward pass, out[n, c, i, j] = sum_y sum_x b_i(y) a_j(x) images[b, c, y, x].
 //
-// Grid: a block takes tiles of the crops (tiling.cuh), one after another. The block computes the row taps of the
-// tile into shared memory, each thread the taps of its own columns into registers; from then on a pixel costs no
-// floor, division or exp, whatever the mask and the boundary. A thread issues all loads of a strip before it uses the
-// first, about 10 to 20 of them, then interpolates each source row horizontally once and keeps it for the output rows
-// that share it. So at a zoom of one or more an output costs little more than one pair of loads, neighbouring lanes read
-// and write neighbouring addresses in either memory format, and the time is that of the memory traffic.
+// Grid: a block takes tiles of the crops (tiling.cuh), one after another. The block computes the row taps of
+// the tile into shared memory, each thread the taps of its own columns into registers; from then on a pixel
+// costs no floor, division or exp, whatever the mask and the boundary. A thread issues all loads of a strip
+// before it uses the first, about 10 to 20 of them, then interpolates each source row horizontally once and
+// keeps it for the output rows that share it. So at a zoom of one or more an output costs little more than
+// one pair of loads, neighbouring lanes read and write neighbouring addresses in either memory format, and
+// the time is that of the memory traffic.
 #pragma once
 
 #include "affine.cuh"
@@ -32,14 +33,27 @@ struct InterpolatedRow {
 
   __device__ __forceinline__ void interpolate(const Pixels (&pixels)[Strip::kColumns][2],
                                               const SourceColumns<Image, Strip>& columns) {
-RACNN_UNROLL
+    RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
-RACNN_UNROLL
+      RACNN_UNROLL
       for (int v = 0; v < Strip::kChannels; ++v) {
         values[m][v] = std::fma(columns.w_upper[m], widen<T>(pixels[m][1].values[v]),
                                 columns.w_lower[m] * widen<T>(pixels[m][0].values[v]));
       }
     }
+  }
+};
+
+// What turns interpolated pixels of a thread's channels into outputs.
+template <typename T, typename Strip>
+struct Finish {
+  T scale[Strip::kChannels], shift[Strip::kChannels];
+  T fill;  // where a row or a column reads no pixel
+
+  __device__ __forceinline__ Finish(const AffineChunk<T>& affine, int64_t c, T fill) : fill(fill) {
+    RACNN_UNROLL
+    for (int v = 0; v < Strip::kChannels; ++v)
+      scale[v] = affine.scale_of(c + v), shift[v] = affine.shift_of(c + v);
   }
 };
 
@@ -49,23 +63,23 @@ __device__ __forceinline__ void store_forward_row(const CropForwardParams<Image,
                                                   const SourceColumns<Image, Strip>& columns,
                                                   const RowTap<Accumulate<Image>>& row,
                                                   const InterpolatedRow<Image, Strip>& lower,
-                                                  const InterpolatedRow<Image, Strip>& upper, const Share& share,
-                                                  int64_t c, Accumulate<Image> fill, Out* out) {
+                                                  const InterpolatedRow<Image, Strip>& upper,
+                                                  int32_t first_column,
+                                                  const Finish<Accumulate<Image>, Strip>& finish, Out* out) {
   using T = Accumulate<Image>;
-  constexpr int kChannels = Strip::kChannels;
-  Pack<Out, Strip::kColumns * kChannels> pack;
+  Pack<Out, Strip::kColumns * Strip::kChannels> pack;
   RACNN_UNROLL
   for (int m = 0; m < Strip::kColumns; ++m) {
     const T weight = (columns.w_lower[m] + columns.w_upper[m]) * (row.w_lower + row.w_upper);
     RACNN_UNROLL
-    for (int v = 0; v < kChannels; ++v) {
-      T value = std::fma(row.w_upper, upper.values[m][v], row.w_lower * lower.values[m][v]);
-      if (p.affine.used) value = std::fma(value, p.affine.scale[c + v], p.affine.shift[c + v] * weight);
-      const bool inside = columns.inside[m] && (row.plan & kInside);
-      pack.values[m * kChannels + v] = narrow<Out>(inside ? value : fill);
+    for (int v = 0; v < Strip::kChannels; ++v) {
+      const T pixel = std::fma(row.w_upper, upper.values[m][v], row.w_lower * lower.values[m][v]);
+      const T value = std::fma(pixel, finish.scale[v], finish.shift[v] * weight);
+      pack.values[m * Strip::kChannels + v] =
+          narrow<Out>(columns.inside[m] && row.plan >= 0 ? value : finish.fill);
     }
   }
-  if constexpr (kChannels > 1) {
+  if constexpr (Strip::kColumns == 1) {
     store_pack(out, pack);
   } else if (p.tiling.packed) {
     store_pack(out, pack);
@@ -73,17 +87,19 @@ __device__ __forceinline__ void store_forward_row(const CropForwardParams<Image,
     RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
       const int32_t step = m * p.tiling.column_step;
-      if (share.column + step < p.problem.shape.out_width) out[step * p.problem.out_strides.x] = pack.values[m];
+      if (first_column + step < p.problem.shape.out_width)
+        out[step * p.problem.out_strides.x] = pack.values[m];
     }
   }
 }
 
-// A strip of one thread at row i and channel c, with its kRows row taps.
+// A strip of one thread with its kRows row taps, of which the first `count` are rows of the crop.
 template <typename Strip, typename Image, typename Out>
 __device__ __forceinline__ void forward_strip(const CropForwardParams<Image, Out>& p,
                                               const SourceColumns<Image, Strip>& columns,
-                                              const RowTap<Accumulate<Image>>* rows, const Share& share, int32_t i,
-                                              int64_t c, Accumulate<Image> fill, Out* out) {
+                                              const RowTap<Accumulate<Image>>* rows, int32_t count,
+                                              int32_t first_column,
+                                              const Finish<Accumulate<Image>, Strip>& finish, Out* out) {
   SourcePixels<Image, Strip> source;
   source.load(columns, rows);
   InterpolatedRow<Image, Strip> lower{}, upper{};
@@ -96,32 +112,37 @@ __device__ __forceinline__ void forward_strip(const CropForwardParams<Image, Out
       lower = upper;
     }
     if (plan & kLoadUpper) upper.interpolate(source.upper[r], columns);
-    if (i + r < share.row_end) {
-      store_forward_row(p, columns, rows[r], lower, upper, share, c, fill, out + r * p.problem.out_strides.y);
-    }
+    if (r < count) store_forward_row(p, columns, rows[r], lower, upper, first_column, finish, out);
+    out += p.problem.out_strides.y;
   }
 }
 
 template <typename Strip, typename Image, typename Out>
-__device__ __forceinline__ void forward_tile(const CropForwardParams<Image, Out>& p, int64_t crop, const Tile& tile,
-                                             const Axes<Accumulate<Image>>& axes,
+__device__ __forceinline__ void forward_tile(const CropForwardParams<Image, Out>& p, int64_t crop,
+                                             const Tile& tile, const Axes<Accumulate<Image>>& axes,
                                              const RowTap<Accumulate<Image>>* rows) {
+  using T = Accumulate<Image>;
   const ForwardProblem<Image, Out>& problem = p.problem;
   const Share share = share_of<Strip>(p.tiling, tile, problem.shape, threadIdx.x);
   if (!share.exists) return;
-  const Accumulate<Image> fill = axes.finite ? 0 : kNaN<Accumulate<Image>>;
   const Strides &in_strides = problem.image_strides, &out_strides = problem.out_strides;
   const int64_t image = crop / problem.shape.windows;
-  SourceColumns<Image, Strip> columns(
-      axes.x, share.column, p.tiling.column_step,
-      problem.images + image * in_strides.b + share.channel * in_strides.c, in_strides.x);
+  SourceColumns<Image, Strip> columns(axes.x, share.column, p.tiling.column_step,
+                                      problem.images + image * in_strides.b + share.channel * in_strides.c,
+                                      in_strides.x);
   RACNN_UNROLL
   for (int m = 0; m < Strip::kColumns; ++m) columns.inside[m] = columns.inside[m] && axes.finite;
-  Out* const out = problem.out + crop_offset(out_strides, crop, problem.shape.windows) + share.column * out_strides.x;
+  const T fill = axes.finite ? T(0) : kNaN<T>;
+  Out* plane = problem.out + crop_offset(out_strides, crop, problem.shape.windows) +
+               share.channel * out_strides.c + share.row * out_strides.y + share.column * out_strides.x;
   for (int64_t c = share.channel; c < share.channel_end; c += share.channel_step) {
+    const Finish<T, Strip> finish(p.affine, c, fill);
+    Out* out = plane;
     for (int32_t i = share.row; i < share.row_end; i += share.row_step) {
-      forward_strip(p, columns, rows + (i - tile.row), share, i, c, fill, out + c * out_strides.c + i * out_strides.y);
+      forward_strip(p, columns, rows + (i - tile.row), share.row_end - i, share.column, finish, out);
+      out += share.row_step * out_strides.y;
     }
+    plane += share.channel_step * out_strides.c;
     columns.advance(share.channel_step * in_strides.c);
   }
 }
@@ -138,7 +159,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, k
     const Tile tile = tile_at(p.tiling, t % p.tiling.tiles());
     if (threadIdx.x == 0) *axes = make_axes(p.problem.windows, crop, p.problem.shape);
     __syncthreads();
-    make_row_taps<Strip::kRows>(axes->y, tile.row, p.tiling.rows, p.problem.image_strides.y, rows);
+    make_row_taps<Strip::kRows>(axes->y, tile.row, p.tiling.rows,
+                                p.problem.image_strides.y * int64_t(sizeof(Image)), rows);
     __syncthreads();
     forward_tile<Strip>(p, crop, tile, *axes, rows);
     __syncthreads();
@@ -162,17 +184,20 @@ cudaError_t launch_crop_forward_chunk(const ForwardProblem<Image, Out>& p, int64
   const Strides& out = p.out_strides;
   CropForwardParams<Image, Out> params{};
   params.problem = p;
-  params.problem.shape.channels = std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
+  params.problem.shape.channels =
+      std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
   params.problem.images += first_channel * p.image_strides.c;
   params.problem.out += first_channel * out.c;
   const bool channels_fastest = p.shape.channels > 1 && out.c < out.x;
-  const bool packed = !channels_fastest && out.x == 1 &&
-                      can_pack<Strip::kColumns>(params.problem.out, p.shape.out_width, {out.b, out.k, out.c, out.y});
+  const bool packed =
+      !channels_fastest && out.x == 1 &&
+      can_pack<Strip::kColumns>(params.problem.out, p.shape.out_width, {out.b, out.k, out.c, out.y});
   params.tiling = make_tiling<Strip>(params.problem.shape, {channels_fastest, packed, Strip::kChannels});
   params.tiles = params.tiling.tiles() * p.shape.batch * p.shape.windows;
   params.affine =
       make_affine_chunk<Accumulate<Image>>(p.affine, first_channel, params.problem.shape.channels);
-  const size_t shared_bytes = sizeof(Axes<Accumulate<Image>>) + params.tiling.rows * sizeof(RowTap<Accumulate<Image>>);
+  const size_t shared_bytes =
+      sizeof(Axes<Accumulate<Image>>) + params.tiling.rows * sizeof(RowTap<Accumulate<Image>>);
   return launch(crop_forward_kernel<Image, Out, kWide>, dim3(unsigned(std::min(params.tiles, max_blocks))),
                 dim3(params.tiling.threads()), shared_bytes, stream, params);
 }

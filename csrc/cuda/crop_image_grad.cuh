@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The gradient of the images, gathered: grad_images[b, c, y, x] = sum_k sum_{i,j} b_i(y) a_j(x) g[b, k, c, i, j], over
-// the rectangle of outputs that read pixel (y, x) (inverse_taps.cuh). No atomics, and each element is written once.
+// The gradient of the images, gathered: grad_images[b, c, y, x] = sum_k sum_{i,j} b_i(y) a_j(x) g[b, k, c, i,
+// j], over the rectangle of outputs that read pixel (y, x) (inverse_taps.cuh). No atomics, and each element
+// is written once.
 //
-// Grid: a block takes tiles of one image (tiling.cuh, the image in the place of the crop); a thread holds kRows pixels
-// of a column times 4 channels as sums in registers while the block goes through the windows k in order. Windows
-// that do not reach the tile cost a comparison of ranges: most tiles of a large image only store zeros, at
-// the memory's speed. For the others the block tabulates the outputs of its rows and columns once for all channels.
+// Grid: a block takes tiles of one image (tiling.cuh, the image in the place of the crop); a thread holds
+// kRows pixels of a column times 4 channels as sums in registers while the block goes through the windows k
+// in order. Windows that do not reach the tile cost a comparison of ranges: most tiles of a large image only
+// store zeros, at the memory's speed. For the others the block tabulates the outputs of its rows and columns
+// once for all channels.
 //
 // Few outputs read a pixel at a moderate zoom, 4 at zoom 1: its own thread adds them up. Where many do (a
 // strong zoom, or a window over the border that repeats the edge pixel) the warp works on one pixel together.
@@ -28,7 +30,7 @@ struct PixelStrip {
 
 constexpr int kPixelColumnLanes = kWarp;  // about square tiles meet the fewest windows
 constexpr int kFewOutputs = 64;           // a thread adds up alone
-constexpr int kTeamColumns = 8;           // lanes of a warp that works together: 8 columns x 4 rows of outputs
+constexpr int kTeamColumns = 8;  // lanes of a warp that works together: 8 columns x 4 rows of outputs
 
 template <typename Grad, typename Image>
 struct CropImageGradParams {
@@ -59,7 +61,8 @@ struct ImageGradTables {
   __device__ __forceinline__ explicit ImageGradTables(const Tiling& tiling)
       : axes(shared_memory<Axes<T>>()),
         columns(reinterpret_cast<unsigned char*>(axes + 1), tiling.columns),
-        rows(reinterpret_cast<unsigned char*>(axes + 1) + InverseTaps<T>::bytes(tiling.columns), tiling.rows) {}
+        rows(reinterpret_cast<unsigned char*>(axes + 1) + InverseTaps<T>::bytes(tiling.columns),
+             tiling.rows) {}
 
   // Whether the crop reads any pixel of the tile; only then are there tables. The same for all threads.
   __device__ __forceinline__ bool make(const WindowSpec<T>& windows, int64_t crop, const CropShape& shape,
@@ -67,7 +70,8 @@ struct ImageGradTables {
     __syncthreads();  // all are done with the window before
     if (threadIdx.x == 0) *axes = make_axes(windows, crop, shape);
     __syncthreads();
-    if (!axes->finite || !reaches(axes->x, tile.column, tiling.columns) || !reaches(axes->y, tile.row, tiling.rows)) {
+    if (!axes->finite || !reaches(axes->x, tile.column, tiling.columns) ||
+        !reaches(axes->y, tile.row, tiling.rows)) {
       return false;
     }
     columns.make_firsts(axes->x, tile.column, tiling.columns);
@@ -97,15 +101,16 @@ struct Gather {
 
 // Pixel (ty, tx) of the tile.
 template <typename T>
-__device__ __forceinline__ Gather<T> gather_at(const ImageGradTables<T>& tables, const Round& round, const Tile& tile,
-                                               int32_t tx, int32_t ty) {
+__device__ __forceinline__ Gather<T> gather_at(const ImageGradTables<T>& tables, const Round& round,
+                                               const Tile& tile, int32_t tx, int32_t ty) {
   return {T(tile.column + tx), T(tile.row + ty), tables.columns.masks[tx] * tables.rows.masks[ty],
           tables.columns.reading(tx, round.columns), tables.rows.reading(ty, round.rows)};
 }
 
 // g of one output at the thread's channels, the first `count` of kChannels.
 template <bool kWide, int kChannels, typename Grad>
-__device__ __forceinline__ Pack<Grad, kChannels> load_channels(const Grad* grad, int64_t stride, int32_t count) {
+__device__ __forceinline__ Pack<Grad, kChannels> load_channels(const Grad* grad, int64_t stride,
+                                                               int32_t count) {
   if constexpr (kWide) {
     return load_pack<kChannels>(grad);
   } else {
@@ -118,12 +123,13 @@ __device__ __forceinline__ Pack<Grad, kChannels> load_channels(const Grad* grad,
   }
 }
 
-// Adds up every row_step-th row and column_step-th column of the outputs, from the given ones on, two columns at a
-// time to have more loads in flight. `grad` is the round's first output, at the thread's first channel.
+// Adds up every row_step-th row and column_step-th column of the outputs, from the given ones on, two columns
+// at a time to have more loads in flight. `grad` is the round's first output, at the thread's first channel.
 template <bool kWide, int kChannels, typename Grad, typename T>
-__device__ __forceinline__ void add_outputs(const ImageGradTables<T>& tables, const Gather<T>& at, const Grad* grad,
-                                            const Strides& strides, int32_t count, int32_t row, int32_t row_step,
-                                            int32_t column, int32_t column_step, T (&sums)[kChannels]) {
+__device__ __forceinline__ void add_outputs(const ImageGradTables<T>& tables, const Gather<T>& at,
+                                            const Grad* grad, const Strides& strides, int32_t count,
+                                            int32_t row, int32_t row_step, int32_t column,
+                                            int32_t column_step, T (&sums)[kChannels]) {
   RACNN_NO_UNROLL
   for (int32_t i = at.rows.begin + row; i < at.rows.end; i += row_step) {
     const T w_row = at.mask * tables.rows.weight(i, at.y);
@@ -155,12 +161,12 @@ __device__ __forceinline__ Gather<T> broadcast(const Gather<T>& own, int lane) {
           {__shfl_sync(kAllLanes, own.rows.begin, lane), __shfl_sync(kAllLanes, own.rows.end, lane)}};
 }
 
-// The warp works out the large gathers of its lanes one after another. `grad` is the round's first output; every lane
-// calls, with its first channel.
+// The warp works out the large gathers of its lanes one after another. `grad` is the round's first output;
+// every lane calls, with its first channel.
 template <bool kWide, int kChannels, typename Grad, typename T>
-__device__ __forceinline__ void add_together(const ImageGradTables<T>& tables, const Gather<T>& own, const Grad* grad,
-                                             const Strides& strides, int64_t channel, int32_t count,
-                                             T (&sums)[kChannels]) {
+__device__ __forceinline__ void add_together(const ImageGradTables<T>& tables, const Gather<T>& own,
+                                             const Grad* grad, const Strides& strides, int64_t channel,
+                                             int32_t count, T (&sums)[kChannels]) {
   const unsigned large = __ballot_sync(kAllLanes, own.is_large());
   const int32_t self = threadIdx.x % kWarp;
   RACNN_NO_UNROLL
@@ -178,21 +184,25 @@ __device__ __forceinline__ void add_together(const ImageGradTables<T>& tables, c
   }
 }
 
-// Adds a round to the sums of a thread's pixels. All threads of the block call; those without work with count = 0.
+// Adds a round to the sums of a thread's pixels. All threads of the block call; those without work with count
+// = 0.
 template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
-__device__ __forceinline__ void add_round(const CropImageGradParams<Grad, Image>& p, const ImageGradTables<T>& tables,
-                                          const Round& round, const Tile& tile, const Share& share, int64_t channel,
+__device__ __forceinline__ void add_round(const CropImageGradParams<Grad, Image>& p,
+                                          const ImageGradTables<T>& tables, const Round& round,
+                                          const Tile& tile, const Share& share, int64_t channel,
                                           int32_t count, T (&sums)[Strip::kRows][Strip::kChannels]) {
   const Strides& strides = p.problem.grad_strides;
-  const Grad* const grad = p.problem.grad_output + crop_offset(strides, round.number, p.problem.shape.windows) +
+  const Grad* const grad = p.problem.grad_output +
+                           crop_offset(strides, round.number, p.problem.shape.windows) +
                            round.rows.begin * strides.y + round.columns.begin * strides.x;
   const int32_t tx = share.column - tile.column, ty = share.row - tile.row;
   const int32_t pixels = count > 0 ? share.row_end - share.row : 0;
   RACNN_NO_UNROLL  // one pixel at a time: registers for four would halve the threads
-  for (int r = 0; r < Strip::kRows; ++r) {
+      for (int r = 0; r < Strip::kRows; ++r) {
     T parts[Strip::kChannels] = {};
     const Gather<T> at = r < pixels ? gather_at(tables, round, tile, tx, ty + r) : Gather<T>{};
-    if (!at.is_large()) add_outputs<kWide>(tables, at, grad + channel * strides.c, strides, count, 0, 1, 0, 1, parts);
+    if (!at.is_large())
+      add_outputs<kWide>(tables, at, grad + channel * strides.c, strides, count, 0, 1, 0, 1, parts);
     add_together<kWide>(tables, at, grad, strides, channel, count, parts);
     RACNN_UNROLL
     for (int s = 0; s < Strip::kRows; ++s) {
@@ -202,18 +212,21 @@ __device__ __forceinline__ void add_round(const CropImageGradParams<Grad, Image>
   }
 }
 
-// Adds crop `number`, whose tables are made but for the positions. `made` is the round of the positions that are there.
+// Adds crop `number`, whose tables are made but for the positions. `made` is the round of the positions that
+// are there.
 template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
-__device__ __forceinline__ void add_crop(const CropImageGradParams<Grad, Image>& p, const ImageGradTables<T>& tables,
-                                         int64_t number, const Tile& tile, const Share& share, int64_t channel,
-                                         int32_t count, Round& made,
+__device__ __forceinline__ void add_crop(const CropImageGradParams<Grad, Image>& p,
+                                         const ImageGradTables<T>& tables, int64_t number, const Tile& tile,
+                                         const Share& share, int64_t channel, int32_t count, Round& made,
                                          T (&sums)[Strip::kRows][Strip::kChannels]) {
   const int32_t row_end = tables.rows.firsts[p.tiling.rows + 1];
   const int32_t column_end = tables.columns.firsts[p.tiling.columns + 1];
   for (int32_t i = tables.rows.firsts[0]; i < row_end; i += kTabledPositions) {
     for (int32_t j = tables.columns.firsts[0]; j < column_end; j += kTabledPositions) {
       if (made.number != number || made.rows.begin != i || made.columns.begin != j) {
-        made = {number, {i, lesser(i + kTabledPositions, row_end)}, {j, lesser(j + kTabledPositions, column_end)}};
+        made = {number,
+                {i, lesser(i + kTabledPositions, row_end)},
+                {j, lesser(j + kTabledPositions, column_end)}};
         __syncthreads();  // all are done with the round before
         tables.rows.make_positions(tables.axes->y, made.rows);
         tables.columns.make_positions(tables.axes->x, made.columns);
@@ -270,7 +283,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, t
     Round made{-1, {}, {}};
     for (int64_t step = 0; step < p.tiling.channels; step += share.channel_step) {
       const int64_t channel = share.channel + step, left = share.channel_end - channel;
-      const int32_t count = share.exists && left > 0 ? int32_t(lesser<int64_t>(left, p.tiling.thread_channels)) : 0;
+      const int32_t count =
+          share.exists && left > 0 ? int32_t(lesser<int64_t>(left, p.tiling.thread_channels)) : 0;
       T sums[Strip::kRows][Strip::kChannels] = {};
       for (int64_t crop = image * problem.shape.windows; crop < (image + 1) * problem.shape.windows; ++crop) {
         if (tabled != crop) reached = tables.make(problem.windows, crop, problem.shape, p.tiling, tile);
@@ -296,7 +310,8 @@ cudaError_t launch_image_grad_chunk(const ImageGradProblem<Grad, Image>& p, int6
                                     cudaStream_t stream, int64_t max_blocks) {
   using T = Accumulate<Image>;
   using Strip = PixelStrip<Image, kWide>;
-  const int64_t channels = std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
+  const int64_t channels =
+      std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
   CropImageGradParams<Grad, Image> params{};
   params.problem = p;
   params.problem.shape.channels = channels;
@@ -309,8 +324,9 @@ cudaError_t launch_image_grad_chunk(const ImageGradProblem<Grad, Image>& p, int6
   params.tiling = make_tiling<Strip>(image_as_crop(params.problem.shape),
                                      {channels_fastest, true, thread_channels, kPixelColumnLanes, 0});
   params.tiles = params.tiling.tiles() * p.shape.batch;
-  return launch(crop_image_grad_kernel<Grad, Image, kWide>, dim3(unsigned(std::min(params.tiles, max_blocks))),
-                dim3(params.tiling.threads()), ImageGradTables<T>::bytes(params.tiling), stream, params);
+  return launch(crop_image_grad_kernel<Grad, Image, kWide>,
+                dim3(unsigned(std::min(params.tiles, max_blocks))), dim3(params.tiling.threads()),
+                ImageGradTables<T>::bytes(params.tiling), stream, params);
 }
 
 // One launch; when scaling one for each kAffineChannels channels.

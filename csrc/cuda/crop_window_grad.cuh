@@ -2,17 +2,19 @@
 //
 // The exact gradient of the windows: with the crop's taps a_j(x), b_i(y) and their derivatives d,
 //
-//     d tx = sum_{c,i,j} g[c, i, j] sum_y sum_x b_i(y) da_j(x)/dtx I[c, y, x],   ty, tw, th alike, d tl = d tw + d th.
+//     d tx = sum_{c,i,j} g[c, i, j] sum_y sum_x b_i(y) da_j(x)/dtx I[c, y, x],   ty, tw, th alike, d tl = d
+//     tw + d th.
 //
-// Of a tap's two derivatives along x only their sum and the upper one matter: with the source rows interpolated
-// vertically to v0 (at the lower column) and v1 (upper), da_lower v0 + da_upper v1 = da_upper (v1 - v0) +
-// (da_lower + da_upper) v0. Neither factor depends on rows or channels, so a thread adds up g (v1 - v0) and g v0 for
-// its columns, likewise for its rows, and multiplies at the end; differences are taken pixel by pixel, since the sums
-// themselves nearly cancel.
+// Of a tap's two derivatives along x only their sum and the upper one matter: with the source rows
+// interpolated vertically to v0 (at the lower column) and v1 (upper), da_lower v0 + da_upper v1 = da_upper
+// (v1 - v0) + (da_lower + da_upper) v0. Neither factor depends on rows or channels, so a thread adds up g (v1
+// - v0) and g v0 for its columns, likewise for its rows, and multiplies at the end; differences are taken
+// pixel by pixel, since the sums themselves nearly cancel.
 //
-// Grid: a block is one slot of one window and takes every slots-th tile of it; it reduces four numbers by warp shuffles
-// and writes them to its place in the workspace. A second kernel, a warp a window, adds up the slots. No atomics: the
-// order is fixed. Loads are those of the forward pass (taps.cuh) plus g, hence the time of reading both once.
+// Grid: a block is one slot of one window and takes every slots-th tile of it; it reduces four numbers by
+// warp shuffles and writes them to its place in the workspace. A second kernel, a warp a window, adds up the
+// slots. No atomics: the order is fixed. Loads are those of the forward pass (taps.cuh) plus g, hence the
+// time of reading both once.
 #pragma once
 
 #include "affine.cuh"
@@ -80,8 +82,8 @@ struct GradTables {
            tiling.threads() / kWarp * kAxisSums * sizeof(T);
   }
 
-  __device__ __forceinline__ void make(int32_t begin, int32_t count, int64_t stride) const {
-    make_row_taps<kRows>(axes->y, begin, count, stride, rows);
+  __device__ __forceinline__ void make(int32_t begin, int32_t count, int64_t row_bytes) const {
+    make_row_taps<kRows>(axes->y, begin, count, row_bytes, rows);
     for (int32_t r = threadIdx.x; r < count; r += blockDim.x) {
       row_slopes[r] = begin + r < axes->y.out ? make_tap_slope(axes->y, begin + r) : TapSlope<T>{};
     }
@@ -95,8 +97,8 @@ struct WidenedRow {
   using Pixels = Pack<Image, Strip::kChannels>;
   T lower[Strip::kColumns][Strip::kChannels], upper[Strip::kColumns][Strip::kChannels];
 
-  __device__ __forceinline__ void set(const Pixels (&pixels)[Strip::kColumns][2], const AffineChunk<T>& affine,
-                                      int64_t c) {
+  __device__ __forceinline__ void set(const Pixels (&pixels)[Strip::kColumns][2],
+                                      const AffineChunk<T>& affine, int64_t c) {
     RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
       RACNN_UNROLL
@@ -137,14 +139,16 @@ __device__ __forceinline__ void add_grad_row(const Pack<Grad, Strip::kColumns * 
                                              const SourceColumns<Image, Strip>& columns, const RowTap<T>& row,
                                              const WidenedRow<Image, Strip>& lower,
                                              const WidenedRow<Image, Strip>& upper,
-                                             SlopeSums<T> (&column_sums)[Strip::kColumns], SlopeSums<T>& row_sums) {
+                                             SlopeSums<T> (&column_sums)[Strip::kColumns],
+                                             SlopeSums<T>& row_sums) {
   RACNN_UNROLL
   for (int m = 0; m < Strip::kColumns; ++m) {
     if (!columns.inside[m]) continue;
     RACNN_UNROLL
     for (int v = 0; v < Strip::kChannels; ++v) {
       const T g = widen<T>(grads.values[m * Strip::kChannels + v]);
-      const T p00 = lower.lower[m][v], p01 = lower.upper[m][v], p10 = upper.lower[m][v], p11 = upper.upper[m][v];
+      const T p00 = lower.lower[m][v], p01 = lower.upper[m][v], p10 = upper.lower[m][v],
+              p11 = upper.upper[m][v];
       column_sums[m].add(g, std::fma(row.w_upper, p11 - p10, row.w_lower * (p01 - p00)),
                          std::fma(row.w_upper, p10, row.w_lower * p00));
       row_sums.add(g, std::fma(columns.w_upper[m], p11 - p01, columns.w_lower[m] * (p10 - p00)),
@@ -153,11 +157,12 @@ __device__ __forceinline__ void add_grad_row(const Pack<Grad, Strip::kColumns * 
   }
 }
 
-// A strip of one thread at channel c, with its kRows row taps; rows beyond the crop are not inside.
+// A strip of one thread at channel c, with its kRows row taps; rows beyond the crop are empty.
 template <typename Strip, typename Image, typename Grad, typename T>
 __device__ __forceinline__ void window_grad_strip(const CropWindowGradParams<Image, Grad>& p,
-                                                  const SourceColumns<Image, Strip>& columns, const RowTap<T>* rows,
-                                                  const Share& share, int64_t c, const Grad* grad,
+                                                  const SourceColumns<Image, Strip>& columns,
+                                                  const RowTap<T>* rows, const Share& share, int64_t c,
+                                                  const Grad* grad,
                                                   SlopeSums<T> (&column_sums)[Strip::kColumns],
                                                   SlopeSums<T> (&row_sums)[Strip::kRows]) {
   SourcePixels<Image, Strip> source;
@@ -165,7 +170,7 @@ __device__ __forceinline__ void window_grad_strip(const CropWindowGradParams<Ima
   source.load(columns, rows);
   RACNN_UNROLL
   for (int r = 0; r < Strip::kRows; ++r) {
-    if (rows[r].plan & kInside) load_grad_row<Strip>(p, grad + r * p.problem.grad_strides.y, share, grads[r]);
+    if (rows[r].plan >= 0) load_grad_row<Strip>(p, grad + r * p.problem.grad_strides.y, share, grads[r]);
   }
   WidenedRow<Image, Strip> lower{}, upper{};
   RACNN_UNROLL
@@ -177,31 +182,33 @@ __device__ __forceinline__ void window_grad_strip(const CropWindowGradParams<Ima
       lower = upper;
     }
     if (plan & kLoadUpper) upper.set(source.upper[r], p.affine, c);
-    if (plan & kInside) add_grad_row(grads[r], columns, rows[r], lower, upper, column_sums, row_sums[r]);
+    if (plan >= 0) add_grad_row(grads[r], columns, rows[r], lower, upper, column_sums, row_sums[r]);
   }
 }
 
 // Adds the rows' part of a tile to `sums`, the columns' to `column_sums`.
 template <typename Strip, typename Image, typename Grad, typename T>
 __device__ __forceinline__ void window_grad_tile(const CropWindowGradParams<Image, Grad>& p, int64_t crop,
-                                                 const Tile& tile, const Share& share, const GradTables<T, Strip::kRows>& tables,
+                                                 const Tile& tile, const Share& share,
+                                                 const GradTables<T, Strip::kRows>& tables,
                                                  SlopeSums<T> (&column_sums)[Strip::kColumns],
                                                  T (&sums)[kAxisSums]) {
   const WindowGradProblem<Image, Grad>& problem = p.problem;
   const Strides &in_strides = problem.image_strides, &grad_strides = problem.grad_strides;
   const int64_t image = crop / problem.shape.windows;
-  SourceColumns<Image, Strip> columns(
-      tables.axes->x, share.column, p.tiling.column_step,
-      problem.images + image * in_strides.b + share.channel * in_strides.c, in_strides.x);
+  SourceColumns<Image, Strip> columns(tables.axes->x, share.column, p.tiling.column_step,
+                                      problem.images + image * in_strides.b + share.channel * in_strides.c,
+                                      in_strides.x);
   const Grad* const grad = problem.grad_output + crop_offset(grad_strides, crop, problem.shape.windows) +
                            share.column * grad_strides.x;
   for (int32_t i = share.row; i < share.row_end; i += share.row_step) {
     const int32_t r0 = i - tile.row;
     SlopeSums<T> row_sums[Strip::kRows] = {};
+    const Grad* strip = grad + share.channel * grad_strides.c + i * grad_strides.y;
     int64_t c = share.channel;
     for (; c < share.channel_end; c += share.channel_step) {
-      window_grad_strip(p, columns, tables.rows + r0, share, c, grad + c * grad_strides.c + i * grad_strides.y,
-                        column_sums, row_sums);
+      window_grad_strip(p, columns, tables.rows + r0, share, c, strip, column_sums, row_sums);
+      strip += share.channel_step * grad_strides.c;
       columns.advance(share.channel_step * in_strides.c);
     }
     columns.advance((share.channel - c) * in_strides.c);
@@ -226,7 +233,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, k
     for (int64_t t = slot; t < p.tiling.tiles(); t += p.slots) {
       const Tile tile = tile_at(p.tiling, t);
       const Share share = share_of<Strip>(p.tiling, tile, problem.shape, threadIdx.x);
-      tables.make(tile.row, p.tiling.rows, problem.image_strides.y);
+      tables.make(tile.row, p.tiling.rows, problem.image_strides.y * int64_t(sizeof(Image)));
       __syncthreads();
       SlopeSums<T> column_sums[Strip::kColumns] = {};
       if (share.exists) window_grad_tile<Strip>(p, crop, tile, share, tables, column_sums, sums);
@@ -274,8 +281,8 @@ __global__ void finish_window_grad_kernel(FinishWindowGradParams<T> p) {
   }
 }
 
-// The most slots of a window: enough for kTargetBlocks blocks and as many again, so that tiles need not share one;
-// at most h + w, and one at least for each chunk of channels.
+// The most slots of a window: enough for kTargetBlocks blocks and as many again, so that tiles need not share
+// one; at most h + w, and one at least for each chunk of channels.
 inline int64_t window_grad_slots(const CropShape& shape) {
   const int64_t crops = std::max<int64_t>(1, shape.batch * shape.windows);
   const int64_t wanted = divide_up(2 * kTargetBlocks, crops);
@@ -303,18 +310,21 @@ cudaError_t launch_window_grad_chunk(CropWindowGradParams<Image, Grad> params, i
   using Strip = Strip<Grad, kWide, 2>;
   WindowGradProblem<Image, Grad>& p = params.problem;
   const Strides& grad = p.grad_strides;
-  const int64_t channels = std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
+  const int64_t channels =
+      std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
   const bool channels_fastest = p.shape.channels > 1 && p.image_strides.c < p.image_strides.x;
   p.images += first_channel * p.image_strides.c;
   p.grad_output += first_channel * grad.c;
   p.shape.channels = channels;
   params.affine = make_affine_chunk<T>(p.affine, first_channel, channels);
-  const bool packed = !channels_fastest && grad.x == 1 &&
-                      can_pack<Strip::kColumns>(p.grad_output, p.shape.out_width, {grad.b, grad.k, grad.c, grad.y});
+  const bool packed =
+      !channels_fastest && grad.x == 1 &&
+      can_pack<Strip::kColumns>(p.grad_output, p.shape.out_width, {grad.b, grad.k, grad.c, grad.y});
   params.tiling = make_tiling<Strip>(p.shape, {channels_fastest, packed, Strip::kChannels});
   const int64_t blocks = p.shape.batch * p.shape.windows * params.slots;
   return launch(crop_window_grad_kernel<Image, Grad, kWide>, dim3(unsigned(std::min(blocks, max_blocks))),
-                dim3(params.tiling.threads()), GradTables<T, Strip::kRows>::bytes(params.tiling), stream, params);
+                dim3(params.tiling.threads()), GradTables<T, Strip::kRows>::bytes(params.tiling), stream,
+                params);
 }
 
 // Two launches; when normalising one more for each further kAffineChannels channels.
@@ -338,8 +348,9 @@ cudaError_t launch_crop_window_grad(const WindowGradProblem<Image, Grad>& p, cud
     if (error != cudaSuccess) return error;
   }
   const int64_t blocks = divide_up<int64_t>(crops, kFinishThreads / kWarp);
-  return launch(finish_window_grad_kernel<T>, dim3(unsigned(std::min(blocks, max_blocks))), dim3(kFinishThreads), 0,
-                stream, FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.windows, crops, params.all_slots});
+  return launch(finish_window_grad_kernel<T>, dim3(unsigned(std::min(blocks, max_blocks))),
+                dim3(kFinishThreads), 0, stream,
+                FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.windows, crops, params.all_slots});
 }
 
 }  // namespace racnn

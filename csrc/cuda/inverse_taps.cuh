@@ -2,10 +2,10 @@
 //
 // Which outputs read a given pixel, along one axis: the tap tables the other way round.
 //
-// Positions p_j do not decrease with j and output j reads pixel x with weight 1 - |p_j - x| where that is positive. So
-// the outputs that read x are those from the first p_j >= x - 1 up to, not including, the first p_j >= x + 1; a table
-// of `first p_j >= x` over the pixels of a tile gives both. The weights follow from a table of positions, to the bit
-// those of make_tap: all come from sample_position.
+// Positions p_j do not decrease with j and output j reads pixel x with weight 1 - |p_j - x| where that is
+// positive. So the outputs that read x are those from the first p_j >= x - 1 up to, not including, the first
+// p_j >= x + 1; a table of `first p_j >= x` over the pixels of a tile gives both. The weights follow from a
+// table of positions, to the bit those of make_tap: all come from sample_position.
 #pragma once
 
 #include "taps.cuh"
@@ -14,8 +14,8 @@ namespace racnn {
 
 constexpr int kTabledPositions = 512;  // per axis; the outputs of a stronger zoom are taken in several rounds
 
-// The first j with p_j >= bound. A guess from the formula, checked, leaves a bisection of about one step; where it is
-// off (clamped or coinciding positions) the bisection is longer, and right.
+// The first j with p_j >= bound. A guess from the formula, checked, leaves a bisection of about one step;
+// where it is off (clamped or coinciding positions) the bisection is longer, and right.
 template <typename T>
 RACNN_HOST_DEVICE int32_t first_output_at(const Axis<T>& axis, T bound) {
   int32_t low = 0, high = axis.out;  // p[low - 1] < bound <= p[high]
@@ -46,7 +46,8 @@ struct Outputs {
   int32_t begin, end;
 };
 
-// The tables of one axis, in shared memory, for the pixels [begin, begin + count) of a tile and a round of outputs.
+// The tables of one axis, in shared memory, for the pixels [begin, begin + count) of a tile and a round of
+// outputs.
 template <typename T>
 struct InverseTaps {
   T* positions;     // [kTabledPositions], of the round
@@ -83,7 +84,9 @@ struct InverseTaps {
   }
 
   // The weight of pixel x in the output, without the mask.
-  __device__ __forceinline__ T weight(int32_t output, T x) const { return T(1) - std::abs(positions[output] - x); }
+  __device__ __forceinline__ T weight(int32_t output, T x) const {
+    return T(1) - std::abs(positions[output] - x);
+  }
 };
 
 }  // namespace racnn

@@ -43,6 +43,11 @@ __device__ __forceinline__ To narrow(T value) {
   }
 }
 
+template <typename T>
+__device__ __forceinline__ const T* add_bytes(const T* pointer, int64_t bytes) {
+  return reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(pointer) + bytes);
+}
+
 template <int kBytes>
 struct WordOf;
 template <>
@@ -90,8 +95,8 @@ __device__ __forceinline__ void store_pack(T* to, const Pack<T, kCount>& pack) {
   *reinterpret_cast<Word*>(to) = word;
 }
 
-// Whether packs of kCount elements along an axis of unit stride can start at every multiple of kCount of it, for any
-// position along the other axes.
+// Whether packs of kCount elements along an axis of unit stride can start at every multiple of kCount of it,
+// for any position along the other axes.
 template <int kCount, typename T>
 bool can_pack(const T* data, int64_t extent, std::initializer_list<int64_t> other_strides) {
   bool aligned = extent % kCount == 0 && reinterpret_cast<uintptr_t>(data) % (kCount * sizeof(T)) == 0;

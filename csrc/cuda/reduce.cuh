@@ -8,7 +8,8 @@
 
 namespace racnn {
 
-constexpr int kFinishThreads = 128;  // of the kernels that combine partial sums: a warp a window, four a block
+constexpr int kFinishThreads =
+    128;  // of the kernels that combine partial sums: a warp a window, four a block
 
 // Every lane gets the sums over the warp.
 template <int kCount, typename T>
@@ -16,7 +17,8 @@ __device__ __forceinline__ void warp_sum(T (&values)[kCount]) {
   RACNN_UNROLL
   for (int i = 0; i < kCount; ++i) {
     RACNN_UNROLL
-    for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) values[i] += __shfl_xor_sync(kAllLanes, values[i], lanes);
+    for (int lanes = kWarp / 2; lanes > 0; lanes /= 2)
+      values[i] += __shfl_xor_sync(kAllLanes, values[i], lanes);
   }
 }
 
@@ -38,8 +40,8 @@ __device__ __forceinline__ void block_sum(T (&values)[kCount], T* scratch) {
   __syncthreads();
 }
 
-// The gradient of a window from those of its axes, in the order x, half_x, y, half_y: tx, ty, tl (which moves both
-// half sides) or tx, ty, tw, th. NaN for a window that is not finite.
+// The gradient of a window from those of its axes, in the order x, half_x, y, half_y: tx, ty, tl (which moves
+// both half sides) or tx, ty, tw, th. NaN for a window that is not finite.
 template <typename T>
 __device__ __forceinline__ void store_window_grad(const Window<T>& window, const T (&axes)[4], int32_t values,
                                                   T* grad) {

@@ -24,8 +24,8 @@ namespace racnn {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// CUDA's limit on gridDim.x. Every kernel strides over its work by the grid, so a smaller limit changes nothing
-// but the speed.
+// CUDA's limit on gridDim.x. Every kernel strides over its work by the grid, so a smaller limit changes
+// nothing but the speed.
 constexpr int64_t kMaxBlocks = 0x7fffffff;
 
 // The block's dynamic shared memory; there is no other in this library.

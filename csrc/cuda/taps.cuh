@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Tap tables in the form that the kernels over crops read: row taps in shared memory, once a block, column taps in
-// registers, once a thread and tile. And the loads of a strip's source pixels.
+// Tap tables in the form that the kernels over crops read: row taps in shared memory, once a block, column
+// taps in registers, once a thread and tile. And the loads of a strip's source pixels.
 //
-// Neighbouring output rows share source rows unless the crop is strongly reduced. Each row tap therefore carries a
-// plan that says which of its two source rows the strip has not read yet; it is the same for all lanes.
+// Neighbouring output rows share source rows unless the crop is strongly reduced. Each row tap therefore
+// carries a plan that says which of its two source rows the strip has not read yet; it is the same for all
+// lanes.
 #pragma once
 
 #include "numeric.cuh"
@@ -25,8 +26,8 @@ RACNN_HOST_DEVICE Axes<T> make_axes(const WindowSpec<T>& spec, int64_t n, const 
   return {x_axis(spec, window, shape), y_axis(spec, window, shape), is_finite(window)};
 }
 
-// A tap of which both indices may be read. An entry outside the image has weight zero; its index repeats the other
-// one's, so that no pixel is touched that the formula does not touch (0 * NaN is NaN).
+// A tap of which both indices may be read. An entry outside the image has weight zero; its index repeats the
+// other one's, so that no pixel is touched that the formula does not touch (0 * NaN is NaN).
 template <typename T>
 struct ReadableTap {
   Tap<T> tap;
@@ -43,23 +44,24 @@ RACNN_HOST_DEVICE ReadableTap<T> readable(Tap<T> tap) {
 }
 
 enum RowPlan : int32_t {
-  kLoadLower = 1,  // the lower source row is new to the strip
-  kStepDown = 2,   // else it is the previous output row's upper one if this is set, or its lower one
-  kLoadUpper = 4,  // the upper source row is new; else it is the previous output row's
-  kInside = 8,
+  kLoadLower = 1,      // the lower source row is new to the strip
+  kStepDown = 2,       // else it is the previous output row's upper one if this is set, or its lower one
+  kLoadUpper = 4,      // the upper source row is new; else it is the previous output row's
+  kEmpty = INT32_MIN,  // the row reads no pixel; the sign, which is tested for nothing
 };
 
 template <typename T>
 struct alignas(16) RowTap {
-  int64_t lower, upper;  // element offsets of the source rows
+  int64_t lower, upper;  // where the source rows begin, in bytes
   T w_lower, w_upper;
   int32_t plan;
 };
 
 template <typename T>
-RACNN_HOST_DEVICE RowTap<T> make_row_tap(const Axis<T>& axis, int32_t i, bool begins_strip, int64_t stride) {
+RACNN_HOST_DEVICE RowTap<T> make_row_tap(const Axis<T>& axis, int32_t i, bool begins_strip,
+                                         int64_t row_bytes) {
   const ReadableTap<T> row = readable(make_tap(axis, i));
-  int32_t plan = (row.inside ? kInside : 0) | kLoadLower | kLoadUpper;
+  int32_t plan = (row.inside ? 0 : kEmpty) | kLoadLower | kLoadUpper;
   if (!begins_strip) {
     const Tap<T> before = readable(linear_tap(axis, i - 1)).tap;
     if (row.tap.lower == before.lower) {
@@ -69,15 +71,16 @@ RACNN_HOST_DEVICE RowTap<T> make_row_tap(const Axis<T>& axis, int32_t i, bool be
     }
     if (row.tap.upper == before.upper) plan &= ~kLoadUpper;
   }
-  return {row.tap.lower * stride, row.tap.upper * stride, row.tap.w_lower, row.tap.w_upper, plan};
+  return {row.tap.lower * row_bytes, row.tap.upper * row_bytes, row.tap.w_lower, row.tap.w_upper, plan};
 }
 
-// The rows [begin, begin + count) of a tile; those beyond the crop load nothing and are not inside.
+// The rows [begin, begin + count) of a tile; those beyond the crop load nothing.
 template <int kRows, typename T>
-__device__ __forceinline__ void make_row_taps(const Axis<T>& axis, int32_t begin, int32_t count, int64_t stride,
-                                              RowTap<T>* rows) {
+__device__ __forceinline__ void make_row_taps(const Axis<T>& axis, int32_t begin, int32_t count,
+                                              int64_t row_bytes, RowTap<T>* rows) {
   for (int32_t r = threadIdx.x; r < count; r += blockDim.x) {
-    rows[r] = begin + r < axis.out ? make_row_tap(axis, begin + r, r % kRows == 0, stride) : RowTap<T>{};
+    rows[r] = begin + r < axis.out ? make_row_tap(axis, begin + r, r % kRows == 0, row_bytes)
+                                   : RowTap<T>{0, 0, T(0), T(0), kEmpty};
   }
 }
 
@@ -89,8 +92,8 @@ struct SourceColumns {
   T w_lower[Strip::kColumns], w_upper[Strip::kColumns];
   bool inside[Strip::kColumns];  // is a column of the crop, and reads a pixel
 
-  __device__ __forceinline__ SourceColumns(const Axis<T>& axis, int32_t first, int32_t step, const Image* image,
-                                           int64_t stride) {
+  __device__ __forceinline__ SourceColumns(const Axis<T>& axis, int32_t first, int32_t step,
+                                           const Image* image, int64_t stride) {
     RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
       const int32_t j = first + m * step;
@@ -108,8 +111,8 @@ struct SourceColumns {
   }
 };
 
-// The lower and upper pixel of a thread's columns in the two source rows of each row of a strip, as far as the plan
-// says to load them.
+// The lower and upper pixel of a thread's columns in the two source rows of each row of a strip, as far as
+// the plan says to load them.
 template <typename Image, typename Strip>
 struct SourcePixels {
   using Pixels = Pack<Image, Strip::kChannels>;
@@ -125,12 +128,12 @@ struct SourcePixels {
     }
   }
 
-  __device__ __forceinline__ static void load_row(const SourceColumns<Image, Strip>& columns, int64_t offset,
+  __device__ __forceinline__ static void load_row(const SourceColumns<Image, Strip>& columns, int64_t bytes,
                                                   Pixels (&row)[Strip::kColumns][2]) {
     RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
-      row[m][0] = load_pack<Strip::kChannels>(columns.pixels[m][0] + offset);
-      row[m][1] = load_pack<Strip::kChannels>(columns.pixels[m][1] + offset);
+      row[m][0] = load_pack<Strip::kChannels>(add_bytes(columns.pixels[m][0], bytes));
+      row[m][1] = load_pack<Strip::kChannels>(add_bytes(columns.pixels[m][1], bytes));
     }
   }
 };

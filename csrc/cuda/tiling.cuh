@@ -2,11 +2,12 @@
 //
 // Which thread computes what, for the kernels that walk over crops.
 //
-// A tile is a rectangle of one crop times a range of channels; a block takes one tile at a time. Its threads form a
-// grid of lanes: column lanes x row lanes x channel lanes, so that a 14 x 14 crop fills a block as well as a
-// 224 x 224 one does. What varies fastest from thread to thread is what varies fastest in memory: the columns,
-// or, if the crops are channels_last, the channels. A thread holds a *strip* at a time, kRows consecutive rows of
-// its kColumns columns and kChannels channels, and walks over the strips and channels of the tile that are its own.
+// A tile is a rectangle of one crop times a range of channels; a block takes one tile at a time. Its threads
+// form a grid of lanes: column lanes x row lanes x channel lanes, so that a 14 x 14 crop fills a block as
+// well as a 224 x 224 one does. What varies fastest from thread to thread is what varies fastest in memory:
+// the columns, or, if the crops are channels_last, the channels. A thread holds a *strip* at a time, kRows
+// consecutive rows of its kColumns columns and kChannels channels, and walks over the strips and channels of
+// the tile that are its own.
 #pragma once
 
 #include <algorithm>
@@ -16,19 +17,20 @@
 
 namespace racnn {
 
-constexpr int kThreads = 256;        // in a block at most
-// On a multiprocessor. Three leave a thread 80 registers and, at about 8 loads of 4 bytes in flight in each, twice the
-// bytes in flight that hide the memory's latency; wide strips need more registers and fewer threads.
+constexpr int kThreads = 256;  // in a block at most
+// On a multiprocessor. Three leave a thread 80 registers and, at about 8 loads of 4 bytes in flight in each,
+// twice the bytes in flight that hide the memory's latency; wide strips need more registers and fewer
+// threads.
 template <typename T, bool kWide>
 constexpr int kResidentBlocks = (kWide ? 2 : 3) - (sizeof(T) == 8 ? 1 : 0);
-constexpr int kMaxRowLanes = 64;     // with kMaxTileRows, bounds a block's row tables to shared memory's 48 KB
-constexpr int kMaxTileRows = 256;    //
-constexpr int kMaxChannelLanes = 32;  // a warp's worth of neighbouring channels is enough to coalesce
+constexpr int kMaxRowLanes = 64;   // with kMaxTileRows, bounds a block's row tables to shared memory's 48 KB
+constexpr int kMaxTileRows = 256;  //
+constexpr int kMaxChannelLanes = 32;     // a warp's worth of neighbouring channels is enough to coalesce
 constexpr int64_t kTargetBlocks = 1024;  // about eight for each of the 132 multiprocessors of an H100
 
-// The strip of a thread. Crops of 2 and 1 bytes an element get two neighbouring columns, to be stored as one word;
-// wide ones 4 channels. Few enough elements that a strip's loads are all in flight at once without spilling: kShare 2
-// halves them for a kernel that holds more about each.
+// The strip of a thread. Crops of 2 and 1 bytes an element get two neighbouring columns, to be stored as one
+// word; wide ones 4 channels. Few enough elements that a strip's loads are all in flight at once without
+// spilling: kShare 2 halves them for a kernel that holds more about each.
 template <typename Crop, bool kWide, int kShare = 1>
 struct Strip {
   static constexpr int kChannels = !kWide ? 1 : sizeof(Crop) == 8 ? 2 : 4;
@@ -41,11 +43,11 @@ constexpr int64_t kFewestWideChannels = 8;
 struct Tiling {
   int32_t column_lanes, row_lanes, channel_lanes;
   int32_t thread_channels;  // of a thread at a time: Strip::kChannels or less
-  bool packed;             // the columns of a thread are neighbours, moved as one word
-  int32_t column_step;     // from one column of a thread to its next
-  bool channels_fastest;   // channel lanes, not column lanes, are neighbouring threads
-  int32_t columns, rows;   // of a tile
-  int64_t channels;        // of a tile
+  bool packed;              // the columns of a thread are neighbours, moved as one word
+  int32_t column_step;      // from one column of a thread to its next
+  bool channels_fastest;    // channel lanes, not column lanes, are neighbouring threads
+  int32_t columns, rows;    // of a tile
+  int64_t channels;         // of a tile
   int64_t column_tiles, row_tiles, channel_tiles;  // of a crop
 
   RACNN_HOST_DEVICE int64_t tiles() const { return column_tiles * row_tiles * channel_tiles; }
@@ -64,11 +66,12 @@ struct Tile {
 
 RACNN_HOST_DEVICE Tile tile_at(const Tiling& tiling, int64_t index) {
   const int64_t rest = index / tiling.column_tiles;
-  return {int32_t(index % tiling.column_tiles) * tiling.columns, int32_t(rest % tiling.row_tiles) * tiling.rows,
-          rest / tiling.row_tiles * tiling.channels};
+  return {int32_t(index % tiling.column_tiles) * tiling.columns,
+          int32_t(rest % tiling.row_tiles) * tiling.rows, rest / tiling.row_tiles * tiling.channels};
 }
 
-// What is a thread's of a tile: strips at row, row + row_step, ... and at channel, channel + channel_step, ...
+// What is a thread's of a tile: strips at row, row + row_step, ... and at channel, channel + channel_step,
+// ...
 struct Share {
   int32_t column;  // its first
   int32_t row, row_step, row_end;
@@ -77,7 +80,8 @@ struct Share {
 };
 
 template <typename Strip>
-RACNN_HOST_DEVICE Share share_of(const Tiling& tiling, const Tile& tile, const CropShape& shape, int32_t thread) {
+RACNN_HOST_DEVICE Share share_of(const Tiling& tiling, const Tile& tile, const CropShape& shape,
+                                 int32_t thread) {
   const int32_t fastest = tiling.channels_fastest ? tiling.channel_lanes : tiling.column_lanes;
   const int32_t middle = tiling.channels_fastest ? tiling.column_lanes : tiling.row_lanes;
   const int32_t a = thread % fastest, b = thread / fastest % middle, c = thread / fastest / middle;
@@ -114,8 +118,8 @@ struct TilingOptions {
   int32_t max_rows = kMaxTileRows;  // of a tile, unless one step of all row lanes has more
 };
 
-// The tiles are as large as leaves kTargetBlocks of them: what a block computes once, tables and addresses, then
-// serves many outputs.
+// The tiles are as large as leaves kTargetBlocks of them: what a block computes once, tables and addresses,
+// then serves many outputs.
 template <typename Strip>
 Tiling make_tiling(const CropShape& shape, const TilingOptions& options) {
   Tiling t{};

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# `make test` and `make bench` need python3 (3.10 or newer, with Python.h) and a C++20 compiler; the rest goes into
+# .venv. Steps leave stamps there and run again only when what they read has changed.
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+CPP_SOURCES = $(shell find csrc cmake tests \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
+BUILD_INPUTS = CMakeLists.txt setup.py racnn_ops/_version.py $(wildcard cmake/*) $(shell find csrc -type f)
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export RACNN_WERROR ?= ON
+
+.PHONY: all test lint pytest bench format clean
+all: $(VENV)/built
+
+test: lint pytest
+
+lint: $(VENV)/built
+	ruff check .
+	ruff format --check .
+	mypy
+	clang-format --dry-run --Werror $(CPP_SOURCES)
+
+pytest: $(VENV)/built
+	pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+bench: $(VENV)/built
+	python benchmarks/bench_crop.py $(BENCH_ARGS)
+
+format: $(VENV)/built
+	ruff check --fix .
+	ruff format .
+	clang-format -i $(CPP_SOURCES)
+
+# Editable and without isolation, so that CMake's build folder keeps its objects between runs.
+$(VENV)/built: $(VENV)/torch pyproject.toml $(BUILD_INPUTS)
+	pip install --no-build-isolation --editable '.[bench,test]'
+	touch $@
+
+$(VENV)/torch: $(VENV)/bin/python
+	pip install torch torchvision 'setuptools>=77' 'cmake>=3.25' ninja
+	touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) has no complete venv module: install the package python3-venv, or set PYTHON." >&2; exit 1; }
+
+clean:
+	rm -rf build dist $(VENV)/built racnn_ops/*.so

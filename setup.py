@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Drives CMake, which holds the build definition; pyproject.toml holds everything else."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+class CMakeBuild(build_ext):
+    """Lets CMake put the shared objects straight into the package."""
+
+    def run(self) -> None:
+        in_place = self.inplace or self.editable_mode
+        package = ROOT / "racnn_ops" if in_place else Path(self.build_lib).resolve() / "racnn_ops"
+        build_dir = ROOT / "build" if in_place else Path(self.build_temp).resolve()
+        jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
+        # Off by default: a user's compiler may warn about what ours does not.
+        werror = os.environ.get("RACNN_WERROR", "OFF")
+        cmake = self._tool("cmake")
+        self._run(
+            *(cmake, "-S", str(ROOT), "-B", str(build_dir), "-G", "Ninja"),
+            *("-U", "RACNN_*"),  # what an earlier build took from its environment
+            f"-DCMAKE_MAKE_PROGRAM={self._tool('ninja')}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DRACNN_OUTPUT_DIR={package}",
+            f"-DRACNN_WERROR={werror}",
+        )
+        self._run(cmake, "--build", str(build_dir), *jobs)
+
+    @staticmethod
+    def _tool(name: str) -> str:
+        folders = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+        found = shutil.which(name, path=folders)
+        if found is None:
+            raise SystemExit(
+                f"racnn_ops: {name} was not found in {folders}: run `{sys.executable} -m pip install {name}`."
+            )
+        return found
+
+    @staticmethod
+    def _run(*command: str) -> None:
+        if subprocess.run(command, check=False).returncode != 0:
+            raise SystemExit("racnn_ops: the build failed; CMake's or the compiler's message above says why.")
+
+
+# Elsewhere the package is pure Python, and its reference implementation answers.
+native = sys.platform == "linux"
+setup(
+    ext_modules=[Extension("racnn_ops._C", sources=[], py_limited_api=not FREE_THREADED)] if native else [],
+    cmdclass={"build_ext": CMakeBuild},
+    options={} if FREE_THREADED else {"bdist_wheel": {"py_limited_api": "cp310"}},
+)
