@@ -28,6 +28,7 @@ pytest: $(VENV)/built
 
 bench: $(VENV)/built
 	python benchmarks/bench_crop.py $(BENCH_ARGS)
+	python benchmarks/demo.py
 
 format: $(VENV)/built
 	ruff check --fix .

@@ -11,6 +11,7 @@ if _library.has_cpu:
 
 from . import reference  # noqa: E402
 from ._arguments import Boxcar  # noqa: E402
+from ._version import __version__  # noqa: E402
 from .attention_crop import AttentionCrop, attention_crop  # noqa: E402
 
-__all__ = ["AttentionCrop", "Boxcar", "attention_crop", "reference"]
+__all__ = ["AttentionCrop", "Boxcar", "__version__", "attention_crop", "reference"]
