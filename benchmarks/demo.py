@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A window finds what it is looking for: gradient descent on ``tx, ty, tl`` through ``attention_crop``.
 
-On a photograph a target crop is given, not where it was cut. Several windows start elsewhere, all on the same
-image, and follow the exact gradient of the squared difference between their crop and the target; blurring
-both, less and less, lets them see far first. Prints how far each ends from the hidden window; draws the picture.
+On a photograph a target crop is given, not where it was cut. Several windows start elsewhere, all on the
+same image, and follow the exact gradient of the squared difference between their crop and the target;
+blurring both, less and less, lets them see far first. Prints how far each ends from the hidden window; draws
+the picture.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ def draw(photo: torch.Tensor, path: list[torch.Tensor], file: Path) -> None:
         axes.plot(*line.T.tolist(), color=colour, linewidth=1.6)
         for moment, width in ((0, 1.2), (-1, 2.4)):
             x, y, half = path[moment][k].tolist()
-            style = {"linestyle": "--" if moment == 0 else "-", "linewidth": width}
-            axes.add_patch(Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, color=colour, **style))
+            square = Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, color=colour)
+            square.set(linestyle="--" if moment == 0 else "-", linewidth=width)
+            axes.add_patch(square)
     axes.set(xlim=(0, photo.shape[2]), ylim=(photo.shape[1], 0), xticks=[], yticks=[])
     axes.set_title("five windows follow the gradient of tx, ty, tl (dashed: start)")
 

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// RA-CNN's surrogate gradient of the windows (boxcar.h): with D = scale E / max E, X = inside and x' = edge_*
-// of column j, Y and y' of row i,
+// RA-CNN's surrogate gradient of the windows (boxcar.h): with D = scale E / max E and, from the taps of
+// column j and row i, X = inside, X' = edge_difference, X" = edge_sum and Y, Y', Y",
 //
-//     d tx = sum D (x'_difference Y),   d tw = sum D (shrink / 2 - x'_sum Y),   ty, th alike,   d tl = d tw +
-//     d th.
+//     d tx = sum D X' Y,   d tw = sum D (shrink / 2 - X" Y),   d ty, d th alike,   d tl = d tw + d th.
 //
 // All are linear in the energy E, so one pass over g collects the sums of E and its maximum together; the
 // division comes at the end. E is |g| of each channel with a maximum of its own, or the sum of g^2 over all
@@ -200,7 +199,7 @@ __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, con
 }
 
 template <typename Grad, bool kTabled>
-__global__ void __launch_bounds__(kThreads) boxcar_grad_kernel(BoxcarGradParams<Grad> p) {
+__global__ void __launch_bounds__(kThreads, 2) boxcar_grad_kernel(BoxcarGradParams<Grad> p) {
   using T = Accumulate<Grad>;
   const BoxcarProblem<Grad>& problem = p.problem;
   const CropShape& shape = problem.shape;

@@ -5,16 +5,23 @@
 // Grid: a block takes tiles of the crops (tiling.cuh), one after another. The block computes the row taps of
 // the tile into shared memory, each thread the taps of its own columns into registers; from then on a pixel
 // costs no floor, division or exp, whatever the mask and the boundary. A thread issues all loads of a strip
-// before it uses the first, about 10 to 20 of them, then interpolates each source row horizontally once and
-// keeps it for the output rows that share it. So at a zoom of one or more an output costs little more than
-// one pair of loads, neighbouring lanes read and write neighbouring addresses in either memory format, and
-// the time is that of the memory traffic.
+// before it uses the first, about 10 of them, then interpolates each source row horizontally once and keeps
+// it for the output rows that share it. Neighbouring lanes read and write neighbouring addresses in either
+// memory format.
 #pragma once
 
 #include "affine.cuh"
 #include "taps.cuh"
 
 namespace racnn {
+
+// Outputs of 2 bytes and 1 byte get two neighbouring columns, to be stored as one word.
+template <typename Out, bool kWide>
+struct ForwardStrip {
+  static constexpr int kChannels = kStripChannels<Out, kWide>;
+  static constexpr int kColumns = kWide || sizeof(Out) > 2 ? 1 : 2;
+  static constexpr int kRows = kChannels * kColumns == 1 && sizeof(Out) <= 4 ? 4 : 2;
+};
 
 template <typename Image, typename Out>
 struct CropForwardParams {
@@ -151,7 +158,7 @@ template <typename Image, typename Out, bool kWide>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, kWide>)
     crop_forward_kernel(CropForwardParams<Image, Out> p) {
   using T = Accumulate<Image>;
-  using Strip = Strip<Out, kWide>;
+  using Strip = ForwardStrip<Out, kWide>;
   Axes<T>* const axes = shared_memory<Axes<T>>();
   RowTap<T>* const rows = reinterpret_cast<RowTap<T>*>(axes + 1);
   for (int64_t t = blockIdx.x; t < p.tiles; t += gridDim.x) {
@@ -170,7 +177,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, k
 // Whether neighbouring channels can be read and written as one word.
 template <typename Image, typename Out>
 bool is_wide(const ForwardProblem<Image, Out>& p) {
-  constexpr int kChannels = Strip<Out, true>::kChannels;
+  constexpr int kChannels = kStripChannels<Out, true>;
   const Strides &in = p.image_strides, &out = p.out_strides;
   return p.shape.channels >= kFewestWideChannels && in.c == 1 && out.c == 1 &&
          can_pack<kChannels>(p.images, p.shape.channels, {in.b, in.y, in.x}) &&
@@ -180,7 +187,7 @@ bool is_wide(const ForwardProblem<Image, Out>& p) {
 template <bool kWide, typename Image, typename Out>
 cudaError_t launch_crop_forward_chunk(const ForwardProblem<Image, Out>& p, int64_t first_channel,
                                       cudaStream_t stream, int64_t max_blocks) {
-  using Strip = Strip<Out, kWide>;
+  using Strip = ForwardStrip<Out, kWide>;
   const Strides& out = p.out_strides;
   CropForwardParams<Image, Out> params{};
   params.problem = p;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The gradient of the images, gathered: grad_images[b, c, y, x] = sum_k sum_{i,j} b_i(y) a_j(x) g[b, k, c, i,
-// j], over the rectangle of outputs that read pixel (y, x) (inverse_taps.cuh). No atomics, and each element
-// is written once.
+// The gradient of the images, gathered over the rectangle of outputs that read pixel (y, x)
+// (inverse_taps.cuh):
+//
+//     grad_images[b, c, y, x] = sum_k sum_{i,j} b_i(y) a_j(x) g[b, k, c, i, j]
+//
+// No atomics, and each element is written once.
 //
 // Grid: a block takes tiles of one image (tiling.cuh, the image in the place of the crop); a thread holds
 // kRows pixels of a column times 4 channels as sums in registers while the block goes through the windows k
@@ -15,7 +18,7 @@
 #pragma once
 
 #include "affine.cuh"
-#include "inverse_taps.cuh"
+#include "gather.cuh"
 #include "reduce.cuh"
 
 namespace racnn {
@@ -29,7 +32,6 @@ struct PixelStrip {
 };
 
 constexpr int kPixelColumnLanes = kWarp;  // about square tiles meet the fewest windows
-constexpr int kFewOutputs = 64;           // a thread adds up alone
 constexpr int kTeamColumns = 8;  // lanes of a warp that works together: 8 columns x 4 rows of outputs
 
 template <typename Grad, typename Image>
@@ -46,65 +48,6 @@ RACNN_HOST_DEVICE CropShape image_as_crop(CropShape shape) {
   shape.out_height = shape.height;
   shape.out_width = shape.width;
   return shape;
-}
-
-// The window at hand, in shared memory.
-template <typename T>
-struct ImageGradTables {
-  Axes<T>* axes;
-  InverseTaps<T> columns, rows;
-
-  static RACNN_HOST_DEVICE size_t bytes(const Tiling& tiling) {
-    return sizeof(Axes<T>) + InverseTaps<T>::bytes(tiling.columns) + InverseTaps<T>::bytes(tiling.rows);
-  }
-
-  __device__ __forceinline__ explicit ImageGradTables(const Tiling& tiling)
-      : axes(shared_memory<Axes<T>>()),
-        columns(reinterpret_cast<unsigned char*>(axes + 1), tiling.columns),
-        rows(reinterpret_cast<unsigned char*>(axes + 1) + InverseTaps<T>::bytes(tiling.columns),
-             tiling.rows) {}
-
-  // Whether the crop reads any pixel of the tile; only then are there tables. The same for all threads.
-  __device__ __forceinline__ bool make(const WindowSpec<T>& windows, int64_t crop, const CropShape& shape,
-                                       const Tiling& tiling, const Tile& tile) const {
-    __syncthreads();  // all are done with the window before
-    if (threadIdx.x == 0) *axes = make_axes(windows, crop, shape);
-    __syncthreads();
-    if (!axes->finite || !reaches(axes->x, tile.column, tiling.columns) ||
-        !reaches(axes->y, tile.row, tiling.rows)) {
-      return false;
-    }
-    columns.make_firsts(axes->x, tile.column, tiling.columns);
-    rows.make_firsts(axes->y, tile.row, tiling.rows);
-    __syncthreads();
-    return true;
-  }
-};
-
-// A round: some output rows and columns of crop `number`, few enough for the tables of positions.
-struct Round {
-  int64_t number;
-  Outputs rows, columns;
-};
-
-// One pixel and the outputs of a round that read it.
-template <typename T>
-struct Gather {
-  T x, y, mask;
-  Outputs columns, rows;
-
-  RACNN_HOST_DEVICE bool empty() const { return columns.begin >= columns.end || rows.begin >= rows.end; }
-  RACNN_HOST_DEVICE bool is_large() const {
-    return !empty() && int64_t(columns.end - columns.begin) * (rows.end - rows.begin) > kFewOutputs;
-  }
-};
-
-// Pixel (ty, tx) of the tile.
-template <typename T>
-__device__ __forceinline__ Gather<T> gather_at(const ImageGradTables<T>& tables, const Round& round,
-                                               const Tile& tile, int32_t tx, int32_t ty) {
-  return {T(tile.column + tx), T(tile.row + ty), tables.columns.masks[tx] * tables.rows.masks[ty],
-          tables.columns.reading(tx, round.columns), tables.rows.reading(ty, round.rows)};
 }
 
 // g of one output at the thread's channels, the first `count` of kChannels.
@@ -188,13 +131,13 @@ __device__ __forceinline__ void add_together(const ImageGradTables<T>& tables, c
 // = 0.
 template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
 __device__ __forceinline__ void add_round(const CropImageGradParams<Grad, Image>& p,
-                                          const ImageGradTables<T>& tables, const Round& round,
-                                          const Tile& tile, const Share& share, int64_t channel,
-                                          int32_t count, T (&sums)[Strip::kRows][Strip::kChannels]) {
+                                          const ImageGradTables<T>& tables, int64_t number,
+                                          const Round& round, const Tile& tile, const Share& share,
+                                          int64_t channel, int32_t count,
+                                          T (&sums)[Strip::kRows][Strip::kChannels]) {
   const Strides& strides = p.problem.grad_strides;
-  const Grad* const grad = p.problem.grad_output +
-                           crop_offset(strides, round.number, p.problem.shape.windows) +
-                           round.rows.begin * strides.y + round.columns.begin * strides.x;
+  const Grad* const grad = p.problem.grad_output + crop_offset(strides, number, p.problem.shape.windows) +
+                           round.row * strides.y + round.column * strides.x;
   const int32_t tx = share.column - tile.column, ty = share.row - tile.row;
   const int32_t pixels = count > 0 ? share.row_end - share.row : 0;
   RACNN_NO_UNROLL  // one pixel at a time: registers for four would halve the threads
@@ -223,16 +166,14 @@ __device__ __forceinline__ void add_crop(const CropImageGradParams<Grad, Image>&
   const int32_t column_end = tables.columns.firsts[p.tiling.columns + 1];
   for (int32_t i = tables.rows.firsts[0]; i < row_end; i += kTabledPositions) {
     for (int32_t j = tables.columns.firsts[0]; j < column_end; j += kTabledPositions) {
-      if (made.number != number || made.rows.begin != i || made.columns.begin != j) {
-        made = {number,
-                {i, lesser(i + kTabledPositions, row_end)},
-                {j, lesser(j + kTabledPositions, column_end)}};
+      if (made.row != i || made.column != j) {
+        made = {i, j};
         __syncthreads();  // all are done with the round before
-        tables.rows.make_positions(tables.axes->y, made.rows);
-        tables.columns.make_positions(tables.axes->x, made.columns);
+        tables.rows.make_positions(tables.axes->y, i, lesser(i + kTabledPositions, row_end));
+        tables.columns.make_positions(tables.axes->x, j, lesser(j + kTabledPositions, column_end));
         __syncthreads();
       }
-      add_round<Strip, kWide>(p, tables, made, tile, share, channel, count, sums);
+      add_round<Strip, kWide>(p, tables, number, made, tile, share, channel, count, sums);
     }
   }
 }
@@ -280,15 +221,18 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, t
     const Share share = share_of<Strip>(p.tiling, tile, pixels, threadIdx.x);
     int64_t tabled = -1;  // the crop whose tables are there
     bool reached = false;
-    Round made{-1, {}, {}};
+    Round made = kNoRound;
     for (int64_t step = 0; step < p.tiling.channels; step += share.channel_step) {
       const int64_t channel = share.channel + step, left = share.channel_end - channel;
       const int32_t count =
           share.exists && left > 0 ? int32_t(lesser<int64_t>(left, p.tiling.thread_channels)) : 0;
       T sums[Strip::kRows][Strip::kChannels] = {};
       for (int64_t crop = image * problem.shape.windows; crop < (image + 1) * problem.shape.windows; ++crop) {
-        if (tabled != crop) reached = tables.make(problem.windows, crop, problem.shape, p.tiling, tile);
-        tabled = crop;
+        if (tabled != crop) {
+          reached = tables.make(problem.windows, crop, problem.shape, p.tiling, tile);
+          tabled = crop;
+          made = kNoRound;
+        }
         if (reached) add_crop<Strip, kWide>(p, tables, crop, tile, share, channel, count, made, sums);
       }
       if (count > 0) store_pixels<Strip, kWide>(p, image, share, channel, count, sums);

@@ -1,29 +1,34 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The exact gradient of the windows: with the crop's taps a_j(x), b_i(y) and their derivatives d,
+// The exact gradient of the windows: with the crop's taps a_j(x), b_i(y) and their derivatives,
 //
-//     d tx = sum_{c,i,j} g[c, i, j] sum_y sum_x b_i(y) da_j(x)/dtx I[c, y, x],   ty, tw, th alike, d tl = d
-//     tw + d th.
+//     d tx = sum_{c,i,j} g[c, i, j] sum_y sum_x b_i(y) da_j(x)/dtx I[c, y, x]
 //
-// Of a tap's two derivatives along x only their sum and the upper one matter: with the source rows
-// interpolated vertically to v0 (at the lower column) and v1 (upper), da_lower v0 + da_upper v1 = da_upper
-// (v1 - v0) + (da_lower + da_upper) v0. Neither factor depends on rows or channels, so a thread adds up g (v1
-// - v0) and g v0 for its columns, likewise for its rows, and multiplies at the end; differences are taken
-// pixel by pixel, since the sums themselves nearly cancel.
+// and likewise ty, tw, th; d tl = d tw + d th. Of a tap's two derivatives along x only their sum and the
+// upper one matter: with the source rows interpolated vertically to v0 (at the lower column) and v1 (at the
+// upper), da_lower v0 + da_upper v1 = da_upper (v1 - v0) + (da_lower + da_upper) v0. Neither factor depends
+// on rows or channels, so a thread adds up g (v1 - v0) and g v0 for its columns, likewise for its rows, and
+// multiplies at the end; differences are taken pixel by pixel, since the sums themselves nearly cancel.
 //
 // Grid: a block is one slot of one window and takes every slots-th tile of it; it reduces four numbers by
 // warp shuffles and writes them to its place in the workspace. A second kernel, a warp a window, adds up the
-// slots. No atomics: the order is fixed. Loads are those of the forward pass (taps.cuh) plus g, hence the
-// time of reading both once.
+// slots. No atomics: the order is fixed. The loads are those of the forward pass (taps.cuh) plus g, each read
+// once.
 #pragma once
 
 #include "affine.cuh"
 #include "reduce.cuh"
-#include "taps.cuh"
+#include "slopes.cuh"
 
 namespace racnn {
 
-constexpr int kAxisSums = 4;  // x, half_x, y, half_y
+// Smaller than the forward's: sums take registers too. Two columns share the work per row.
+template <typename Grad, bool kWide>
+struct WindowGradStrip {
+  static constexpr int kChannels = kStripChannels<Grad, kWide>;
+  static constexpr int kColumns = kWide || sizeof(Grad) > 4 ? 1 : 2;
+  static constexpr int kRows = kWide || sizeof(Grad) > 4 ? 1 : 2;
+};
 
 template <typename Image, typename Grad>
 struct CropWindowGradParams {
@@ -32,62 +37,6 @@ struct CropWindowGradParams {
   int64_t all_slots;          // of a window
   int64_t first_slot, slots;  // those of this chunk
   AffineChunk<Accumulate<Image>> affine;
-};
-
-// The factors of the sums above, along one axis.
-template <typename T>
-struct TapSlope {
-  T centre_step, centre_level;  // d upper weight, d (lower + upper weight), with respect to the centre
-  T half_step, half_level;      // with respect to the half side
-};
-
-template <typename T>
-RACNN_HOST_DEVICE TapSlope<T> make_tap_slope(const Axis<T>& axis, int32_t j) {
-  const TapGrad<T> d = make_tap_grad(axis, j);
-  return {d.centre_upper, d.centre_lower + d.centre_upper, d.half_upper, d.half_lower + d.half_upper};
-}
-
-// What one thread adds up for a row or a column.
-template <typename T>
-struct SlopeSums {
-  T step, level;
-
-  __device__ __forceinline__ void add(T g, T step_value, T level_value) {
-    step = std::fma(g, step_value, step);
-    level = std::fma(g, level_value, level);
-  }
-
-  __device__ __forceinline__ void add_to(const TapSlope<T>& slope, T& centre, T& half) const {
-    centre += std::fma(slope.centre_level, level, slope.centre_step * step);
-    half += std::fma(slope.half_level, level, slope.half_step * step);
-  }
-};
-
-// A block's shared memory. kRows is the strips' height.
-template <typename T, int kRows>
-struct GradTables {
-  Axes<T>* axes;
-  RowTap<T>* rows;          // [tile rows]
-  TapSlope<T>* row_slopes;  // [tile rows]
-  T* scratch;               // [warps, kAxisSums]
-
-  __device__ __forceinline__ explicit GradTables(int32_t count)
-      : axes(shared_memory<Axes<T>>()),
-        rows(reinterpret_cast<RowTap<T>*>(axes + 1)),
-        row_slopes(reinterpret_cast<TapSlope<T>*>(rows + count)),
-        scratch(reinterpret_cast<T*>(row_slopes + count)) {}
-
-  static size_t bytes(const Tiling& tiling) {
-    return sizeof(Axes<T>) + tiling.rows * (sizeof(RowTap<T>) + sizeof(TapSlope<T>)) +
-           tiling.threads() / kWarp * kAxisSums * sizeof(T);
-  }
-
-  __device__ __forceinline__ void make(int32_t begin, int32_t count, int64_t row_bytes) const {
-    make_row_taps<kRows>(axes->y, begin, count, row_bytes, rows);
-    for (int32_t r = threadIdx.x; r < count; r += blockDim.x) {
-      row_slopes[r] = begin + r < axes->y.out ? make_tap_slope(axes->y, begin + r) : TapSlope<T>{};
-    }
-  }
 };
 
 // The two pixels that each column reads in one source row.
@@ -218,10 +167,10 @@ __device__ __forceinline__ void window_grad_tile(const CropWindowGradParams<Imag
 }
 
 template <typename Image, typename Grad, bool kWide>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, kWide>)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, true>)
     crop_window_grad_kernel(CropWindowGradParams<Image, Grad> p) {
   using T = Accumulate<Image>;
-  using Strip = Strip<Grad, kWide, 2>;
+  using Strip = WindowGradStrip<Grad, kWide>;
   const WindowGradProblem<Image, Grad>& problem = p.problem;
   const GradTables<T, Strip::kRows> tables(p.tiling.rows);
   const int64_t crops = problem.shape.batch * problem.shape.windows;
@@ -296,7 +245,7 @@ inline int64_t window_grad_workspace(const CropShape& shape) {
 
 template <typename Image, typename Grad>
 bool is_wide(const WindowGradProblem<Image, Grad>& p) {
-  constexpr int kChannels = Strip<Grad, true, 2>::kChannels;
+  constexpr int kChannels = kStripChannels<Grad, true>;
   const Strides &in = p.image_strides, &grad = p.grad_strides;
   return p.shape.channels >= kFewestWideChannels && in.c == 1 && grad.c == 1 &&
          can_pack<kChannels>(p.images, p.shape.channels, {in.b, in.y, in.x}) &&
@@ -307,7 +256,7 @@ template <bool kWide, typename Image, typename Grad>
 cudaError_t launch_window_grad_chunk(CropWindowGradParams<Image, Grad> params, int64_t first_channel,
                                      cudaStream_t stream, int64_t max_blocks) {
   using T = Accumulate<Image>;
-  using Strip = Strip<Grad, kWide, 2>;
+  using Strip = WindowGradStrip<Grad, kWide>;
   WindowGradProblem<Image, Grad>& p = params.problem;
   const Strides& grad = p.grad_strides;
   const int64_t channels =

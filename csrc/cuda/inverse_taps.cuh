@@ -71,16 +71,15 @@ struct InverseTaps {
       if (i < count) masks[i] = axis.steepness > T(0) ? mask_value(axis, begin + i) : T(1);
     }
   }
-  __device__ __forceinline__ void make_positions(const Axis<T>& axis, Outputs round) const {
-    for (int32_t j = round.begin + int32_t(threadIdx.x); j < round.end; j += blockDim.x) {
-      positions[j - round.begin] = sample_position(axis, j);
+  __device__ __forceinline__ void make_positions(const Axis<T>& axis, int32_t begin, int32_t end) const {
+    for (int32_t j = begin + int32_t(threadIdx.x); j < end; j += blockDim.x) {
+      positions[j - begin] = sample_position(axis, j);
     }
   }
 
-  // Those of a round that read pixel i of the tile, counted from the round's first.
-  __device__ __forceinline__ Outputs reading(int32_t i, Outputs round) const {
-    const int32_t begin = firsts[i] > round.begin ? firsts[i] : round.begin;
-    return {begin - round.begin, lesser(firsts[i + 2], round.end) - round.begin};
+  // The outputs of the round from `begin` on that read pixel i of the tile, counted from `begin`.
+  __device__ __forceinline__ Outputs reading(int32_t i, int32_t begin) const {
+    return {firsts[i] > begin ? firsts[i] - begin : 0, lesser(firsts[i + 2] - begin, kTabledPositions)};
   }
 
   // The weight of pixel x in the output, without the mask.

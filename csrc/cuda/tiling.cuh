@@ -22,21 +22,19 @@ constexpr int kThreads = 256;  // in a block at most
 // twice the bytes in flight that hide the memory's latency; wide strips need more registers and fewer
 // threads.
 template <typename T, bool kWide>
-constexpr int kResidentBlocks = (kWide ? 2 : 3) - (sizeof(T) == 8 ? 1 : 0);
+constexpr int kResidentBlocks = sizeof(T) == 8 ? 1
+                                : kWide        ? 2
+                                               : 3;
 constexpr int kMaxRowLanes = 64;   // with kMaxTileRows, bounds a block's row tables to shared memory's 48 KB
 constexpr int kMaxTileRows = 256;  //
 constexpr int kMaxChannelLanes = 32;     // a warp's worth of neighbouring channels is enough to coalesce
 constexpr int64_t kTargetBlocks = 1024;  // about eight for each of the 132 multiprocessors of an H100
 
-// The strip of a thread. Crops of 2 and 1 bytes an element get two neighbouring columns, to be stored as one
-// word; wide ones 4 channels. Few enough elements that a strip's loads are all in flight at once without
-// spilling: kShare 2 halves them for a kernel that holds more about each.
-template <typename Crop, bool kWide, int kShare = 1>
-struct Strip {
-  static constexpr int kChannels = !kWide ? 1 : sizeof(Crop) == 8 ? 2 : 4;
-  static constexpr int kColumns = kWide || sizeof(Crop) > 2 ? 1 : 2;
-  static constexpr int kRows = kChannels * kColumns == 1 && sizeof(Crop) <= 4 ? 4 / kShare : 2 / kShare;
-};
+// Channels of a thread at a time: those of one word if `kWide`.
+template <typename Crop, bool kWide>
+constexpr int kStripChannels = !kWide              ? 1
+                               : sizeof(Crop) == 8 ? 2
+                                                   : 4;
 
 constexpr int64_t kFewestWideChannels = 8;
 

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Which outputs read a given pixel, along both axes: the tables of the image gradient (crop_image_grad.cuh)
+// for one window and one tile of pixels.
+#pragma once
+
+#include "inverse_taps.cuh"
+
+namespace racnn {
+
+constexpr int kFewOutputs = 64;  // a thread adds up alone
+
+// The window at hand, in shared memory.
+template <typename T>
+struct ImageGradTables {
+  Axes<T>* axes;
+  InverseTaps<T> columns, rows;
+
+  static RACNN_HOST_DEVICE size_t bytes(const Tiling& tiling) {
+    return sizeof(Axes<T>) + InverseTaps<T>::bytes(tiling.columns) + InverseTaps<T>::bytes(tiling.rows);
+  }
+
+  __device__ __forceinline__ explicit ImageGradTables(const Tiling& tiling)
+      : axes(shared_memory<Axes<T>>()),
+        columns(reinterpret_cast<unsigned char*>(axes + 1), tiling.columns),
+        rows(reinterpret_cast<unsigned char*>(axes + 1) + InverseTaps<T>::bytes(tiling.columns),
+             tiling.rows) {}
+
+  // Whether the crop reads any pixel of the tile; only then are there tables. The same for all threads.
+  __device__ __forceinline__ bool make(const WindowSpec<T>& windows, int64_t crop, const CropShape& shape,
+                                       const Tiling& tiling, const Tile& tile) const {
+    __syncthreads();  // all are done with the window before
+    if (threadIdx.x == 0) *axes = make_axes(windows, crop, shape);
+    __syncthreads();
+    if (!axes->finite || !reaches(axes->x, tile.column, tiling.columns) ||
+        !reaches(axes->y, tile.row, tiling.rows)) {
+      return false;
+    }
+    columns.make_firsts(axes->x, tile.column, tiling.columns);
+    rows.make_firsts(axes->y, tile.row, tiling.rows);
+    __syncthreads();
+    return true;
+  }
+};
+
+// A round: kTabledPositions output rows and columns of a crop, from these on.
+struct Round {
+  int32_t row, column;
+};
+
+constexpr Round kNoRound{-1, -1};
+
+// One pixel and the outputs of a round that read it.
+template <typename T>
+struct Gather {
+  T x, y, mask;
+  Outputs columns, rows;
+
+  RACNN_HOST_DEVICE bool empty() const { return columns.begin >= columns.end || rows.begin >= rows.end; }
+  RACNN_HOST_DEVICE bool is_large() const {
+    return !empty() && int64_t(columns.end - columns.begin) * (rows.end - rows.begin) > kFewOutputs;
+  }
+};
+
+// Pixel (ty, tx) of the tile.
+template <typename T>
+__device__ __forceinline__ Gather<T> gather_at(const ImageGradTables<T>& tables, const Round& round,
+                                               const Tile& tile, int32_t tx, int32_t ty) {
+  return {T(tile.column + tx), T(tile.row + ty), tables.columns.masks[tx] * tables.rows.masks[ty],
+          tables.columns.reading(tx, round.column), tables.rows.reading(ty, round.row)};
+}
+
+}  // namespace racnn
