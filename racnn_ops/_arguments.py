@@ -101,6 +101,7 @@ def check_options(
     size = _check_size(output_size)
     if mask_steepness is not None:
         _check_positive("mask_steepness", mask_steepness, " or None")
+        mask_steepness = float(mask_steepness)
     _check_choice("boundary", boundary, BOUNDARIES)
     _check_choice("window_grad", window_grad, WINDOW_GRADS)
     if boxcar is None:

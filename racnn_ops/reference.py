@@ -97,7 +97,7 @@ def tap_matrix(
     if boundary == "zeros":
         position = position.clamp(-2, size)
     else:
-        position = position.clamp(0, size - 1)
+        position = _clamp(position, size - 1)
     lower = position.detach().floor()
     fraction = (position - lower).unsqueeze(-1)
     upper = lower + 1 if boundary == "zeros" else (lower + 1).clamp(max=size - 1)

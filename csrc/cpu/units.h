@@ -40,7 +40,7 @@ struct Units {
     u.rows_each = at_least_one(kUnitSize / at_least_one(line));
     u.rows_each = u.rows_each < rows ? u.rows_each : rows;
     u.chunks = (rows + u.rows_each - 1) / u.rows_each;
-    u.planes_each = u.chunks > 1 ? 1 : at_least_one(kUnitSize / (rows * line));
+    u.planes_each = u.chunks > 1 ? 1 : at_least_one(kUnitSize / at_least_one(rows * line));
     u.groups = (planes + u.planes_each - 1) / u.planes_each;
     return u;
   }
