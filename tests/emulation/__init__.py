@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The CUDA kernels on the CPU; see README.md."""

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "../../csrc/cuda/crop_forward.cuh"
+#include "bindings.h"
+
+namespace racnn {
+namespace {
+
+template <typename Image, typename Out>
+void run(const py::array& images, const py::array& windows, py::array& out, const Options& options) {
+  check_launch(launch_crop_forward(
+      ForwardProblem<Image, Out>{data<Image>(images), mutable_data<Out>(out), shape_of(images, out),
+                                 strides_of(images), strides_of(out),
+                                 window_spec<Accumulate<Image>>(windows, options), options.affine()},
+      cudaStream_t{}, options.max_blocks));
+}
+
+void forward(const py::array& images, const py::array& windows, py::array& out, const Options& options) {
+  with_types(images, out, [&]<typename Image, typename Out>(Type<Image>, Type<Out>) {
+    run<Image, Out>(images, windows, out, options);
+  });
+}
+
+}  // namespace
+
+void bind_forward(py::module_& m) {
+  m.def("forward", &forward, py::arg("images"), py::arg("windows"), py::arg("out"), py::arg("options"));
+}
+
+}  // namespace racnn

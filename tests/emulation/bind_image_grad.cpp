@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "../../csrc/cuda/crop_image_grad.cuh"
+#include "bindings.h"
+
+namespace racnn {
+namespace {
+
+template <typename Grad, typename Image>
+void run(const py::array& grad_output, const py::array& windows, py::array& grad_images, const Options& options) {
+  check_launch(launch_crop_image_grad(
+      ImageGradProblem<Grad, Image>{data<Grad>(grad_output), mutable_data<Image>(grad_images),
+                                    shape_of(grad_images, grad_output), strides_of(grad_output),
+                                    strides_of(grad_images), window_spec<Accumulate<Image>>(windows, options),
+                                    options.affine()},
+      cudaStream_t{}, options.max_blocks));
+}
+
+void image_grad(const py::array& grad_output, const py::array& windows, py::array& grad_images,
+                const Options& options) {
+  with_types(grad_images, grad_output, [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
+    if constexpr (!std::is_same_v<Image, uint8_t>) {
+      run<Grad, Image>(grad_output, windows, grad_images, options);
+    }
+  });
+}
+
+}  // namespace
+
+void bind_image_grad(py::module_& m) {
+  m.def("image_grad", &image_grad, py::arg("grad_output"), py::arg("windows"), py::arg("grad_images"),
+        py::arg("options"));
+}
+
+}  // namespace racnn

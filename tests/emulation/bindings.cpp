@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The project's CUDA kernels for Python, on numpy arrays: each function runs the launch function that the GPU
+// runs too. Every array, the results among them, is the caller's.
+#include "bindings.h"
+
+namespace racnn {
+namespace {
+
+Options make_options(const std::string& boundary, double mask_steepness, std::vector<double> scale,
+                     std::vector<double> shift, int64_t max_blocks) {
+  Options options{Boundary::kZeros, mask_steepness, std::move(scale), std::move(shift), max_blocks};
+  if (boundary == "border") options.boundary = Boundary::kBorder;
+  if (boundary == "clip") options.boundary = Boundary::kClip;
+  return options;
+}
+
+}  // namespace
+}  // namespace racnn
+
+PYBIND11_MODULE(emulated_kernels, m) {
+  namespace py = pybind11;
+  py::class_<racnn::Options>(m, "Options")
+      .def(py::init(&racnn::make_options), py::kw_only(), py::arg("boundary") = "zeros",
+           py::arg("mask_steepness") = 0.0, py::arg("scale") = std::vector<double>{},
+           py::arg("shift") = std::vector<double>{}, py::arg("max_blocks") = int64_t(0x7fffffff));
+  m.def("set_reverse_order", &emulation::set_reverse_order, py::arg("reverse"));
+  racnn::bind_forward(m);
+  racnn::bind_window_grad(m);
+  racnn::bind_image_grad(m);
+  racnn::bind_boxcar_grad(m);
+}

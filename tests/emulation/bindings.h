@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// From numpy arrays to the problems of csrc/crop.h. bfloat16 travels as the bits in uint16. Images have shape
+// (B, C, H, W), crops (B, K, C, h, w), any strides; windows (B, K, 3 or 4), contiguous.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../../csrc/crop.h"
+#include "cuda_emulation.h"
+
+namespace racnn {
+
+namespace py = pybind11;
+
+struct Options {
+  Boundary boundary;
+  double mask_steepness;  // 0: no mask
+  std::vector<double> scale, shift;
+  int64_t max_blocks;
+
+  ChannelAffine affine() const {
+    if (scale.empty()) return {nullptr, nullptr};
+    return {scale.data(), shift.data()};
+  }
+};
+
+template <typename T>
+struct Type {};
+
+template <typename T>
+bool holds(const py::array& array) {
+  if constexpr (std::is_same_v<T, __half>) {
+    return array.dtype().char_() == 'e';
+  } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    return array.dtype().char_() == 'H';
+  } else {
+    return py::isinstance<py::array_t<T>>(array);
+  }
+}
+
+// Calls f(Type<T>) with the one of `Types` whose numbers `array` holds.
+template <typename... Types, typename F>
+void with_type(const py::array& array, const F& f) {
+  const bool found = ((holds<Types>(array) && (f(Type<Types>{}), true)) || ...);
+  if (!found) throw std::invalid_argument("no kernel for this dtype");
+}
+
+// The pairs of images and crops that have kernels. Under a sanitizer those are left out that differ from another
+// only by a conversion: they would take minutes to compile.
+template <typename Image, typename Crop>
+constexpr bool is_built() {
+#if defined(RACNN_FEW_TYPES)
+  return (std::is_same_v<Image, Crop> && !std::is_same_v<Image, __nv_bfloat16>) ||
+         (std::is_same_v<Image, float> && std::is_same_v<Crop, __half>) ||
+         (std::is_same_v<Image, uint8_t> && std::is_same_v<Crop, __nv_bfloat16>);
+#else
+  return std::is_same_v<Image, Crop> || (std::is_same_v<Crop, float> && !std::is_same_v<Image, double>) ||
+         (sizeof(Crop) == 2 && (std::is_same_v<Image, float> || std::is_same_v<Image, uint8_t>));
+#endif
+}
+
+// Calls f(Type<Image>, Type<Crop>).
+template <typename F>
+void with_types(const py::array& images, const py::array& crops, const F& f) {
+  with_type<float, __half, __nv_bfloat16, double, uint8_t>(images, [&]<typename Image>(Type<Image> image) {
+    with_type<float, __half, __nv_bfloat16, double, uint8_t>(crops, [&]<typename Crop>(Type<Crop> crop) {
+      if constexpr (is_built<Image, Crop>()) {
+        f(image, crop);
+      } else {
+        throw std::invalid_argument("no kernel for this pair of dtypes");
+      }
+    });
+  });
+}
+
+inline Strides strides_of(const py::array& a) {
+  const auto stride = [&](py::ssize_t axis) { return int64_t(a.strides(axis)) / int64_t(a.itemsize()); };
+  const py::ssize_t d = a.ndim();
+  return {stride(0), d == 5 ? stride(1) : 0, stride(d - 3), stride(d - 2), stride(d - 1)};
+}
+
+inline CropShape shape_of(const py::array& images, const py::array& crops) {
+  return {crops.shape(0),           crops.shape(1),           crops.shape(2),          int32_t(images.shape(2)),
+          int32_t(images.shape(3)), int32_t(crops.shape(3)), int32_t(crops.shape(4))};
+}
+
+inline int32_t window_values(const py::array& windows) { return int32_t(windows.shape(windows.ndim() - 1)); }
+
+template <typename T>
+const T* data(const py::array& a) {
+  return static_cast<const T*>(a.data());
+}
+
+template <typename T>
+T* mutable_data(py::array& a) {
+  return static_cast<T*>(a.mutable_data());
+}
+
+template <typename Acc>
+WindowSpec<Acc> window_spec(const py::array& windows, const Options& options) {
+  if (windows.itemsize() != sizeof(Acc)) throw std::invalid_argument("windows must have the accumulation type");
+  return {data<Acc>(windows), window_values(windows), options.boundary, Acc(options.mask_steepness)};
+}
+
+// A kernel's workspace, of exactly the size that it asks for, so that AddressSanitizer sees its ends.
+template <typename T>
+std::unique_ptr<T[]> poisoned(int64_t count) {
+  std::unique_ptr<T[]> memory(new T[size_t(count)]);
+  std::fill_n(memory.get(), count, std::numeric_limits<T>::quiet_NaN());
+  return memory;
+}
+
+inline void check_launch(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error("the launch failed: cudaError " + std::to_string(int(error)));
+}
+
+void bind_forward(py::module_& m);
+void bind_window_grad(py::module_& m);
+void bind_image_grad(py::module_& m);
+void bind_boxcar_grad(py::module_& m);
+
+}  // namespace racnn

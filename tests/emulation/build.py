@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Builds the emulated kernels, once for each sanitizer, and runs Python scripts under a sanitizer.
+
+``python tests/emulation/build.py [none|address|thread]`` builds by hand.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+SANITIZERS = ("none", "address", "thread")
+
+_SOURCE = Path(__file__).resolve().parent
+_BUILD = _SOURCE.parents[1] / "build"
+_RUNTIMES = {"none": (), "address": ("libasan.so", "libstdc++.so"), "thread": ("libtsan.so",)}
+
+
+class CannotBuild(Exception):
+    """What is missing on this machine."""
+
+
+@cache
+def build(sanitizer: str) -> Path:
+    """The folder with the built modules ``emulated_kernels`` and ``planted_faults``."""
+    try:
+        import pybind11
+    except ImportError as error:
+        raise CannotBuild("pybind11 is not installed") from error
+    for tool in ("cmake", "ninja"):
+        if shutil.which(tool) is None:
+            raise CannotBuild(f"{tool} is not installed")
+    folder = _BUILD / f"emulation-{sanitizer}"
+    configure = ["cmake", "-S", str(_SOURCE), "-B", str(folder), "-G", "Ninja"]
+    configure += [f"-DRACNN_SANITIZER={sanitizer}", f"-DPython_EXECUTABLE={sys.executable}"]
+    configure += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # other workers of the same test run build it too
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if "Could not find CUDA_HOST_HEADERS" in _run(configure):
+            raise CannotBuild("CUDA's host headers (cuda_fp16.h) were not found; set CUDA_HOME")
+        _run(["cmake", "--build", str(folder), "-j", jobs], check=True)
+    return folder
+
+
+def python(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with the modules of one build on its path and the sanitizer's runtime loaded first."""
+    folder = build(sanitizer)
+    runtimes = [_runtime(folder, name) for name in _RUNTIMES[sanitizer]]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{folder}{os.pathsep}{_SOURCE.parent}",
+        "PYTHONMALLOC": "malloc",  # every object its own red zones
+        "LD_PRELOAD": ":".join(runtimes),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "TSAN_OPTIONS": "exitcode=66",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+
+
+def _runtime(folder: Path, name: str) -> str:
+    compiler = re.search(r"CMAKE_CXX_COMPILER:\w+=(.+)", (folder / "CMakeCache.txt").read_text())
+    assert compiler is not None
+    path = _run([compiler[1], f"-print-file-name={name}"], check=True).strip()
+    if not os.path.isabs(path):
+        raise CannotBuild(f"{compiler[1]} has no {name}")
+    return path
+
+
+def _run(command: list[str], check: bool = False) -> str:
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if check and result.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{result.stdout}")
+    return result.stdout
+
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or SANITIZERS:
+        print(build(chosen))

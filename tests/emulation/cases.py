@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One run of an emulated kernel: which kernel, on what, with which options. Only numpy; see arrays.py."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from .arrays import NUMPY_TYPE, Array, Doubles, Result, encode, place
+
+# The pairs (images, crops) that have kernels of their own.
+PAIRS = [
+    ("float32", "float32"),
+    ("float32", "float16"),
+    ("float32", "bfloat16"),
+    ("float16", "float16"),
+    ("float16", "float32"),
+    ("bfloat16", "bfloat16"),
+    ("bfloat16", "float32"),
+    ("uint8", "uint8"),
+    ("uint8", "float16"),
+    ("uint8", "bfloat16"),
+    ("uint8", "float32"),
+    ("float64", "float64"),
+]
+PAIRS_OF = {
+    "forward": PAIRS,
+    "window_grad": [(image, crop) for image, crop in PAIRS if crop != "uint8"],
+    "image_grad": [(image, crop) for image, crop in PAIRS if image != "uint8"],
+    "boxcar_grad": [(t, t) for t in ("float32", "float16", "bfloat16", "float64")],
+}
+KERNELS = tuple(PAIRS_OF)
+
+# Constants of the surrogate gradient: steepness, scale, shrink.
+BOXCAR = (0.3, 0.5, 0.02)
+
+
+@dataclass(frozen=True)
+class Case:
+    kernel: str
+    image: str = "float32"
+    crop: str = "float32"
+    batch: int = 2
+    windows: int = 2  # on each image
+    channels: int = 3
+    size: tuple[int, int] = (13, 17)
+    out: tuple[int, int] = (9, 11)
+    values: int = 3
+    where: str = "inside"
+    layout: str = "contiguous"
+    nan_frame: bool = False  # the image's edge, which windows in the "middle" do not reach
+    constant_grad: bool = False  # strides of zero, as the gradient of a sum has
+    boundary: str = "zeros"
+    mask_steepness: float = 0.0
+    affine: bool = False
+    energy: str = "abs"
+    max_blocks: int = 0x7FFFFFFF
+
+    @property
+    def accumulate(self) -> str:
+        return "float64" if self.image == "float64" else "float32"
+
+    @property
+    def scale(self) -> list[float]:
+        return [0.5 + 0.25 * (c % 5) for c in range(self.channels)] if self.affine else []
+
+    @property
+    def shift(self) -> list[float]:
+        return [0.125 * (c % 7) - 0.25 for c in range(self.channels)] if self.affine else []
+
+    def images(self) -> Array:
+        values = self._random().random((self.batch, self.channels, *self.size))
+        if self.nan_frame:
+            height, width = (side // 8 for side in self.size)
+            middle = values[..., height:-height, width:-width].copy()
+            values[...] = np.nan
+            values[..., height:-height, width:-width] = middle
+        return place(encode(values * 255 if self.image == "uint8" else values, self.image), self.layout)
+
+    def grad_output(self) -> Array:
+        shape = (self.batch, self.windows, self.channels, *self.out)
+        values = encode(self._random().standard_normal(shape), self.crop)
+        return np.broadcast_to(values[:1, :1, :1, :1, :1], shape) if self.constant_grad else place(values, self.layout)
+
+    def window_array(self) -> Array:
+        windows = make_windows(self.where, self._random(), self.batch * self.windows, self.values, self.size)
+        return windows.reshape(self.batch, self.windows, self.values).astype(NUMPY_TYPE[self.accumulate])
+
+    def run(self, kernels: ModuleType, guard: int = 64) -> Array:
+        """Run the kernel; ``guard`` poisoned elements surround its result (0: leave that to the sanitizer)."""
+        options = kernels.Options(
+            boundary=self.boundary,
+            mask_steepness=self.mask_steepness,
+            scale=self.scale,
+            shift=self.shift,
+            max_blocks=self.max_blocks,
+        )
+        windows = self.window_array()
+        if self.kernel == "forward":
+            shape = (self.batch, self.windows, self.channels, *self.out)
+            result = Result(shape, self.crop, self.layout, guard)
+            kernels.forward(self.images(), windows, result.array, options)
+        elif self.kernel == "image_grad":
+            result = Result((self.batch, self.channels, *self.size), self.image, self.layout, guard)
+            kernels.image_grad(self.grad_output(), windows, result.array, options)
+        else:
+            result = Result(windows.shape, self.accumulate, "contiguous", guard)
+            if self.kernel == "window_grad":
+                kernels.window_grad(self.grad_output(), self.images(), windows, result.array, options)
+            else:
+                kernels.boxcar_grad(self.grad_output(), windows, result.array, self.energy, *BOXCAR, options)
+        return result.take()
+
+    def but(self, **changes: Any) -> Case:
+        return replace(self, **changes)
+
+    def _random(self) -> np.random.Generator:
+        """The same numbers in every process; layout, options and launch change none of them."""
+        inputs = (self.image, self.crop, self.batch, self.windows, self.channels, self.size, self.out, self.values)
+        return np.random.default_rng(zlib.crc32(repr(inputs).encode()))
+
+
+def make_windows(
+    where: str, random: np.random.Generator, count: int, values: int, size: tuple[int, int]
+) -> Doubles:
+    height, width = size
+    side = np.array([width, height, width, height][:values], dtype=np.float64)
+    signs = np.where(random.random((count, 2)) < 0.5, -1.0, 1.0)
+    windows = random.random((count, values))
+    windows[:, :2] = 0.3 + 0.4 * windows[:, :2]
+    windows[:, 2:] = 0.1 + 0.3 * windows[:, 2:]
+    if where == "crossing":
+        windows[:, :2] = 0.5 + 0.7 * signs * windows[:, :2]
+        windows[:, 2:] *= 2
+    elif where == "middle":
+        windows[:, :2] = 0.4 + windows[:, :2] / 5
+        windows[:, 2:] /= 2
+    elif where == "outside":
+        windows[:, :2] = 0.5 + 2 * signs
+    elif where == "far":
+        windows[:, :2] = 1e30 * signs
+    elif where == "huge":
+        windows[:, 2:] *= 200
+    elif where == "tiny":
+        windows[:, 2:] = 1e-3
+    elif where == "point":
+        windows[:, 2:] = -np.floor(2 * windows[:, 2:] + 0.7)  # 0 or less
+    windows *= side
+    if where == "not_finite":
+        bad = (np.nan, np.inf, -np.inf)
+        for n in range(0, count, 2):
+            windows[n, (n // 2) % values] = bad[(n // 2) % 3]
+    return windows
+
+
+def sizes(*sides: int) -> Sequence[tuple[int, int]]:
+    """Every side as a height and as a width, each time with another partner."""
+    return list(zip(sides, sides[1:] + sides[:1], strict=True))

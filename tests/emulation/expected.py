@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a case must give: by the reference in float64, and by the compiled CPU kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from .arrays import EPSILON, Array, Doubles, decode
+from .cases import BOXCAR, Case
+
+from racnn_ops import Boxcar, reference
+
+
+def by_reference(case: Case) -> Doubles:
+    windows = torch.from_numpy(case.window_array().astype(np.float64)).requires_grad_()
+    grad_output = torch.from_numpy(decode(case.grad_output(), case.crop))
+    if case.kernel == "boxcar_grad":
+        steepness, scale, shrink = BOXCAR
+        boxcar = Boxcar(steepness=steepness, energy=case.energy, scale=scale, shrink=shrink)
+        result = reference.boxcar_window_grad(grad_output, windows.detach(), boxcar)
+        result[~windows.isfinite().all(-1)] = torch.nan
+        return result.numpy()
+    images = torch.from_numpy(decode(case.images(), case.image)).requires_grad_()
+    pixels = images
+    if case.affine:
+        scale_shift = torch.tensor([case.scale, case.shift], dtype=torch.float64).view(2, 1, -1, 1, 1)
+        pixels = images * scale_shift[0] + scale_shift[1]
+    mask_steepness = case.mask_steepness or None
+    crops = reference.attention_crop(
+        pixels, windows, case.out, boundary=case.boundary, mask_steepness=mask_steepness
+    )
+    if case.kernel == "forward":
+        values = crops.detach()
+        return (values.nan_to_num(0.0).clamp(0, 255) if case.crop == "uint8" else values).numpy()
+    wanted = windows if case.kernel == "window_grad" else images
+    (gradient,) = torch.autograd.grad(crops, wanted, grad_output, allow_unused=True)
+    return (torch.zeros_like(wanted) if gradient is None else gradient).numpy()
+
+
+def by_cpu(case: Case) -> Array:
+    """The same from the CPU kernels, in the same dtype (bfloat16 as bits)."""
+    windows = torch.from_numpy(case.window_array())
+    images, grad_output = _tensor(case.images(), case.image), _tensor(case.grad_output(), case.crop)
+    options = (case.boundary, case.mask_steepness or None, case.scale)
+    ops = torch.ops.racnn_ops
+    if case.kernel == "forward":
+        result = ops._crop_forward(images, windows, *case.out, *options, case.shift, getattr(torch, case.crop))
+    elif case.kernel == "window_grad":
+        result = ops._crop_window_grad(grad_output, images, windows, *options, case.shift)
+    elif case.kernel == "image_grad":
+        channels_last = case.layout.endswith("channels_last")
+        dtype = getattr(torch, case.image)
+        result = ops._crop_image_grad(grad_output, windows, *case.size, *options, channels_last, dtype)
+    else:
+        steepness, scale, shrink = BOXCAR
+        result = ops._crop_boxcar_grad(grad_output, windows, steepness, case.energy, scale, shrink)
+    return (result.view(torch.uint16) if result.dtype == torch.bfloat16 else result).numpy()
+
+
+def result_dtype(case: Case) -> str:
+    return {"forward": case.crop, "image_grad": case.image}.get(case.kernel, case.accumulate)
+
+
+def assert_close(case: Case, actual: Doubles, expected: Doubles) -> None:
+    """Equal up to the rounding of the result's dtype, of the sums, and of the positions of the samples."""
+    unit = 255.0 if case.image == "uint8" else 1.0  # of a pixel, or of a gradient
+    if case.kernel == "window_grad":
+        unit *= case.channels * case.out[0] * case.out[1]  # a sum, with cancellation
+    largest = np.nanmax(np.abs(expected), initial=unit)
+    reach = np.abs(np.nan_to_num(case.window_array(), posinf=0, neginf=0)).max(initial=1.0)
+    rounding = EPSILON[case.accumulate] * min(max(reach, *case.size), 1e3)
+    spacing = {"uint8": 1.0, "float16": 2.0**-24}.get(result_dtype(case), 0.0)  # near zero
+    tolerance = 16 * rounding * largest + spacing
+    np.testing.assert_allclose(
+        actual, expected, rtol=EPSILON[result_dtype(case)], atol=tolerance, equal_nan=True, err_msg=str(case)
+    )
+
+
+def _tensor(array: Array, dtype: str) -> torch.Tensor:
+    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor

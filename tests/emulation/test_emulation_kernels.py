@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every CUDA kernel, run on the CPU, against the reference and against the CPU kernels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import racnn_ops
+
+from .arrays import LAYOUTS, decode
+from .cases import KERNELS, PAIRS_OF, Case, sizes
+from .expected import assert_close, by_cpu, by_reference, result_dtype
+
+KERNEL_PAIRS = [(kernel, *pair) for kernel in KERNELS for pair in PAIRS_OF[kernel]]
+WHERE = ("inside", "crossing", "outside", "far", "huge", "tiny", "point", "not_finite")
+
+
+def modes(case: Case) -> Iterator[Case]:
+    """The case with each option that its kernel has."""
+    if case.kernel == "boxcar_grad":
+        for energy, values in itertools.product(("abs", "square"), (3, 4)):
+            yield case.but(energy=energy, values=values)
+        return
+    for boundary, mask_steepness in itertools.product(("zeros", "border", "clip"), (0.0, 0.7)):
+        values = 4 if mask_steepness else 3
+        yield case.but(boundary=boundary, mask_steepness=mask_steepness, values=values)
+    yield case.but(affine=True)
+    yield case.but(affine=True, mask_steepness=0.7, boundary="border")
+
+
+def check(case: Case, kernels: ModuleType) -> None:
+    assert_close(case, decode(case.run(kernels), result_dtype(case)), by_reference(case))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("kernel", "image", "crop"), KERNEL_PAIRS)
+def test_equals_reference(kernel: str, image: str, crop: str, layout: str, kernels: ModuleType) -> None:
+    channels = 8 if layout.endswith("channels_last") else 3
+    for case in modes(Case(kernel, image, crop, layout=layout, channels=channels, where="crossing")):
+        check(case, kernels)
+
+
+@pytest.mark.skipif(not racnn_ops._library.has_cpu, reason=f"no CPU kernels: {racnn_ops._library.cpu_error}")
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("kernel", "image", "crop"), KERNEL_PAIRS)
+def test_equals_cpu_kernels(kernel: str, image: str, crop: str, layout: str, kernels: ModuleType) -> None:
+    case = Case(kernel, image, crop, layout=layout, size=(21, 34), out=(16, 14), channels=5)
+    for where, mode in zip(itertools.cycle(WHERE), modes(case), strict=False):
+        case = mode.but(where=where)
+        actual, expected = case.run(kernels), by_cpu(case)
+        assert actual.dtype == expected.dtype
+        assert_close(case, decode(actual, result_dtype(case)), decode(expected, result_dtype(case)))
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_windows_anywhere(kernel: str, where: str, kernels: ModuleType) -> None:
+    for dtype in ("float32", "float64"):
+        for case in modes(Case(kernel, dtype, dtype, where=where, windows=6, batch=1)):
+            check(case, kernels)
+
+
+@pytest.mark.parametrize(
+    ("size", "out"), list(zip(sizes(1, 31, 2, 65, 8, 7), sizes(33, 1, 5, 16, 32, 67), strict=True))
+)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_sizes_around_warps_blocks_and_vectors(
+    kernel: str, size: tuple[int, int], out: tuple[int, int], kernels: ModuleType
+) -> None:
+    pairs = [pair for pair in PAIRS_OF[kernel] if pair[0] == pair[1] or pair == ("uint8", "float32")]
+    for (image, crop), channels in zip(pairs * 2, itertools.cycle((1, 8, 4, 9, 36, 12, 2)), strict=False):
+        case = Case(kernel, image, crop, size=size, out=out, channels=channels, windows=1 + channels % 3)
+        check(case, kernels)
+        check(case.but(layout="channels_last", where="crossing"), kernels)
+
+
+@pytest.mark.parametrize("out", [(1, 600), (600, 1), (97, 101)])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_crops_larger_than_a_block(kernel: str, out: tuple[int, int], kernels: ModuleType) -> None:
+    case = Case(kernel, size=(19, 300), out=out, batch=1, channels=2)
+    check(case, kernels)
+    check(case.but(layout="channels_last", boundary="border"), kernels)
+
+
+@pytest.mark.parametrize("size", [(1, 700), (700, 1), (130, 90)])
+@pytest.mark.parametrize("kernel", ["forward", "window_grad", "image_grad"])
+def test_images_larger_than_a_block(kernel: str, size: tuple[int, int], kernels: ModuleType) -> None:
+    case = Case(kernel, size=size, out=(6, 7), batch=1, channels=2)
+    check(case, kernels)
+    check(case.but(layout="channels_last", where="crossing"), kernels)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_more_channels_than_one_launch_normalises(kernel: str, layout: str, kernels: ModuleType) -> None:
+    for channels in (128, 129, 300):
+        case = Case(kernel, channels=channels, out=(3, 5), layout=layout, affine=kernel != "boxcar_grad")
+        check(case, kernels)
+
+
+@pytest.mark.parametrize("kernel", ["window_grad", "image_grad", "boxcar_grad"])
+def test_gradient_without_strides(kernel: str, kernels: ModuleType) -> None:
+    for image, crop in PAIRS_OF[kernel]:
+        check(Case(kernel, image, crop, constant_grad=True), kernels)
+
+
+@pytest.mark.parametrize(("kernel", "image", "crop"), KERNEL_PAIRS)
+def test_grid_and_order_of_threads_change_no_bit(
+    kernel: str, image: str, crop: str, kernels: ModuleType
+) -> None:
+    case = Case(kernel, image, crop, batch=3, windows=3, out=(40, 37), size=(50, 41))
+    expected = case.run(kernels)
+    for max_blocks in (1, 2, 7):
+        np.testing.assert_array_equal(case.but(max_blocks=max_blocks).run(kernels), expected)
+    kernels.set_reverse_order(True)
+    try:
+        np.testing.assert_array_equal(case.run(kernels), expected)
+    finally:
+        kernels.set_reverse_order(False)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("empty", ["batch", "windows", "channels"])
+def test_empty_problems(kernel: str, empty: str, kernels: ModuleType) -> None:
+    case = Case(kernel, where="not_finite").but(**{empty: 0})
+    if kernel == "boxcar_grad" and empty != "batch":
+        finite = np.isfinite(case.window_array()).all(-1, keepdims=True)
+        expected = np.where(finite, 0.0, np.nan) * np.ones_like(case.window_array())
+        np.testing.assert_array_equal(case.run(kernels), expected)
+    else:
+        check(case, kernels)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("kernel", ["forward", "window_grad"])
+def test_pixels_that_no_sample_touches_do_not_matter(kernel: str, layout: str, kernels: ModuleType) -> None:
+    for image, crop in PAIRS_OF[kernel]:
+        if image != "uint8":
+            case = Case(kernel, image, crop, layout=layout, channels=8, where="middle", size=(40, 41))
+            np.testing.assert_array_equal(case.but(nan_frame=True).run(kernels), case.run(kernels))

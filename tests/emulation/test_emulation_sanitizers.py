@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The kernels under AddressSanitizer and UBSan, and under ThreadSanitizer with a real thread for each CUDA thread."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .arrays import LAYOUTS, decode
+from .build import python
+from .cases import KERNELS, PAIRS_OF, Case
+from .expected import assert_close, by_reference, result_dtype
+
+pytestmark = pytest.mark.slow
+
+# The sanitizers' builds have a kernel for each size of an element, not for each dtype: see with_types in bindings.h.
+PAIRS = {
+    ("float32", "float32"),
+    ("float32", "float16"),
+    ("float16", "float16"),
+    ("uint8", "uint8"),
+    ("uint8", "bfloat16"),
+    ("float64", "float64"),
+}
+
+
+def cases_for_addresses(kernel: str) -> Iterator[Case]:
+    """Every layout, windows everywhere, sizes around warps and vectors."""
+    boundaries = itertools.cycle(("zeros", "border", "clip"))
+    where = itertools.cycle(("crossing", "far", "inside", "huge", "not_finite", "point", "outside"))
+    sides = itertools.cycle([(13, 17), (1, 33), (32, 1), (9, 64), (70, 5)])
+    outs = itertools.cycle([(9, 11), (33, 4), (1, 1), (8, 40), (3, 65), (16, 16)])
+    channels = itertools.cycle((1, 3, 8, 12))
+    for (image, crop), layout in itertools.product(PAIRS_OF[kernel], LAYOUTS * 2):
+        if (image, crop) in PAIRS:
+            case = Case(kernel, image, crop, batch=1, channels=next(channels), layout=layout, where=next(where))
+            case = case.but(size=next(sides), out=next(outs), boundary=next(boundaries))
+            if case.channels == 3:
+                case = case.but(mask_steepness=0.7, values=4)
+            yield case.but(affine=case.channels == 8 and kernel != "boxcar_grad")
+    yield Case(kernel, batch=1, channels=130, out=(2, 3), affine=kernel != "boxcar_grad", values=4)
+    yield Case(kernel, batch=1, windows=1, channels=2, size=(40, 45), out=(50, 301), max_blocks=3)
+
+
+def cases_for_threads(kernel: str) -> Iterator[Case]:
+    """Blocks of several warps, several blocks, tiles and crops; few of each, since threads are slow."""
+    case = Case(kernel, batch=1, windows=1, channels=2, size=(12, 14), out=(6, 10), where="crossing")
+    yield case.but(windows=2)
+    yield case.but(layout="channels_last", channels=8, boundary="border")
+    yield case.but(max_blocks=1, mask_steepness=0.7, energy="square")
+    yield case.but(image="float16", crop="float16", out=(3, 33))
+    yield case.but(image="float64", crop="float64", layout="channels_last", boundary="clip")
+    yield case.but(size=(30, 20), out=(2, 300), max_blocks=4)
+    yield case.but(size=(3, 150), out=(20, 3), layout="strided")
+
+
+def run_and_compare(cases: list[Case], sanitizer: str, folder: Path) -> None:
+    (folder / "cases").write_bytes(pickle.dumps(cases))
+    run = python(sanitizer, "-m", "emulation.run_cases", str(folder / "cases"), str(folder / "results.npz"))
+    assert run.returncode == 0, run.stderr[-10000:]
+    with np.load(folder / "results.npz") as results:
+        for i, case in enumerate(cases):
+            assert_close(case, decode(results[str(i)], result_dtype(case)), by_reference(case))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_nothing_out_of_bounds_misaligned_or_undefined(kernel: str, tmp_path: Path) -> None:
+    run_and_compare(list(cases_for_addresses(kernel)), "address", tmp_path)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_race_between_threads_or_blocks(kernel: str, tmp_path: Path) -> None:
+    run_and_compare(list(cases_for_threads(kernel)), "thread", tmp_path)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The same bits from run to run, for any number of threads, and where determinism is demanded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from samples import FLOATS, Shape, generator, make_images, make_windows, window_dtype
+from torch import Tensor
+
+from racnn_ops import attention_crop
+
+THREADS = (1, 2, 3, 7, 2 * (os.cpu_count() or 1) + 1)
+# Many small crops, few large ones, one whose channels are cut into groups.
+SHAPES = (Shape(9, 3, 20, 30, 16, 24), Shape(1, 3, 260, 300, 200, 224), Shape(2, 64, 14, 14, 11, 13))
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def everything(device: str, dtype: torch.dtype, channels_last: bool) -> Iterator[Tensor]:
+    """Crops and gradients, exact and boxcar, on the same inputs in every call."""
+    g = generator(dtype, channels_last)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    for shape in SHAPES:
+        images = make_images(shape.images, dtype, g).to(device).contiguous(memory_format=memory_format)
+        windows = make_windows((shape.batch, 2, 4), shape, g).to(device, window_dtype(dtype)).requires_grad_()
+        grad_output = torch.randn((shape.batch, 2, shape.channels, *shape.out), generator=g).to(device, dtype)
+        images.requires_grad_()
+        for window_grad, mask in (("exact", None), ("exact", 0.7), ("boxcar", None)):
+            crops = attention_crop(images, windows, shape.out, mask_steepness=mask, window_grad=window_grad)
+            yield crops.detach()
+            yield from torch.autograd.grad(crops, (images, windows), grad_output)
+
+
+def check_same(device: str, dtype: torch.dtype, channels_last: bool, first: list[Tensor]) -> None:
+    for result, other in zip(first, everything(device, dtype, channels_last), strict=True):
+        assert torch.equal(result, other)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_any_number_of_threads(dtype: torch.dtype, channels_last: bool, restored_threads: None) -> None:
+    torch.set_num_threads(1)
+    first = list(everything("cpu", dtype, channels_last))
+    for threads in THREADS:
+        torch.set_num_threads(threads)
+        check_same("cpu", dtype, channels_last, first)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_repeated_runs(device: str, channels_last: bool) -> None:
+    first = list(everything(device, torch.float32, channels_last))
+    for _ in range(3):
+        check_same(device, torch.float32, channels_last, first)
+
+
+def test_deterministic_algorithms_are_all_there_are(device: str) -> None:
+    first = list(everything(device, torch.float32, False))
+    torch.use_deterministic_algorithms(True)
+    try:
+        check_same(device, torch.float32, False, first)
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The crops are those of the specification, for every dtype, layout, boundary, mask and form of windows."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from samples import (
+    BOUNDARIES,
+    FLOAT_PAIRS,
+    LAYOUTS,
+    MODES,
+    SHAPES,
+    TOLERANCE,
+    UINT8_PAIRS,
+    Shape,
+    expected,
+    generator,
+    make_images,
+    make_windows,
+    relative_error,
+    window_dtype,
+    window_sizes,
+)
+
+from racnn_ops import attention_crop, reference
+
+
+@pytest.mark.every_instruction_set
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("image_dtype", "dtype"), FLOAT_PAIRS + UINT8_PAIRS, ids=str)
+def test_agrees_with_reference(
+    device: str, image_dtype: torch.dtype, dtype: torch.dtype, layout: str
+) -> None:
+    g = generator(image_dtype, dtype, layout)
+    first = int(torch.randint(0, 100, (), generator=g))
+    for i in (first, first + 7, first + 14):
+        boundary, mask = MODES[i % len(MODES)]
+        shape = SHAPES[i % len(SHAPES)]
+        options = {"boundary": boundary, "mask_steepness": mask}
+        images = LAYOUTS[layout](make_images(shape.images, image_dtype, g).to(device))
+        windows = make_windows(window_sizes(i, shape.batch), shape, g).to(device, window_dtype(image_dtype))
+        crops = attention_crop(images, windows, shape.out, dtype=dtype, **options)
+        assert crops.dtype == dtype
+        exact = expected(images, windows, shape.out, **options)
+        if dtype == torch.uint8:
+            # The nearest integer, or one that only the float32 position makes the nearest.
+            assert (crops.double() - exact).abs().max() <= 0.5 + 255 * TOLERANCE[torch.float32], options
+        else:
+            worse = TOLERANCE[dtype] if image_dtype == torch.float64 else max(TOLERANCE[dtype], 1e-4)
+            assert relative_error(crops, exact) <= worse, (shape, options)
+
+
+@pytest.mark.every_instruction_set
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_agrees_with_reference_for_every_shape(device: str, shape: Shape) -> None:
+    g = generator(shape)
+    for form, layout, image_dtype in itertools.product(
+        range(4), ("contiguous", "channels_last"), (torch.float32, torch.float64)
+    ):
+        images = LAYOUTS[layout](make_images(shape.images, image_dtype, g).to(device))
+        windows = make_windows(window_sizes(form, shape.batch), shape, g).to(device, image_dtype)
+        crops = attention_crop(images, windows, shape.out)
+        assert relative_error(crops, expected(images, windows, shape.out)) <= TOLERANCE[image_dtype]
+
+
+@pytest.mark.parametrize("image_dtype", [pair[0] for pair in FLOAT_PAIRS[::4]] + [torch.uint8], ids=str)
+def test_reference_has_every_dtype(image_dtype: torch.dtype) -> None:
+    g = generator(image_dtype)
+    shape = SHAPES[0]
+    images = make_images(shape.images, image_dtype, g)
+    windows = make_windows((2, 3), shape, g).to(window_dtype(image_dtype))
+    for _, dtype in [pair for pair in FLOAT_PAIRS + UINT8_PAIRS if pair[0] == image_dtype]:
+        crops = reference.attention_crop(images, windows, shape.out, dtype=dtype)
+        ours = attention_crop(images, windows, shape.out, dtype=dtype)
+        assert crops.dtype == dtype
+        if dtype == torch.uint8:
+            assert (crops.int() - ours.int()).abs().max() <= 1
+        else:
+            assert relative_error(ours, crops.double()) <= 2 * max(TOLERANCE[dtype], TOLERANCE[windows.dtype])
+
+
+def test_uint8_rounds_half_to_even(device: str) -> None:
+    # Halfway between two rows: 0.5, 1.5, ..., 254.5, exactly.
+    upper = torch.arange(255, dtype=torch.uint8, device=device)
+    images = torch.nn.functional.pad(torch.stack((upper, upper + 1)), (0, 1)).view(1, 1, 2, 256)
+    crops = attention_crop(images, torch.tensor([[128.0, 1.0, 128.0, 0.0]], device=device), (1, 256))
+    halves = torch.arange(255, dtype=torch.float64, device=device) + 0.5
+    assert torch.equal(crops.flatten()[:-1], halves.round().to(torch.uint8))
+
+
+@pytest.mark.every_instruction_set
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_uint8_is_the_rounded_float(device: str, layout: str) -> None:
+    g = generator(layout)
+    for shape in SHAPES:
+        images = LAYOUTS[layout](make_images(shape.images, torch.uint8, g).to(device))
+        windows = make_windows((shape.batch, 3), shape, g).float().to(device)
+        exact = attention_crop(images, windows, shape.out, dtype=torch.float32)
+        assert torch.equal(attention_crop(images, windows, shape.out), exact.round().to(torch.uint8))
+
+
+@pytest.mark.every_instruction_set
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
+@pytest.mark.parametrize(
+    ("image_dtype", "dtype"), [pair for pair in FLOAT_PAIRS + UINT8_PAIRS if pair[1] != torch.uint8], ids=str
+)
+def test_normalises(device: str, image_dtype: torch.dtype, dtype: torch.dtype, layout: str) -> None:
+    g = generator(image_dtype, dtype, layout)
+    for shape, boundary in zip(SHAPES, itertools.cycle(BOUNDARIES), strict=False):
+        each = torch.rand((2, shape.channels), generator=g) + 0.1
+        for mean, std in ((each[0].tolist(), each[1].tolist()), (0.4, None), (None, [0.3])):
+            images = LAYOUTS[layout](make_images(shape.images, image_dtype, g).to(device))
+            windows = make_windows((shape.batch, 4), shape, g).to(device, window_dtype(image_dtype))
+            options = {"boundary": boundary, "mean": mean, "std": std}
+            crops = attention_crop(images, windows, shape.out, dtype=dtype, **options)
+            exact = expected(images, windows, shape.out, **options)
+            worst = TOLERANCE[dtype] if image_dtype == torch.float64 else max(TOLERANCE[dtype], 1e-4)
+            assert relative_error(crops, exact) <= worst, (shape, options)
+
+
+def test_normalisation_is_of_pixels_not_of_what_lies_outside(device: str) -> None:
+    images = torch.full((1, 2, 4, 4), 51, dtype=torch.uint8, device=device)
+    windows = torch.tensor([[4.0, 2.0, 4.0, 2.0]], device=device)
+    crops = attention_crop(images, windows, (4, 8), mean=[0.1, 0.2], std=[0.5, 0.25])
+    assert crops.dtype == torch.float32
+    assert torch.allclose(crops[0, 0, :, :4], torch.tensor(0.2, device=device))  # (51/255 - 0.1) / 0.5
+    assert torch.allclose(crops[0, 1, :, :4], torch.tensor(0.0, device=device), atol=1e-7)
+    assert torch.equal(crops[..., 4:], torch.zeros_like(crops[..., 4:]))
+
+
+def test_reference_normalises_as_written() -> None:
+    g = generator("normalise")
+    images = make_images((2, 3, 9, 8), torch.uint8, g)
+    windows = torch.tensor([[4.0, 4.5, 3.0], [5.0, 3.0, 2.0]])
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.4])
+    by_hand = (images / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    crops = reference.attention_crop(images, windows, 6, mean=mean.tolist(), std=std.tolist())
+    assert torch.allclose(crops, reference.attention_crop(by_hand, windows, 6), atol=1e-5)
+
+
+def test_identity(device: str) -> None:
+    """The window that is the whole image, at its size, is the image: the coordinates' convention."""
+    images = torch.randn(2, 3, 8, 8, device=device)
+    windows = torch.tensor([[4.0, 4.0, 4.0]] * 2, device=device)
+    for boundary in BOUNDARIES:
+        assert torch.equal(attention_crop(images, windows, 8, boundary=boundary), images)
+        assert torch.equal(reference.attention_crop(images, windows, 8, boundary=boundary), images)
+
+
+def test_windows_may_have_any_stride(device: str) -> None:
+    g = generator("windows")
+    shape = SHAPES[0]
+    images = make_images(shape.images, torch.float32, g).to(device)
+    windows = make_windows((2, 5, 4), shape, g).float().to(device)
+    exact = attention_crop(images, windows, shape.out)
+    for strided in (LAYOUTS["batch_innermost"](windows), windows.repeat(1, 2, 2)[:, :5, :4]):
+        assert not strided.is_contiguous()
+        assert torch.equal(attention_crop(images, strided, shape.out), exact)
+    one = windows[:1, 0].expand(2, 4)
+    assert torch.equal(attention_crop(images, one, 7), attention_crop(images, one.contiguous(), 7))

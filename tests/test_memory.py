@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is read: the window's pixels and nothing else, however large or scattered the memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from samples import LAYOUTS, MODES, SHAPES, generator, make_images, make_windows, window_dtype, window_sizes
+from torch import Tensor
+
+from racnn_ops import attention_crop
+
+NAN = float("nan")
+# Layouts that lie in a larger buffer full of NaN.
+SURROUNDED = ["sliced", "channels_last_sliced", "some_channels_last", "every_second"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("layout", SURROUNDED)
+def test_nothing_is_read_beside_the_image(device: str, layout: str, dtype: torch.dtype) -> None:
+    g = generator(layout, dtype)
+    for form, shape in enumerate(SHAPES):
+        images = LAYOUTS[layout](make_images(shape.images, dtype, g).to(device)).requires_grad_()
+        windows = make_windows(window_sizes(form, shape.batch), shape, g).to(device, window_dtype(dtype))
+        windows.requires_grad_()
+        boundary, mask = MODES[form % len(MODES)]
+        crops = attention_crop(images, windows, shape.out, boundary=boundary, mask_steepness=mask)
+        assert crops.isfinite().all(), (shape, boundary, mask)
+        grad_output = LAYOUTS[layout](torch.randn(crops.shape, generator=g).to(device, dtype))
+        for grad in torch.autograd.grad(crops, (images, windows), grad_output):
+            assert grad.isfinite().all(), (shape, boundary, mask)
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf")])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("channels", [3, 20])
+def test_pixels_out_of_reach_do_not_leak(device: str, channels: int, layout: str, value: float) -> None:
+    images = torch.rand(1, channels, 40, 60, device=device)
+    images[:, :, :10] = images[:, :, 30:] = value
+    images[:, :, :, :13] = images[:, :, :, 44:] = value
+    images = LAYOUTS[layout](images)
+    # The last samples of the window lie between the last two good pixels.
+    windows = torch.tensor([[28.5, 20.0, 15.4, 9.9]], device=device, requires_grad=True)
+    for out in ((3, 4), (9, 30), (37, 61)):
+        for boundary, mask in MODES:
+            crops = attention_crop(images, windows, out, boundary=boundary, mask_steepness=mask)
+            samples_x = 28.5 + 15.4 * offsets(out[1], device)
+            samples_y = 20.0 + 9.9 * offsets(out[0], device)
+            good_x = (samples_x >= 13.5) & (samples_x < 43.5)
+            good_y = (samples_y >= 10.5) & (samples_y < 29.5)
+            good = good_y[:, None] & good_x
+            assert good.any()
+            assert crops[..., good].isfinite().all()
+            assert not crops[..., ~good].isfinite().any()
+
+
+def offsets(out: int, device: str) -> Tensor:
+    return (2 * torch.arange(out, dtype=torch.float64, device=device) + 1 - out) / out
+
+
+def test_zeros_outside_are_no_products(device: str) -> None:
+    """Under "zeros" what lies outside is nothing, not 0 times the edge pixel, NaN for an infinite one."""
+    images = torch.full((1, 1, 3, 3), float("inf"), device=device)
+    crops = attention_crop(images, torch.tensor([[-20.0, 1.5, 4.0]], device=device), 5)
+    assert torch.equal(crops, torch.zeros_like(crops))
+
+
+def test_more_than_2_to_the_31_images_elements(device: str) -> None:
+    """As a batch: 2^19 images of 2^13 pixels, one in memory."""
+    images = torch.rand(1, 1, 64, 128, device=device).expand(2**19, 1, 64, 128)
+    windows = torch.tensor([[64.0, 32.0, 5.0]], device=device).expand(2**19, 3)
+    crops = attention_crop(images, windows, 1)
+    assert torch.equal(crops, attention_crop(images[:1], windows[:1], 1).expand_as(crops))
+
+
+def test_sides_of_2_to_the_17(device: str) -> None:
+    """As one image: 2^34 pixels, one in memory. The window hangs over the far corner."""
+    images = torch.ones(1, 1, 1, 1, device=device).expand(1, 2, 2**17, 2**17)
+    windows = torch.tensor([[2.0**17, 2.0**17, 4.0]], device=device, requires_grad=True)
+    crops = attention_crop(images, windows, 8)
+    inside = torch.ones(8, device=device)
+    inside[4:] = 0
+    assert torch.equal(crops[0, 0], inside[:, None] * inside)
+    crops.sum().backward()
+    assert windows.grad.isfinite().all()
+
+
+def lazily_allocated(sizes: tuple[int, ...], strides: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+    """Real memory of any extent, of which the system provides only the pages that are written."""
+    extent = 1 + sum((n - 1) * stride for n, stride in zip(sizes, strides, strict=True))
+    return torch.from_numpy(np.zeros(extent, dtype)).as_strided(sizes, strides)
+
+
+@pytest.mark.parametrize(
+    "strides",
+    [(2**31 + 3, 150, 12, 1), (1, 2, 2**28 + 1, 6), (5, 2**31 + 11, 60, 10), (1, 2, 5, 2**28)],
+    ids=["image", "row", "channel", "pixel"],
+)
+def test_offsets_beyond_2_to_the_31(strides: tuple[int, ...]) -> None:
+    sizes = (2, 2, 12, 12)
+    images = lazily_allocated(sizes, strides, np.uint8)
+    images.copy_(torch.randint(0, 256, sizes, generator=generator(strides), dtype=torch.uint8))
+    windows = torch.tensor([[6.2, 5.9, 6.3], [7.0, 4.0, 3.0]], requires_grad=True)
+    results = []
+    for same in (images, images.contiguous()):
+        crops = attention_crop(same, windows, 9, dtype=torch.float32)
+        results.append((crops, *torch.autograd.grad(crops.sum(), windows)))
+    assert all(map(torch.equal, *results))
+
+
+def test_incoming_gradient_beyond_2_to_the_31() -> None:
+    sizes = (2, 2, 6, 6)
+    grad_output = lazily_allocated(sizes, (2**30 + 5, 2**29 + 1, 9, 1), np.float32)
+    grad_output.copy_(torch.randn(sizes, generator=generator("gradient")))
+    images = torch.randn(2, 2, 9, 8, requires_grad=True)
+    windows = torch.tensor([[4.2, 4.0, 3.3], [3.0, 4.0, 5.0]], requires_grad=True)
+    for window_grad in ("exact", "boxcar"):
+        results = []
+        for grad in (grad_output, grad_output.contiguous()):
+            crops = attention_crop(images, windows, 6, window_grad=window_grad)
+            results.append(torch.autograd.grad(crops, (images, windows), grad))
+        assert all(map(torch.equal, *results))

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The registered operators by themselves: opcheck, and gradients when used directly."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from samples import LAYOUTS, generator, make_images
+from torch import Tensor
+from torch.library import opcheck
+
+from racnn_ops import attention_crop
+
+SIZES = (2, 3, 7, 8)
+LAYOUT_NAMES = ["contiguous", "channels_last", "sliced", "one_for_all", "one_number"]
+
+
+def windows_of(device: str, form: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    values = torch.tensor([4.3, 3.6, 2.3, 1.7], device=device, dtype=dtype)[: 3 + form // 2]
+    return values.repeat(2, 2, 1) if form % 2 else values.repeat(2, 1)
+
+
+def asking(tensor: Tensor, needed: bool) -> Tensor:
+    return tensor.detach().requires_grad_(needed)
+
+
+@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+def test_opcheck_forward(device: str, layout: str) -> None:
+    cases = itertools.product((torch.float32, torch.float64, torch.bfloat16), (False, True), (False, True))
+    for form, (dtype, needs_images, needs_windows) in enumerate(cases):
+        images = LAYOUTS[layout](make_images(SIZES, dtype, generator(form)).to(device))
+        windows = windows_of(device, form % 4, torch.float64 if dtype == torch.float64 else torch.float32)
+        options = (4, 5, ("zeros", "border", "clip")[form % 3], (None, 0.7)[form % 2])
+        scale, shift = (((0.5, 1.0, 2.0), (0.1, 0.2, 0.3)), ((), ()))[form // 2 % 2]
+        arguments = (asking(images, needs_images), asking(windows, needs_windows), *options, scale, shift, dtype)
+        opcheck(torch.ops.racnn_ops._crop_forward.default, arguments)
+
+
+@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+def test_opcheck_gradients(device: str, layout: str) -> None:
+    operators = torch.ops.racnn_ops
+    for form, channels_last in enumerate((False, True, False, True)):
+        images = LAYOUTS[layout](make_images(SIZES, torch.float32, generator(form)).to(device))
+        windows = windows_of(device, form)
+        sizes = (*windows.shape[:-1], 3, 4, 5)
+        grad = LAYOUTS[layout](torch.randn(sizes, generator=generator(form)).to(device))
+        mode = (("zeros", "border", "clip")[form % 3], (None, 0.7)[form % 2])
+        opcheck(operators._crop_window_grad.default, (grad, images, windows, *mode, [], []))
+        opcheck(
+            operators._crop_image_grad.default,
+            (grad, windows, 7, 8, *mode, [0.5, 1.0, 2.0], channels_last, torch.float32),
+        )
+        opcheck(operators._crop_boxcar_grad.default, (grad, windows, 0.05, ("abs", "square")[form % 2], 1.0, 0.1))
+
+
+def test_opcheck_gradients_that_require_a_gradient(device: str) -> None:
+    """They refuse a second derivative, and must say so in every mode; their other checks hold."""
+    windows = windows_of(device, 0).requires_grad_()
+    images = make_images(SIZES, torch.float32, generator()).to(device).requires_grad_()
+    grad = torch.randn(2, 3, 4, 5, device=device, requires_grad=True)
+    utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
+    operators = torch.ops.racnn_ops
+    for operator, arguments in (
+        (operators._crop_window_grad, (grad, images, windows, "zeros", None, [], [])),
+        (operators._crop_image_grad, (grad, windows, 7, 8, "zeros", None, [], False, torch.float32)),
+        (operators._crop_boxcar_grad, (grad, windows, 0.05, "abs", 1.0, 0.1)),
+    ):
+        opcheck(operator.default, arguments, test_utils=utilities)
+        with pytest.raises(NotImplementedError, match="cannot be differentiated again"):
+            operator(*arguments).sum().backward()
+
+
+def test_operators_used_directly_differentiate(device: str) -> None:
+    images = make_images(SIZES, torch.float32, generator()).to(device).requires_grad_()
+    windows = windows_of(device, 0).requires_grad_()
+    inputs: tuple[Any, ...] = (images, windows)
+    direct = torch.ops.racnn_ops._crop_forward(*inputs, 4, 5, "border", 0.7, [], [], torch.float32)
+    public = attention_crop(*inputs, (4, 5), boundary="border", mask_steepness=0.7)
+    assert torch.equal(direct, public)
+    grad_output = torch.randn_like(direct)
+    for one, other in zip(
+        torch.autograd.grad(direct, inputs, grad_output),
+        torch.autograd.grad(public, inputs, grad_output),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+def test_meta_tensors() -> None:
+    images = torch.empty(2, 3, 7, 8, device="meta").contiguous(memory_format=torch.channels_last)
+    crops = attention_crop(images, torch.empty(2, 5, 4, device="meta"), (4, 5), dtype=torch.float16)
+    assert crops.is_meta
+    assert crops.shape == (2, 5, 3, 4, 5)
+    assert crops.dtype == torch.float16
+    assert crops.stride(-3) == 1

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Registers, shared memory and spills of every CUDA kernel, as ptxas reports them, against a committed table.
+
+``python tools/kernel_resources.py`` compiles csrc/cuda/*.cu for each architecture of the table (no GPU is needed)
+and fails if a kernel spills, uses local memory, or has more registers than the table says; ``--update`` rewrites
+the table. Registers are compared only with the nvcc release that the table was made with: each chooses its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ARCHITECTURES = ("sm_80", "sm_90")
+
+_ROOT = Path(__file__).resolve().parents[1]
+_TABLE = _ROOT / "tests" / "emulation" / "kernel_resources.json"
+
+
+@dataclass(frozen=True)
+class Resources:
+    registers: int
+    shared: int  # static shared memory, bytes
+    stack: int  # local memory, bytes
+    spills: int  # stores and loads, bytes
+
+
+Kernels = dict[str, Resources]
+
+
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    return shutil.which("nvcc", path=f"{home}/bin") or shutil.which("nvcc")
+
+
+def nvcc_release(nvcc: str) -> str:
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release ([\d.]+)", version)
+    assert found is not None, version
+    return found[1]
+
+
+def compile_kernels(nvcc: str, architecture: str) -> Kernels:
+    """What ptxas says of all kernels in csrc/cuda/*.cu."""
+    torch = importlib.util.find_spec("torch")
+    assert torch is not None
+    assert torch.origin is not None
+    options = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-cubin", f"-arch={architecture}", "-Xptxas", "-v"]
+    options += ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    options += ["-I", str(Path(torch.origin).parent / "include")]
+    kernels: Kernels = {}
+    for source in sorted((_ROOT / "csrc" / "cuda").glob("*.cu")):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [nvcc, *options, str(source), "-o", f"{folder}/kernels.cubin"]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            sys.exit(f"{source.name} does not compile for {architecture}:\n{result.stderr}")
+        kernels |= parse(result.stderr)
+    return kernels
+
+
+def parse(report: str) -> Kernels:
+    """The kernels in the output of ``ptxas -v``, by readable name."""
+    kernels: dict[str, Resources] = {}
+    for block in re.split(r"Compiling entry function ", report)[1:]:
+        name = re.match(r"'(\w+)'", block)
+        # The properties of device functions that were not inlined come in the same form: the kernel's own is named.
+        properties = name and re.search(rf"Function properties for {name[1]}\n(.*)\n", block)
+        used = re.search(r"Used (\d+) registers", block)
+        assert name and properties and used, block
+        stack, *spills = (int(number) for number in re.findall(r"(\d+) bytes", properties[1]))
+        shared = re.search(r"(\d+) bytes smem", block)
+        kernels[name[1]] = Resources(int(used[1]), int(shared[1]) if shared else 0, stack, sum(spills))
+    readable = demangle(list(kernels))
+    return dict(sorted((readable[name], resources) for name, resources in kernels.items()))
+
+
+def demangle(names: list[str]) -> dict[str, str]:
+    """``crop_forward_kernel<float, __half, true>``: no return type, no parameters, no namespace."""
+    output = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout if names else ""
+    readable = {}
+    for name, line in zip(names, output.splitlines(), strict=True):
+        depth, end = 0, len(line)
+        for i, character in enumerate(line):
+            depth += {"<": 1, ">": -1}.get(character, 0)
+            if character == "(" and depth == 0:
+                end = i
+                break
+        readable[name] = line[:end].removeprefix("void ").replace("racnn::", "")
+    return readable
+
+
+def write_table(release: str, measured: dict[str, Kernels]) -> None:
+    """A line for each kernel."""
+    parts = [f'"nvcc": "{release}"']
+    for architecture, kernels in measured.items():
+        rows = (f'  "{n}": {{"registers": {r.registers}, "shared": {r.shared}}}' for n, r in kernels.items())
+        parts.append(f'"{architecture}": {{\n' + ",\n".join(rows) + "\n}")
+    _TABLE.write_text("{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def problems(
+    architecture: str, kernels: Kernels, table: dict[str, dict[str, int]], same_nvcc: bool
+) -> list[str]:
+    found = []
+    for name, now in kernels.items():
+        at = f"{architecture} {name}"
+        if now.spills:
+            found.append(f"{at}: spills {now.spills} bytes")
+        if now.stack:
+            found.append(f"{at}: {now.stack} bytes of local memory")
+        if name not in table:
+            found.append(f"{at}: not in the table")
+            continue
+        registers, shared = table[name]["registers"], table[name]["shared"]
+        if now.shared > shared:
+            found.append(f"{at}: {now.shared} bytes of static shared memory, {shared} in the table")
+        if same_nvcc and now.registers > registers:
+            found.append(f"{at}: {now.registers} registers, {registers} in the table")
+    found += [f"{architecture} {name}: in the table, but there is no such kernel" for name in table.keys() - kernels]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--update", action="store_true", help="rewrite the table")
+    parser.add_argument("--show", action="store_true", help="print every kernel")
+    arguments = parser.parse_args()
+    nvcc = find_nvcc()
+    if nvcc is None:
+        sys.exit("no nvcc was found: set CUDA_HOME")
+    release = nvcc_release(nvcc)
+    with ThreadPoolExecutor(len(ARCHITECTURES)) as pool:
+        measured = dict(zip(ARCHITECTURES, pool.map(lambda a: compile_kernels(nvcc, a), ARCHITECTURES), strict=True))
+    if arguments.show:
+        for architecture, kernels in measured.items():
+            for name, resources in kernels.items():
+                print(architecture, name, resources)
+    if arguments.update:
+        write_table(release, measured)
+    table = json.loads(_TABLE.read_text())
+    found = []
+    for architecture, kernels in measured.items():
+        found += problems(architecture, kernels, table[architecture], table["nvcc"] == release)
+    if found:
+        sys.exit("\n".join(found))
+    print(f"{sum(map(len, measured.values()))} kernels: nothing spills, none has grown")
+
+
+if __name__ == "__main__":
+    main()
