@@ -6,10 +6,10 @@ import os
 # Several workers share the machine: threads that wait must not spin. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
-from racnn_ops import _library  # noqa: E402
+from racnn_ops import _library
 
 needs_cuda = pytest.mark.skipif(
     not (torch.cuda.is_available() and _library.has_cuda),

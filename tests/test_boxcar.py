@@ -78,7 +78,9 @@ def by_transcription(grad_output: Tensor, windows: Tensor, boxcar: Boxcar, shape
     return torch.tensor(sums, dtype=torch.float64).view(windows.shape)
 
 
-def boxcar_grad(crop: Any, images: Tensor, windows: Tensor, size: Any, grad: Tensor, **options: Any) -> Tensor:
+def boxcar_grad(
+    crop: Any, images: Tensor, windows: Tensor, size: Any, grad: Tensor, **options: Any
+) -> Tensor:
     windows = windows.detach().requires_grad_()
     crops = crop(images, windows, size, window_grad="boxcar", **options)
     return torch.autograd.grad(crops, windows, grad)[0]
@@ -128,7 +130,9 @@ def test_depends_on_windows_half_side_and_gradient_only(device: str, energy: str
     moved = window + torch.tensor([[500.0, -3.0, 0.0]], device=device)
     assert torch.allclose(boxcar_grad(crop, images, moved, grad=grad, **options), exact, rtol=1e-12)
     for boundary in ("border", "clip"):
-        other = boxcar_grad(crop, images * 7, window, grad=-3 * grad, boundary=boundary, mask_steepness=1.0, **options)
+        other = boxcar_grad(
+            crop, images * 7, window, grad=-3 * grad, boundary=boundary, mask_steepness=1.0, **options
+        )
         assert torch.allclose(other, exact, rtol=1e-12)
 
 

@@ -110,17 +110,25 @@ def test_no_recompilation_for_other_sizes(device: str, backend: str) -> None:
 
     counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
     compiled = torch.compile(crop, backend=counter, fullgraph=True, dynamic=True)
-    for batch, height, width, out_height, out_width in ((2, 12, 14, 5, 6), (3, 20, 9, 7, 4), (5, 11, 31, 12, 13)):
+    for batch, height, width, out_height, out_width in (
+        (2, 12, 14, 5, 6),
+        (3, 20, 9, 7, 4),
+        (5, 11, 31, 12, 13),
+    ):
         images, windows = sample(device, batch, height, width)
         sized = {"height": out_height, "width": out_width}
-        check_same(lambda i, w, s=sized: crop(i, w, **s), lambda i, w, s=sized: compiled(i, w, **s), images, windows)
+        check_same(
+            lambda i, w, s=sized: crop(i, w, **s), lambda i, w, s=sized: compiled(i, w, **s), images, windows
+        )
     assert counter.frame_count == 1
 
 
 def test_automatic_dynamic_sizes_recompile_once(device: str) -> None:
     """Without dynamic=True: one graph for the first size, one for all others."""
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(lambda i, w: attention_crop(i, w, 6, mask_steepness=0.5), backend=counter, fullgraph=True)
+    compiled = torch.compile(
+        lambda i, w: attention_crop(i, w, 6, mask_steepness=0.5), backend=counter, fullgraph=True
+    )
     for batch, height, width in ((2, 12, 14), (3, 20, 9), (5, 11, 31), (4, 16, 15)):
         images, windows = sample(device, batch, height, width)
         assert compiled(images, windows).shape == (batch, 3, 6, 6)

@@ -43,7 +43,9 @@ def test_half_side_below_zero_is_zero(
     grad_output = torch.randn(1, 2, 3, 4, generator=g).double().to(device)
     results = []
     for half in (0.0, -0.0, -3.0, -1e30):
-        windows = torch.tensor([[4.3, 3.2, half, 1.9]], device=device, dtype=torch.float64, requires_grad=True)
+        windows = torch.tensor(
+            [[4.3, 3.2, half, 1.9]], device=device, dtype=torch.float64, requires_grad=True
+        )
         crops = crop(images, windows, (3, 4), boundary=boundary, mask_steepness=mask_steepness)
         results.append((crops, *torch.autograd.grad(crops, (images, windows), grad_output)))
     for result in results[1:]:

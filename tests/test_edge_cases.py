@@ -65,7 +65,9 @@ def test_not_finite_window(device: str, layout: str, dtype: torch.dtype) -> None
     g = generator(layout, dtype)
     shape = Shape(3, 3, 12, 13, 5, 7)
     images = LAYOUTS[layout](make_images(shape.images, dtype, g).to(device))
-    windows = make_windows((3, 2, 4), shape, g).to(device, torch.float64 if dtype == torch.float64 else torch.float32)
+    windows = make_windows((3, 2, 4), shape, g).to(
+        device, torch.float64 if dtype == torch.float64 else torch.float32
+    )
     grad_output = torch.randn(3, 2, 3, 5, 7, generator=g).to(device)
     for (boundary, mask), position in zip(MODES * 2, itertools.cycle(range(4)), strict=False):
         for bad in (NAN, INF, -INF):
@@ -83,7 +85,9 @@ def test_not_finite_window(device: str, layout: str, dtype: torch.dtype) -> None
             assert of_windows[1, 1].isnan().all()
             assert torch.equal(of_windows[without], exact_windows[without])
             # For the images' gradient the window is not there: with no incoming gradient it is not either.
-            _, without_it, _ = crop_and_gradients(images, windows, grad_output * without[..., None, None, None], boundary, mask)
+            _, without_it, _ = crop_and_gradients(
+                images, windows, grad_output * without[..., None, None, None], boundary, mask
+            )
             assert torch.equal(of_images, without_it)
 
 
@@ -117,7 +121,9 @@ def test_gradient_of_a_window_that_is_not_finite(device: str, window_grad: str, 
 @each_implementation
 def test_wholly_outside(device: str, crop) -> None:
     images = torch.arange(1.0, 13.0, device=device).view(1, 1, 3, 4)
-    windows = torch.tensor([[[-9.0, -9.0, 2.0], [40.0, 1.5, 2.0], [2.0, 50.0, 3.0], [-1e9, 1e9, 2.0]]], device=device)
+    windows = torch.tensor(
+        [[[-9.0, -9.0, 2.0], [40.0, 1.5, 2.0], [2.0, 50.0, 3.0], [-1e9, 1e9, 2.0]]], device=device
+    )
     windows.requires_grad_()
     crops = crop(images, windows, 5)
     assert torch.equal(crops, torch.zeros_like(crops))
@@ -142,7 +148,9 @@ def test_one_pixel_wide_or_high(device: str, boundary: str, sizes: tuple[int, in
         for mask in MASKS:
             options = {"boundary": boundary, "mask_steepness": mask}
             crops = attention_crop(images, windows, out, **options)
-            assert relative_error(crops, expected(images, windows, out, **options)) <= TOLERANCE[torch.float64]
+            assert (
+                relative_error(crops, expected(images, windows, out, **options)) <= TOLERANCE[torch.float64]
+            )
 
 
 @pytest.mark.parametrize("half", [1e30, 3e38, 1e-30, 1e-45, 2.0**31, 2.0**33])
@@ -159,13 +167,38 @@ def test_huge_and_tiny_windows(device: str, half: float) -> None:
         assert windows.grad.isfinite().all()
 
 
-SPECIAL = [0.0, -0.0, 0.5, 1.0, 3.5, 7.0, -1.0, 1e-45, 1e-30, 1e30, -1e30, 3.4e38, 2.0**24, 2.0**31, NAN, INF, -INF]
+SPECIAL = [
+    0.0,
+    -0.0,
+    0.5,
+    1.0,
+    3.5,
+    7.0,
+    -1.0,
+    1e-45,
+    1e-30,
+    1e30,
+    -1e30,
+    3.4e38,
+    2.0**24,
+    2.0**31,
+    NAN,
+    INF,
+    -INF,
+]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     windows=st.lists(
-        st.lists(st.sampled_from(SPECIAL) | st.floats(width=32), min_size=4, max_size=4), min_size=1, max_size=3
+        st.lists(st.sampled_from(SPECIAL) | st.floats(width=32), min_size=4, max_size=4),
+        min_size=1,
+        max_size=3,
     ),
     sizes=st.tuples(*[st.integers(1, 9)] * 2),
     out=st.tuples(*[st.integers(1, 40)] * 2),

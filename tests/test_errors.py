@@ -112,7 +112,11 @@ CASES: list[tuple[dict[str, Any], type[Exception], str]] = [
         "windows must be on the device of images: got meta for images on cpu",
     ),
     *(
-        ({"output_size": size}, TypeError, f"output_size must be an int or a pair of ints (h, w), got {size!r}")
+        (
+            {"output_size": size},
+            TypeError,
+            f"output_size must be an int or a pair of ints (h, w), got {size!r}",
+        )
         for size in (4.0, None, "4", True, (4,), (4, 5, 6), (4, 5.0), (4, True), {4, 5})
     ),
     *(
@@ -175,7 +179,9 @@ class Forbidden(TorchDispatchMode):
 
 
 @each_form
-@pytest.mark.parametrize(("wrong", "error", "message"), CASES, ids=[f"{i}-{c[2][:40]}" for i, c in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"), CASES, ids=[f"{i}-{c[2][:40]}" for i, c in enumerate(CASES)]
+)
 def test_wrong_argument(wrong: dict[str, Any], error: type[Exception], message: str, crop: Any) -> None:
     arguments = {"images": IMAGES, "windows": WINDOWS, "output_size": (4, 5), **wrong}
     printed = isinstance(wrong.get("std"), torch.Tensor)  # needs operations to put into words
@@ -193,7 +199,9 @@ def test_wrong_device(device: str) -> None:
     if device == "cpu":
         pytest.skip("needs two devices with kernels; on one, test_wrong_argument has the meta device")
     for crop in (attention_crop, reference.attention_crop):
-        with pytest.raises(ValueError, match=r"^windows must be on the device of images: got cpu for images on cuda"):
+        with pytest.raises(
+            ValueError, match=r"^windows must be on the device of images: got cpu for images on cuda"
+        ):
             crop(IMAGES.to(device), WINDOWS, 4)
 
 
@@ -209,28 +217,55 @@ def test_numbers_of_any_kind_are_right(crop: Any) -> None:
     """What must not be refused: numpy's integers and floats, fractions, lists, torch.Size."""
     images = torch.rand(2, 3, 5, 6)
     exact = crop(images, WINDOWS, (4, 4), mask_steepness=0.5, mean=[0.5] * 3, std=[0.25] * 3)
-    assert torch.equal(crop(images, WINDOWS, np.int64(4), mask_steepness=np.float32(0.5), mean=0.5, std=0.25), exact)
     assert torch.equal(
-        crop(images, WINDOWS, [4, 4], mask_steepness=Fraction(1, 2), mean=(0.5,), std=(0.25, 0.25, 0.25)), exact
+        crop(images, WINDOWS, np.int64(4), mask_steepness=np.float32(0.5), mean=0.5, std=0.25), exact
     )
     assert torch.equal(
-        crop(images, WINDOWS, torch.Size((4, 4)), mask_steepness=0.5, mean=Fraction(1, 2), std=np.float64(0.25)), exact
+        crop(images, WINDOWS, [4, 4], mask_steepness=Fraction(1, 2), mean=(0.5,), std=(0.25, 0.25, 0.25)),
+        exact,
+    )
+    assert torch.equal(
+        crop(
+            images, WINDOWS, torch.Size((4, 4)), mask_steepness=0.5, mean=Fraction(1, 2), std=np.float64(0.25)
+        ),
+        exact,
     )
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda o: o._crop_forward(IMAGES[0], WINDOWS, 4, 4, "zeros", None, [], [], torch.float32), "images must have"),
-        (lambda o: o._crop_forward(IMAGES, WINDOWS[:1], 4, 4, "zeros", None, [], [], torch.float32), "batch size"),
-        (lambda o: o._crop_forward(IMAGES, WINDOWS, 0, 4, "zeros", None, [], [], torch.float32), "between 1 and"),
-        (lambda o: o._crop_forward(IMAGES, WINDOWS, 4, 4, "edge", None, [], [], torch.float32), "boundary must be"),
-        (lambda o: o._crop_forward(IMAGES, WINDOWS, 4, 4, "zeros", None, [1.0], [0.0], torch.float32), "one number"),
-        (lambda o: o._crop_forward(IMAGES, WINDOWS.double(), 4, 4, "zeros", None, [], [], torch.float32), "float32"),
+        (
+            lambda o: o._crop_forward(IMAGES[0], WINDOWS, 4, 4, "zeros", None, [], [], torch.float32),
+            "images must have",
+        ),
+        (
+            lambda o: o._crop_forward(IMAGES, WINDOWS[:1], 4, 4, "zeros", None, [], [], torch.float32),
+            "batch size",
+        ),
+        (
+            lambda o: o._crop_forward(IMAGES, WINDOWS, 0, 4, "zeros", None, [], [], torch.float32),
+            "between 1 and",
+        ),
+        (
+            lambda o: o._crop_forward(IMAGES, WINDOWS, 4, 4, "edge", None, [], [], torch.float32),
+            "boundary must be",
+        ),
+        (
+            lambda o: o._crop_forward(IMAGES, WINDOWS, 4, 4, "zeros", None, [1.0], [0.0], torch.float32),
+            "one number",
+        ),
+        (
+            lambda o: o._crop_forward(IMAGES, WINDOWS.double(), 4, 4, "zeros", None, [], [], torch.float32),
+            "float32",
+        ),
         (lambda o: o._crop_forward(IMAGES, WINDOWS, 4, 4, "zeros", None, [], [], torch.int32), "dtype"),
         (lambda o: o._crop_forward(IMAGES, WINDOWS, 4, 4, "zeros", None, [], [], torch.float64), "no kernel"),
         (lambda o: o._crop_window_grad(IMAGES[:, :2], IMAGES, WINDOWS, "zeros", None, [], []), "agree in"),
-        (lambda o: o._crop_window_grad(IMAGES[0], IMAGES, WINDOWS, "zeros", None, [], []), "shape of the crops"),
+        (
+            lambda o: o._crop_window_grad(IMAGES[0], IMAGES, WINDOWS, "zeros", None, [], []),
+            "shape of the crops",
+        ),
         (
             lambda o: o._crop_image_grad(IMAGES, WINDOWS, 0, 4, "zeros", None, [], False, torch.float32),
             "between 1 and",

@@ -41,9 +41,7 @@ def gradients(crops: Tensor, grad_output: Tensor, *inputs: Tensor) -> tuple[Tens
 @pytest.mark.parametrize(
     ("image_dtype", "dtype"), FLOAT_PAIRS + [pair for pair in UINT8_PAIRS if pair[1] != torch.uint8], ids=str
 )
-def test_agree_with_reference(
-    device: str, image_dtype: torch.dtype, dtype: torch.dtype, layout: str
-) -> None:
+def test_agree_with_reference(device: str, image_dtype: torch.dtype, dtype: torch.dtype, layout: str) -> None:
     g = generator(image_dtype, dtype, layout)
     first = int(torch.randint(0, 100, (), generator=g))
     for i in (first, first + 7):
@@ -87,7 +85,13 @@ def test_gradcheck(device: str, boundary: str, mask_steepness: float | None, lay
 
         def crop(images: Tensor, windows: Tensor, shape: Shape = shape) -> Tensor:
             return attention_crop(
-                images, windows, shape.out, boundary=boundary, mask_steepness=mask_steepness, mean=0.2, std=1.7
+                images,
+                windows,
+                shape.out,
+                boundary=boundary,
+                mask_steepness=mask_steepness,
+                mean=0.2,
+                std=1.7,
             )
 
         assert torch.autograd.gradcheck(crop, (images, windows.requires_grad_()), eps=1e-6, atol=1e-6)

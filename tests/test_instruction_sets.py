@@ -19,7 +19,9 @@ TESTS = Path(__file__).parent
 def capability(limit: str) -> str:
     """What the kernels are when the environment asks for `limit`."""
     code = "from racnn_ops import _C; print(_C.cpu_capability())"
-    return subprocess.check_output([sys.executable, "-c", code], env=os.environ | {CAPABILITY: limit}, text=True).strip()
+    return subprocess.check_output(
+        [sys.executable, "-c", code], env=os.environ | {CAPABILITY: limit}, text=True
+    ).strip()
 
 
 @pytest.mark.slow
@@ -36,7 +38,12 @@ def test_kernels_of_every_instruction_set(name: str) -> None:
     command += ["-m", "every_instruction_set", "-k", "cpu", str(TESTS)]
     command += [f"--ignore={TESTS / 'emulation'}"]
     result = subprocess.run(
-        command, env=os.environ | {CAPABILITY: name}, capture_output=True, text=True, cwd=TESTS.parent, check=False
+        command,
+        env=os.environ | {CAPABILITY: name},
+        capture_output=True,
+        text=True,
+        cwd=TESTS.parent,
+        check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert " passed" in result.stdout

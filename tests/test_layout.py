@@ -75,4 +75,3 @@ def test_image_gradient_has_the_memory_format_of_images(device: str, channels_la
     attention_crop(images, windows, 5).sum().backward()
     assert images.grad is not None
     assert images.grad.is_contiguous(memory_format=format)
-

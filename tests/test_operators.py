@@ -35,7 +35,14 @@ def test_opcheck_forward(device: str, layout: str) -> None:
         windows = windows_of(device, form % 4, torch.float64 if dtype == torch.float64 else torch.float32)
         options = (4, 5, ("zeros", "border", "clip")[form % 3], (None, 0.7)[form % 2])
         scale, shift = (((0.5, 1.0, 2.0), (0.1, 0.2, 0.3)), ((), ()))[form // 2 % 2]
-        arguments = (asking(images, needs_images), asking(windows, needs_windows), *options, scale, shift, dtype)
+        arguments = (
+            asking(images, needs_images),
+            asking(windows, needs_windows),
+            *options,
+            scale,
+            shift,
+            dtype,
+        )
         opcheck(torch.ops.racnn_ops._crop_forward.default, arguments)
 
 
@@ -53,7 +60,9 @@ def test_opcheck_gradients(device: str, layout: str) -> None:
             operators._crop_image_grad.default,
             (grad, windows, 7, 8, *mode, [0.5, 1.0, 2.0], channels_last, torch.float32),
         )
-        opcheck(operators._crop_boxcar_grad.default, (grad, windows, 0.05, ("abs", "square")[form % 2], 1.0, 0.1))
+        opcheck(
+            operators._crop_boxcar_grad.default, (grad, windows, 0.05, ("abs", "square")[form % 2], 1.0, 0.1)
+        )
 
 
 def test_opcheck_gradients_that_require_a_gradient(device: str) -> None:

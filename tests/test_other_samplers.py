@@ -77,7 +77,9 @@ def test_interpolate(device: str, crop) -> None:
     images = torch.randn(1, 3, 12, 15, dtype=torch.float64, device=device)
     for left, top, right, bottom in ((2, 3, 9, 10), (-4, -2, 6, 30), (0, 0, 15, 12)):
         window = [(left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2]
-        ours = crop(images, torch.tensor([window], dtype=torch.float64, device=device), (8, 9), boundary="clip")
+        ours = crop(
+            images, torch.tensor([window], dtype=torch.float64, device=device), (8, 9), boundary="clip"
+        )
         part = images[:, :, max(top, 0) : bottom, max(left, 0) : right]
         if (left, top, right, bottom) == (0, 0, 15, 12):
             theirs = interpolate(part, (8, 9), mode="bilinear")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Registers, shared memory and spills of every CUDA kernel, as ptxas reports them, against a committed table.
 
-``python tools/kernel_resources.py`` compiles csrc/cuda/*.cu for each architecture of the table (no GPU is needed)
-and fails if a kernel spills, uses local memory, or has more registers than the table says; ``--update`` rewrites
-the table. Registers are compared only with the nvcc release that the table was made with: each chooses its own.
+``python tools/kernel_resources.py`` compiles csrc/cuda/*.cu for two architectures (no GPU is needed) and
+fails if a kernel spills, uses local memory, or has more registers than the table; ``--update`` rewrites that.
+Registers are compared only with the nvcc release that the table was made with: each chooses its own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,15 @@ def compile_kernels(nvcc: str, architecture: str) -> Kernels:
     torch = importlib.util.find_spec("torch")
     assert torch is not None
     assert torch.origin is not None
-    options = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-cubin", f"-arch={architecture}", "-Xptxas", "-v"]
+    options = [
+        "-std=c++20",
+        "-O3",
+        "--expt-relaxed-constexpr",
+        "-cubin",
+        f"-arch={architecture}",
+        "-Xptxas",
+        "-v",
+    ]
     options += ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
     options += ["-I", str(Path(torch.origin).parent / "include")]
     kernels: Kernels = {}
@@ -74,10 +82,12 @@ def parse(report: str) -> Kernels:
     kernels: dict[str, Resources] = {}
     for block in re.split(r"Compiling entry function ", report)[1:]:
         name = re.match(r"'(\w+)'", block)
-        # The properties of device functions that were not inlined come in the same form: the kernel's own is named.
+        # Device functions that were not inlined have properties of the same form: take the kernel's own.
         properties = name and re.search(rf"Function properties for {name[1]}\n(.*)\n", block)
         used = re.search(r"Used (\d+) registers", block)
-        assert name and properties and used, block
+        assert name, block
+        assert properties, block
+        assert used, block
         stack, *spills = (int(number) for number in re.findall(r"(\d+) bytes", properties[1]))
         shared = re.search(r"(\d+) bytes smem", block)
         kernels[name[1]] = Resources(int(used[1]), int(shared[1]) if shared else 0, stack, sum(spills))
@@ -87,7 +97,11 @@ def parse(report: str) -> Kernels:
 
 def demangle(names: list[str]) -> dict[str, str]:
     """``crop_forward_kernel<float, __half, true>``: no return type, no parameters, no namespace."""
-    output = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout if names else ""
+    output = (
+        subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout
+        if names
+        else ""
+    )
     readable = {}
     for name, line in zip(names, output.splitlines(), strict=True):
         depth, end = 0, len(line)
@@ -127,7 +141,9 @@ def problems(
             found.append(f"{at}: {now.shared} bytes of static shared memory, {shared} in the table")
         if same_nvcc and now.registers > registers:
             found.append(f"{at}: {now.registers} registers, {registers} in the table")
-    found += [f"{architecture} {name}: in the table, but there is no such kernel" for name in table.keys() - kernels]
+    found += [
+        f"{architecture} {name}: in the table, but there is no such kernel" for name in table.keys() - kernels
+    ]
     return found
 
 
@@ -141,7 +157,9 @@ def main() -> None:
         sys.exit("no nvcc was found: set CUDA_HOME")
     release = nvcc_release(nvcc)
     with ThreadPoolExecutor(len(ARCHITECTURES)) as pool:
-        measured = dict(zip(ARCHITECTURES, pool.map(lambda a: compile_kernels(nvcc, a), ARCHITECTURES), strict=True))
+        measured = dict(
+            zip(ARCHITECTURES, pool.map(lambda a: compile_kernels(nvcc, a), ARCHITECTURES), strict=True)
+        )
     if arguments.show:
         for architecture, kernels in measured.items():
             for name, resources in kernels.items():

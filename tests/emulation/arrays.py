@@ -56,7 +56,7 @@ class Result:
 
     def take(self) -> Array:
         """What was written; nothing may have been written around it."""
-        result = self.array.copy()
+        result: Array = self.array.copy()
         self.array.view(np.uint8 if self.array.itemsize == 1 else f"u{self.array.itemsize}")[...] = -1 % (
             1 << 8 * self.array.itemsize
         )

@@ -6,7 +6,8 @@ namespace racnn {
 namespace {
 
 void boxcar_grad(const py::array& grad_output, const py::array& windows, py::array& grad_windows,
-                 const std::string& energy, double steepness, double scale, double shrink, const Options& options) {
+                 const std::string& energy, double steepness, double scale, double shrink,
+                 const Options& options) {
   const Energy kind = energy == "abs" ? Energy::kAbs : Energy::kSquare;
   const CropShape shape = shape_of(grad_output, grad_output);
   with_type<float, __half, __nv_bfloat16, double>(grad_output, [&]<typename Grad>(Type<Grad>) {

@@ -6,7 +6,8 @@ namespace racnn {
 namespace {
 
 template <typename Grad, typename Image>
-void run(const py::array& grad_output, const py::array& windows, py::array& grad_images, const Options& options) {
+void run(const py::array& grad_output, const py::array& windows, py::array& grad_images,
+         const Options& options) {
   check_launch(launch_crop_image_grad(
       ImageGradProblem<Grad, Image>{data<Grad>(grad_output), mutable_data<Image>(grad_images),
                                     shape_of(grad_images, grad_output), strides_of(grad_output),

@@ -6,8 +6,8 @@ namespace racnn {
 namespace {
 
 template <typename Image, typename Grad>
-void run(const py::array& grad_output, const py::array& images, const py::array& windows, py::array& grad_windows,
-         const Options& options) {
+void run(const py::array& grad_output, const py::array& images, const py::array& windows,
+         py::array& grad_windows, const Options& options) {
   using Acc = Accumulate<Image>;
   const CropShape shape = shape_of(images, grad_output);
   const auto workspace = poisoned<Acc>(window_grad_workspace(shape));

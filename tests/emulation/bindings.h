@@ -55,8 +55,8 @@ void with_type(const py::array& array, const F& f) {
   if (!found) throw std::invalid_argument("no kernel for this dtype");
 }
 
-// The pairs of images and crops that have kernels. Under a sanitizer those are left out that differ from another
-// only by a conversion: they would take minutes to compile.
+// The pairs of images and crops that have kernels. Under a sanitizer those are left out that differ from
+// another only by a conversion: they would take minutes to compile.
 template <typename Image, typename Crop>
 constexpr bool is_built() {
 #if defined(RACNN_FEW_TYPES)
@@ -90,7 +90,7 @@ inline Strides strides_of(const py::array& a) {
 }
 
 inline CropShape shape_of(const py::array& images, const py::array& crops) {
-  return {crops.shape(0),           crops.shape(1),           crops.shape(2),          int32_t(images.shape(2)),
+  return {crops.shape(0),           crops.shape(1),          crops.shape(2),         int32_t(images.shape(2)),
           int32_t(images.shape(3)), int32_t(crops.shape(3)), int32_t(crops.shape(4))};
 }
 
@@ -108,7 +108,8 @@ T* mutable_data(py::array& a) {
 
 template <typename Acc>
 WindowSpec<Acc> window_spec(const py::array& windows, const Options& options) {
-  if (windows.itemsize() != sizeof(Acc)) throw std::invalid_argument("windows must have the accumulation type");
+  if (windows.itemsize() != sizeof(Acc))
+    throw std::invalid_argument("windows must have the accumulation type");
   return {data<Acc>(windows), window_values(windows), options.boundary, Acc(options.mask_steepness)};
 }
 
@@ -121,7 +122,8 @@ std::unique_ptr<T[]> poisoned(int64_t count) {
 }
 
 inline void check_launch(cudaError_t error) {
-  if (error != cudaSuccess) throw std::runtime_error("the launch failed: cudaError " + std::to_string(int(error)));
+  if (error != cudaSuccess)
+    throw std::runtime_error("the launch failed: cudaError " + std::to_string(int(error)));
 }
 
 void bind_forward(py::module_& m);

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
 from .arrays import NUMPY_TYPE, Array, Doubles, Result, encode, place
 
 # The pairs (images, crops) that have kernels of their own.
@@ -84,14 +85,18 @@ class Case:
     def grad_output(self) -> Array:
         shape = (self.batch, self.windows, self.channels, *self.out)
         values = encode(self._random().standard_normal(shape), self.crop)
-        return np.broadcast_to(values[:1, :1, :1, :1, :1], shape) if self.constant_grad else place(values, self.layout)
+        return (
+            np.broadcast_to(values[:1, :1, :1, :1, :1], shape)
+            if self.constant_grad
+            else place(values, self.layout)
+        )
 
     def window_array(self) -> Array:
         windows = make_windows(self.where, self._random(), self.batch * self.windows, self.values, self.size)
         return windows.reshape(self.batch, self.windows, self.values).astype(NUMPY_TYPE[self.accumulate])
 
     def run(self, kernels: ModuleType, guard: int = 64) -> Array:
-        """Run the kernel; ``guard`` poisoned elements surround its result (0: leave that to the sanitizer)."""
+        """Run the kernel, ``guard`` poisoned elements around its result (0: the sanitizer looks)."""
         options = kernels.Options(
             boundary=self.boundary,
             mask_steepness=self.mask_steepness,
@@ -120,7 +125,16 @@ class Case:
 
     def _random(self) -> np.random.Generator:
         """The same numbers in every process; layout, options and launch change none of them."""
-        inputs = (self.image, self.crop, self.batch, self.windows, self.channels, self.size, self.out, self.values)
+        inputs = (
+            self.image,
+            self.crop,
+            self.batch,
+            self.windows,
+            self.channels,
+            self.size,
+            self.out,
+            self.values,
+        )
         return np.random.default_rng(zlib.crc32(repr(inputs).encode()))
 
 

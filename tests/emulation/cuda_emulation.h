@@ -54,7 +54,15 @@ struct Indices {
 
 extern constinit thread_local const Indices* self;
 
-enum class Collective : uint8_t { kSyncBlock, kSyncWarp, kBallot, kShuffle, kShuffleUp, kShuffleDown, kShuffleXor };
+enum class Collective : uint8_t {
+  kSyncBlock,
+  kSyncWarp,
+  kBallot,
+  kShuffle,
+  kShuffleUp,
+  kShuffleDown,
+  kShuffleXor
+};
 
 struct Configuration {
   dim3 grid, block;
@@ -110,7 +118,8 @@ inline void __syncthreads(const emulation::Site& site = emulation::Site::current
   emulation::meet(emulation::Collective::kSyncBlock, 0, 0, 0, site);
 }
 
-inline void __syncwarp(unsigned mask = 0xffffffffu, const emulation::Site& site = emulation::Site::current()) {
+inline void __syncwarp(unsigned mask = 0xffffffffu,
+                       const emulation::Site& site = emulation::Site::current()) {
   emulation::meet(emulation::Collective::kSyncWarp, mask, 0, emulation::lane(), site);
 }
 
@@ -119,11 +128,13 @@ inline unsigned __ballot_sync(unsigned mask, int predicate,
   return unsigned(emulation::meet(emulation::Collective::kBallot, mask, predicate != 0, 0, site));
 }
 
-inline int __any_sync(unsigned mask, int predicate, const emulation::Site& site = emulation::Site::current()) {
+inline int __any_sync(unsigned mask, int predicate,
+                      const emulation::Site& site = emulation::Site::current()) {
   return __ballot_sync(mask, predicate, site) != 0;
 }
 
-inline int __all_sync(unsigned mask, int predicate, const emulation::Site& site = emulation::Site::current()) {
+inline int __all_sync(unsigned mask, int predicate,
+                      const emulation::Site& site = emulation::Site::current()) {
   return __ballot_sync(mask, predicate, site) == mask;
 }
 
@@ -157,7 +168,8 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = warpSize,
                   const emulation::Site& site = emulation::Site::current()) {
   const unsigned lane = emulation::lane(), source = lane ^ unsigned(lane_mask);
   const bool readable = source <= (lane | (unsigned(width) - 1));
-  return emulation::shuffle(emulation::Collective::kShuffleXor, mask, value, readable ? source : lane, width, site);
+  return emulation::shuffle(emulation::Collective::kShuffleXor, mask, value, readable ? source : lane, width,
+                            site);
 }
 
 template <typename T>

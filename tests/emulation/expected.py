@@ -5,13 +5,24 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from .arrays import EPSILON, Array, Doubles, decode
-from .cases import BOXCAR, Case
 
 from racnn_ops import Boxcar, reference
 
+from .arrays import EPSILON, Array, Doubles, decode
+from .cases import BOXCAR, Case
+
 
 def by_reference(case: Case) -> Doubles:
+    return np.asarray(_reference(case))
+
+
+def by_cpu(case: Case) -> Array:
+    """The same from the CPU kernels, in the same dtype (bfloat16 as bits)."""
+    result = _cpu(case)
+    return np.asarray(result.view(torch.uint16) if result.dtype == torch.bfloat16 else result)
+
+
+def _reference(case: Case) -> torch.Tensor:
     windows = torch.from_numpy(case.window_array().astype(np.float64)).requires_grad_()
     grad_output = torch.from_numpy(decode(case.grad_output(), case.crop))
     if case.kernel == "boxcar_grad":
@@ -19,7 +30,7 @@ def by_reference(case: Case) -> Doubles:
         boxcar = Boxcar(steepness=steepness, energy=case.energy, scale=scale, shrink=shrink)
         result = reference.boxcar_window_grad(grad_output, windows.detach(), boxcar)
         result[~windows.isfinite().all(-1)] = torch.nan
-        return result.numpy()
+        return result
     images = torch.from_numpy(decode(case.images(), case.image)).requires_grad_()
     pixels = images
     if case.affine:
@@ -31,20 +42,21 @@ def by_reference(case: Case) -> Doubles:
     )
     if case.kernel == "forward":
         values = crops.detach()
-        return (values.nan_to_num(0.0).clamp(0, 255) if case.crop == "uint8" else values).numpy()
+        return values.nan_to_num(0.0).clamp(0, 255) if case.crop == "uint8" else values
     wanted = windows if case.kernel == "window_grad" else images
     (gradient,) = torch.autograd.grad(crops, wanted, grad_output, allow_unused=True)
-    return (torch.zeros_like(wanted) if gradient is None else gradient).numpy()
+    return torch.zeros_like(wanted.detach()) if gradient is None else gradient
 
 
-def by_cpu(case: Case) -> Array:
-    """The same from the CPU kernels, in the same dtype (bfloat16 as bits)."""
+def _cpu(case: Case) -> torch.Tensor:
     windows = torch.from_numpy(case.window_array())
     images, grad_output = _tensor(case.images(), case.image), _tensor(case.grad_output(), case.crop)
     options = (case.boundary, case.mask_steepness or None, case.scale)
     ops = torch.ops.racnn_ops
     if case.kernel == "forward":
-        result = ops._crop_forward(images, windows, *case.out, *options, case.shift, getattr(torch, case.crop))
+        result = ops._crop_forward(
+            images, windows, *case.out, *options, case.shift, getattr(torch, case.crop)
+        )
     elif case.kernel == "window_grad":
         result = ops._crop_window_grad(grad_output, images, windows, *options, case.shift)
     elif case.kernel == "image_grad":
@@ -54,7 +66,8 @@ def by_cpu(case: Case) -> Array:
     else:
         steepness, scale, shrink = BOXCAR
         result = ops._crop_boxcar_grad(grad_output, windows, steepness, case.energy, scale, shrink)
-    return (result.view(torch.uint16) if result.dtype == torch.bfloat16 else result).numpy()
+    assert isinstance(result, torch.Tensor)
+    return result
 
 
 def result_dtype(case: Case) -> str:

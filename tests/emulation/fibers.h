@@ -41,9 +41,7 @@ class Engine {
     }
   }
 
-  void suspend(int i, Lock&) {
-    change(fibers_[size_t(i)], scheduler_);
-  }
+  void suspend(int i, Lock&) { change(fibers_[size_t(i)], scheduler_); }
 
   void wake(int i) { runnable_.push_back(i); }
 

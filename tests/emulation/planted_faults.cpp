@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Does the emulation find what it claims to find? Kernels with one fault each, and their right twins, as a Python
-// module. test_emulation_faults.py says which detector of which build (plain, AddressSanitizer and UBSan,
-// ThreadSanitizer) has to find which fault.
+// Does the emulation find what it claims to find? Kernels with one fault each, and their right twins, as a
+// Python module. test_emulation_faults.py says which detector of which build (plain, AddressSanitizer and
+// UBSan, ThreadSanitizer) has to find which fault.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -177,7 +177,8 @@ __global__ void signed_overflow(Params p) {
   p.out[element()] = float(Offset(element()) * 100'000'000);
 }
 
-#if !defined(RACNN_EMULATION_THREADS)  // where there is static shared memory, races between blocks are not seen
+#if !defined( \
+    RACNN_EMULATION_THREADS)  // where there is static shared memory, races between blocks are not seen
 
 __global__ void static_shared_write(Params p, unsigned shift) {
   __shared__ float values[kThreads];
@@ -259,12 +260,13 @@ constexpr Plant kPlants[] = {
 using Floats = pybind11::array_t<float, pybind11::array::c_style>;
 
 void run(const std::string& name, bool fixed, const Floats& in, Floats& out) {
-  if (in.size() != kSize || out.size() != kSize) throw std::invalid_argument("in and out must have SIZE elements");
+  if (in.size() != kSize || out.size() != kSize)
+    throw std::invalid_argument("in and out must have SIZE elements");
   for (const Plant& plant : kPlants) {
     if (name != plant.name) continue;
-    const cudaError_t error = emulation::launch(fixed ? plant.fixed : plant.faulty, dim3(kBlocks), dim3(kThreads),
-                                                kThreads * sizeof(float), cudaStream_t{},
-                                                Params{in.data(), out.mutable_data()});
+    const cudaError_t error =
+        emulation::launch(fixed ? plant.fixed : plant.faulty, dim3(kBlocks), dim3(kThreads),
+                          kThreads * sizeof(float), cudaStream_t{}, Params{in.data(), out.mutable_data()});
     if (error != cudaSuccess) throw std::runtime_error("the launch failed");
     return;
   }
@@ -285,6 +287,8 @@ PYBIND11_MODULE(planted_faults, m) {
   pybind11::list names;
   for (const Plant& plant : kPlants) names.append(plant.name);
   m.attr("NAMES") = names;
-  m.def("run", &run, pybind11::arg("name"), pybind11::arg("fixed"), pybind11::arg("input"), pybind11::arg("output"));
-  m.def("launch_empty", &launch_empty, pybind11::arg("grid"), pybind11::arg("block"), pybind11::arg("shared_bytes"));
+  m.def("run", &run, pybind11::arg("name"), pybind11::arg("fixed"), pybind11::arg("input"),
+        pybind11::arg("output"));
+  m.def("launch_empty", &launch_empty, pybind11::arg("grid"), pybind11::arg("block"),
+        pybind11::arg("shared_bytes"));
 }

@@ -4,6 +4,7 @@
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import emulated_kernels
 import numpy as np
@@ -13,7 +14,7 @@ from .cases import Case
 
 def main(cases_file: str, results_file: str) -> None:
     cases: list[Case] = pickle.loads(Path(cases_file).read_bytes())
-    results = {}
+    results: dict[str, Any] = {}
     for i, case in enumerate(cases):
         print(case, file=sys.stderr, flush=True)  # whatever a sanitizer says stands below its case
         results[str(i)] = case.run(emulated_kernels, guard=0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from types import ModuleType
 
 import pytest
+
 from .build import python
 
 OVERFLOW = "AddressSanitizer: heap-buffer-overflow"
@@ -50,6 +51,7 @@ NOT_IN_THREAD_BUILD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "sanitizer", "report"), FAULTS)
 def test_planted_fault_is_found(fault: str, sanitizer: str, report: str) -> None:
     result = python(sanitizer, "-m", "emulation.run_planted_fault", "faulty", fault)
@@ -57,6 +59,7 @@ def test_planted_fault_is_found(fault: str, sanitizer: str, report: str) -> None
     assert report in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["none", "address", "thread"])
 def test_fixed_twins_pass(sanitizer: str, planted_faults: ModuleType) -> None:
     names = sorted({fault for fault, *_ in FAULTS})

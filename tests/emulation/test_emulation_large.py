@@ -16,9 +16,20 @@ from .expected import assert_close, result_dtype
 
 FAR = (1 << 31) + 24  # elements
 
+# Which argument of which kernel: images, crops, gradients.
+SPREAD = [
+    ("forward", 0),
+    ("forward", 2),
+    ("window_grad", 0),
+    ("window_grad", 1),
+    ("image_grad", 0),
+    ("image_grad", 2),
+    ("boxcar_grad", 0),
+]
+
 
 def spread(array: Array, axis: int) -> Array:
-    """A copy of ``array`` whose neighbours along ``axis`` are FAR elements apart; only touched pages take memory."""
+    """A copy of ``array``, FAR from element to element along ``axis``; untouched pages take no memory."""
     strides = [stride // array.itemsize for stride in np.ascontiguousarray(array).strides]
     strides[axis] = FAR
     count = 1 + sum((side - 1) * stride for side, stride in zip(array.shape, strides, strict=True))
@@ -52,11 +63,7 @@ class Spreading:
 
 
 @pytest.mark.parametrize("axis", [-4, -3, -2, -1])
-@pytest.mark.parametrize(
-    ("kernel", "which"),
-    [("forward", 0), ("forward", 2), ("window_grad", 0), ("window_grad", 1), ("image_grad", 0), ("image_grad", 2)]
-    + [("boxcar_grad", 0)],
-)
+@pytest.mark.parametrize(("kernel", "which"), SPREAD)
 def test_offsets_beyond_32_bits(kernel: str, which: int, axis: int, kernels: ModuleType) -> None:
     case = Case(kernel, "float16", "float16", batch=2, windows=2, channels=2, size=(3, 4), out=(3, 2))
     spreading: Any = Spreading(kernels, which, axis)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What nvcc makes of the kernels: no spills, no local memory, no more registers than the committed table has."""
+"""What nvcc makes of the kernels: no spills, no local memory, no more registers than the table has."""
 
 from __future__ import annotations
 

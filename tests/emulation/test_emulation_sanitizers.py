@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The kernels under AddressSanitizer and UBSan, and under ThreadSanitizer with a real thread for each CUDA thread."""
+"""The kernels under AddressSanitizer and UBSan, and under ThreadSanitizer with real threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .expected import assert_close, by_reference, result_dtype
 
 pytestmark = pytest.mark.slow
 
-# The sanitizers' builds have a kernel for each size of an element, not for each dtype: see with_types in bindings.h.
+# The sanitizers' builds have a kernel for each size of an element, not for each dtype (bindings.h).
 PAIRS = {
     ("float32", "float32"),
     ("float32", "float16"),
@@ -38,7 +38,9 @@ def cases_for_addresses(kernel: str) -> Iterator[Case]:
     channels = itertools.cycle((1, 3, 8, 12))
     for (image, crop), layout in itertools.product(PAIRS_OF[kernel], LAYOUTS * 2):
         if (image, crop) in PAIRS:
-            case = Case(kernel, image, crop, batch=1, channels=next(channels), layout=layout, where=next(where))
+            case = Case(
+                kernel, image, crop, batch=1, channels=next(channels), layout=layout, where=next(where)
+            )
             case = case.but(size=next(sides), out=next(outs), boundary=next(boundaries))
             if case.channels == 3:
                 case = case.but(mask_steepness=0.7, values=4)

@@ -23,7 +23,9 @@ class Engine {
 
   // `order`: the numbers of the threads, first come first.
   explicit Engine(std::vector<int> order)
-      : order_(std::move(order)), slots_(std::make_unique<Slot[]>(order_.size())), runnable_(order_.size()),
+      : order_(std::move(order)),
+        slots_(std::make_unique<Slot[]>(order_.size())),
+        runnable_(order_.size()),
         unfinished_(order_.size()) {}
 
   // Runs body(i) for each thread i; calls stuck() when all that are left are suspended: it must wake one.

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Times racnn_ops.attention_crop and what people use instead, side by side, on real images.
+
+    python benchmarks/bench_crop.py [--quick] [--device cuda] [--threads N] …
+
+Every contestant's crops and gradients are compared with the reference before it is timed. Contestants take
+turns; all numbers are medians, all ratios those of one run. Prints tables and writes a JSON file and a
+picture, named after the device, to benchmarks/results/. Needs ``pip install '.[bench]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cuda_probes
+import machine
+import plot
+import probes
+import report
+import torch
+from cases import Case, make_inputs, sweeps
+from comparison import Comparison, all_inputs
+from contestants import ALL, COMPILED, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN, Contestant
+from goals import goals
+from images import Source, photographs, synthetic
+from results import Results
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from timing import copy_bandwidth
+
+from racnn_ops import _library
+
+BATCH = {"cpu": 16, "cuda": 64}
+ROUNDS, QUICK_ROUNDS = 25, 9
+PLAIN = (OURS, GRID_SAMPLE, ROI_ALIGN, LOOP)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    default_device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default=default_device, help="default here: %(default)s"
+    )
+    parser.add_argument(
+        "--threads", type=_at_least(1), help="of torch on the CPU; default: as many as it takes"
+    )
+    parser.add_argument(
+        "--rounds", type=_at_least(3), help=f"samples of each median; default {ROUNDS}, quick {QUICK_ROUNDS}"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="leave out torch.compile, which takes a while"
+    )
+    parser.add_argument("--synthetic", action="store_true", help="random images instead of photographs")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=machine.ROOT / "benchmarks" / "results",
+        help="folder, default: %(default)s",
+    )
+    parser.add_argument(
+        "--batch", type=_at_least(1), help="B of the main case; default 16 on a CPU, 64 on a GPU"
+    )
+    parser.add_argument(
+        "--image", type=_at_least(16), default=448, help="H = W of the main case, default %(default)s"
+    )
+    parser.add_argument(
+        "--crop", type=_at_least(2), default=224, help="h = w of the main case, default %(default)s"
+    )
+    arguments = parser.parse_args()
+    arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    arguments.batch = arguments.batch or BATCH[arguments.device]
+    if not _library.has_cpu:
+        parser.error(f"there are no compiled kernels to time: {_library.cpu_error}")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device")
+    if arguments.device == "cuda" and not _library.has_cuda:
+        parser.error(f"--device cuda: there are no compiled kernels to time: {_library.cuda_error}")
+    return arguments
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return number
+
+
+def choose_source(arguments: argparse.Namespace, console: Console) -> tuple[Source, str]:
+    if not arguments.synthetic:
+        try:
+            return photographs(), "photographs of scikit-image"
+        except (ImportError, OSError) as error:
+            console.print(f"[yellow]random images instead of photographs: {error}[/]")
+    return synthetic, "random images"
+
+
+def choose_contestants(arguments: argparse.Namespace, console: Console) -> list[Contestant]:
+    chosen = []
+    for contestant in ALL:
+        if not contestant.is_installed:
+            console.print(
+                f"[yellow]{contestant.name} does not take part: {contestant.needs} is not installed[/]"
+            )
+        elif not (contestant.compiled and arguments.no_compile):
+            chosen.append(contestant)
+    return chosen
+
+
+def measure(arguments: argparse.Namespace, console: Console) -> Results:
+    device = torch.device(arguments.device)
+    main_case = Case(arguments.batch, image=arguments.image, crop=arguments.crop)
+    variants = sweeps(main_case, arguments.quick)
+    source, images = choose_source(arguments, console)
+    contestants = choose_contestants(arguments, console)
+    facts: dict[str, Any] = {
+        "command": shlex.join(["python", "benchmarks/bench_crop.py", *sys.argv[1:]]),
+        "arguments": {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items()},
+        "date": machine.now(),
+        "git": machine.commit(),
+        "machine": machine.describe(device),
+        "versions": machine.versions(),
+        "images": images,
+        "main_case": main_case.to_json(),
+        "sweeps": list(variants),
+    }
+    sweep_rounds = max(arguments.rounds // 2, 3)
+    plan: list[tuple[str, Case, list[Contestant], int]] = [("main", main_case, contestants, arguments.rounds)]
+    for name, cases in variants.items():
+        plain = [contestant for contestant in PLAIN if contestant in contestants]
+        plan += [(name, case, plain, sweep_rounds) for case in cases]
+    with _progress(console) as progress:
+        rounds = sum(len(case.modes) * rounds for _, case, _, rounds in plan)
+        task = progress.add_task("copy bandwidth", total=rounds + PROBES)
+        facts["copy_bytes_per_s"] = copy_bandwidth(device)
+        comparison = Comparison(source, device, lambda: progress.advance(task))
+        for name, case, takers, rounds in plan:
+            progress.update(task, description=f"{name}: {case.label}")
+            comparison.run(name, case, takers, rounds)
+        facts |= {"times": comparison.times, "refused": comparison.refused}
+
+        def note(what: str) -> None:
+            progress.update(task, description=what)
+            progress.advance(task)
+
+        facts |= probe(main_case, source, device, arguments.rounds, contestants, note)
+    results = Results(facts)
+    facts["goals"] = [goal.to_json() for goal in goals(results)]
+    return results
+
+
+PROBES = 4
+
+
+def probe(
+    main_case: Case,
+    source: Source,
+    device: torch.device,
+    rounds: int,
+    contestants: list[Contestant],
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    """Everything but times of large calls; ``note`` is called ``PROBES`` times."""
+    inputs = make_inputs(main_case, source, device)
+    eager = [contestant for contestant in contestants if contestant is not COMPILED]
+    note("memory")
+    memory = probes.memory_table(main_case, inputs, eager)
+    channels_last = replace(main_case, layout="channels_last")
+    memory += probes.memory_table(channels_last, make_inputs(channels_last, source, device), [OURS])
+    note("host overhead")
+    overhead = probes.host_overhead(device, rounds)
+    note("threads" if device.type == "cpu" else "launches")
+    threads = probes.thread_scaling(main_case, inputs, rounds) if device.type == "cpu" else []
+    launches = cuda_probes.launches(main_case, inputs, [OURS, GRID_SAMPLE]) if device.type == "cuda" else []
+    note("kernels alone")
+    device_times: list[dict[str, Any]] = []
+    for types in cuda_probes.DTYPES if device.type == "cuda" else ():
+        case = replace(main_case, dtype=types[0], out_dtype=types[1])
+        sets = all_inputs(case, source, device)
+        device_times += cuda_probes.device_times(case, sets, [OURS, GRID_SAMPLE], rounds)
+    return {
+        "memory": memory,
+        "overhead": overhead,
+        "threads": threads,
+        "launches": launches,
+        "device_times": device_times,
+    }
+
+
+def _progress(console: Console) -> Progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, TextColumn("{task.description}"), console=console, transient=True)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own notes would fill the screen
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 180
+    results = measure(arguments, console)
+    report.show(results, console)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    name = machine.slug(torch.device(arguments.device)) + ("-quick" if arguments.quick else "")
+    for suffix, write in ((".json", results.write), (".png", lambda path: plot.draw(results, path))):
+        path = arguments.output / (name + suffix)
+        write(path)
+        console.print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

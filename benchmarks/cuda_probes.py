@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What only a GPU has: kernels in a graph, without the host, and the launches of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from cases import Case, Inputs, floor_bytes
+from contestants import Contestant, crop_function
+from timing import Call, Times, calls_of_a_sample, interleaved, take_cuda_sample
+from torch import Tensor
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.profiler import ProfilerActivity, profile
+
+STEPS = {"forward": "forward", "backward window": "window", "backward both": "both"}
+"""The floors' names -> the mode in which the step occurs."""
+
+DTYPES = (("float32", "float32"), ("bfloat16", "bfloat16"), ("uint8", "float32"), ("uint8", "bfloat16"))
+"""Of images and crops."""
+
+
+def step_alone(contestant: Contestant, case: Case, inputs: Inputs, step: str) -> Call:
+    """The forward or a backward by itself; the backward's forward is run here and kept."""
+    crop = crop_function(contestant, case)
+    images, windows = inputs.images.detach(), inputs.windows.detach()
+    if step == "forward":
+        return lambda: _without_gradients(crop, images, windows)
+    leaves = [windows.requires_grad_()]
+    if step == "backward both":
+        leaves.append(images.requires_grad_())
+    crops = crop(images, windows)
+    return lambda: torch.autograd.grad(crops, leaves, inputs.grad_output, retain_graph=True)
+
+
+def _without_gradients(crop: Callable[[Tensor, Tensor], Tensor], images: Tensor, windows: Tensor) -> Tensor:
+    with torch.no_grad():
+        return crop(images, windows)
+
+
+def device_times(
+    case: Case, inputs: Sequence[Inputs], contestants: Sequence[Contestant], rounds: int
+) -> list[dict[str, Any]]:
+    """Times of the kernels of each step, from replays of a CUDA graph over all input sets."""
+    records = []
+    for step in STEPS if case.image_type.is_floating_point else ("forward", "backward window"):
+        replays: dict[str, Sequence[Call]] = {}
+        calls = len(calls_of_a_sample(inputs, inputs[0].images.device))  # type: ignore[arg-type]
+        for contestant in contestants:
+            try:
+                replays[contestant.name] = [_capture(contestant, case, inputs, step, calls // len(inputs))]
+            except RuntimeError as error:
+                records.append(_record(case, step, contestant.name, None, not_captured=str(error)))
+        for name, times in interleaved(replays, rounds, take_cuda_sample).items():
+            records.append(_record(case, step, name, times.divided_by(calls)))
+    return records
+
+
+def _capture(
+    contestant: Contestant, case: Case, inputs: Sequence[Inputs], step: str, turns: int
+) -> Callable[[], None]:
+    # A backward runs on the stream of its forward, so both belong on the stream that is captured.
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        calls = [step_alone(contestant, case, one, step) for one in inputs]
+        for call in calls:
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        for call in calls * turns:
+            call()
+    return graph.replay
+
+
+def _record(case: Case, step: str, name: str, times: Times | None, **more: Any) -> dict[str, Any]:
+    measured = times.to_json() if times else {}
+    floor = floor_bytes(case, step)
+    return {
+        "case": case.to_json(),
+        "step": step,
+        "contestant": name,
+        "floor_bytes": floor,
+        **measured,
+        **more,
+    }
+
+
+def launches(case: Case, inputs: Inputs, contestants: Sequence[Contestant]) -> list[dict[str, Any]]:
+    """Kernels, memsets and copies that one step puts on the GPU."""
+    records = []
+    for step in STEPS:
+        for contestant in contestants:
+            call = step_alone(contestant, case, inputs, step)
+            call()
+            torch.cuda.synchronize()
+            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+                call()
+                torch.cuda.synchronize()
+            names = [event.name for event in profiler.events() or [] if event.device_type == DeviceType.CUDA]
+            copies_to_host = sum("DtoH" in name for name in names)
+            records.append(
+                {
+                    "case": case.to_json(),
+                    "step": step,
+                    "contestant": contestant.name,
+                    "launches": len(names),
+                    "copies_to_host": copies_to_host,
+                    "names": names,
+                }
+            )
+    return records

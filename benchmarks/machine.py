@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where and with what a result was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "device": device_name(device),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average_before": os.getloadavg()[0],
+        "system": platform.platform(),
+    }
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        facts |= {
+            "multiprocessors": gpu.multi_processor_count,
+            "l2_bytes": gpu.L2_cache_size,
+            "memory_bytes": gpu.total_memory,
+            "driver": _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        }
+    return facts
+
+
+def versions() -> dict[str, str | None]:
+    from racnn_ops import _C
+
+    packages = ("racnn-ops", "torch", "torchvision", "kornia", "numpy", "scikit-image")
+    found = {package: _version(package) for package in packages}
+    return found | {
+        "python": platform.python_version(),
+        "cuda": torch.version.cuda,
+        "build": _C.build_info(),
+        "cpu_capability": _C.cpu_capability(),
+    }
+
+
+def commit() -> dict[str, Any]:
+    """The checked-out commit, and whether files that it tracks were changed."""
+    changes = _output("git", "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _first_line("git", "rev-parse", "HEAD"),
+        "changed": None if changes is None else changes != "",
+    }
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def cpu_name() -> str:
+    try:
+        match = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def slug(device: torch.device) -> str:
+    """For file names: ``cpu-amd-epyc``, ``cuda-nvidia-h100-80gb-hbm3``."""
+    name = re.sub(r"\((?:r|tm)\)", "", device_name(device).lower())
+    return f"{device.type}-" + re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _first_line(*command: str) -> str | None:
+    output = _output(*command)
+    return output.splitlines()[0] if output else None
+
+
+def _output(*command: str) -> str | None:
+    try:
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Measurements beside the time of a large call: host overhead, threads, memory."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import MODES, Case, Inputs, make_inputs
+from contestants import GRID_SAMPLE, OURS, Contestant, Step, crop_function, make_step
+from images import synthetic
+from timing import Times, interleaved, take_cpu_sample
+from torch.profiler import ProfilerActivity, profile
+
+TINY = Case(batch=1, image=8, crop=4)
+PAIR = (OURS, GRID_SAMPLE)
+
+
+def _step(contestant: Contestant, case: Case, inputs: Inputs, mode: str) -> Step:
+    return make_step(crop_function(contestant, case), contestant.gradients, inputs, mode)
+
+
+def host_overhead(device: torch.device, rounds: int, calls: int = 200) -> list[dict[str, Any]]:
+    """Host time of a call on tensors so small that there is nothing else; one thread."""
+    inputs = make_inputs(TINY, synthetic, device)
+    steps = {
+        f"{contestant.name}/{mode}": [_step(contestant, TINY, inputs, mode)] * calls
+        for contestant in PAIR
+        for mode in MODES
+    }
+
+    def wait(name: str) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = interleaved(steps, rounds, take_cpu_sample, before=wait)
+    torch.set_num_threads(threads)
+    return [_named(name, value) for name, value in times.items()]
+
+
+def thread_scaling(case: Case, inputs: Inputs, rounds: int) -> list[dict[str, Any]]:
+    """The same call with one thread, with two, and with all, by turns."""
+    most = torch.get_num_threads()
+    records = []
+    for mode in case.modes:
+        steps = {contestant.name: _step(contestant, case, inputs, mode) for contestant in PAIR}
+        variants = {
+            f"{name}/{mode}/{threads}": [step]
+            for name, step in steps.items()
+            for threads in sorted({1, min(2, most), most})
+        }
+        times = interleaved(
+            variants,
+            rounds,
+            take_cpu_sample,
+            before=lambda name: torch.set_num_threads(int(name.split("/")[2])),
+        )
+        records += [_named(name, value) for name, value in times.items()]
+    torch.set_num_threads(most)
+    return records
+
+
+def _named(name: str, times: Times) -> dict[str, Any]:
+    contestant, mode, *threads = name.split("/")
+    record = {"contestant": contestant, "mode": mode, **times.to_json()}
+    return record | {"threads": int(threads[0])} if threads else record
+
+
+def peak_memory(step: Step, device: torch.device) -> dict[str, int | None]:
+    """Bytes at the peak of one call, above what was there before, and the bytes of its results among them.
+
+    ``torch_bytes`` are those of torch's allocator. Only the resident set, where the system can tell its peak,
+    shows what a library allocates by itself; it counts whole pages, which may be huge ones.
+    """
+    results = sum(result.nbytes for result in step().values())
+    torch_bytes = _cuda_peak(step) if device.type == "cuda" else _profiled_peak(step)
+    resident = None if device.type == "cuda" else _resident_peak(step)
+    return {"torch_bytes": torch_bytes, "resident_bytes": resident, "result_bytes": results}
+
+
+def _cuda_peak(step: Step) -> int:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _profiled_peak(step: Step) -> int:
+    """The highest sum of all allocations and releases, in the order of their times."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        results = step()
+    del results
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    total = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        total += event.nbytes()
+        peak = max(peak, total)
+    return peak
+
+
+def _resident_peak(step: Step) -> int | None:
+    """How far the resident set grows during a call; Linux keeps its peak since the last reset."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status_kib("VmRSS")
+        step()
+        return 1024 * (_status_kib("VmHWM") - before)
+    except (AttributeError, OSError):
+        return None
+
+
+def _status_kib(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def memory_table(case: Case, inputs: Inputs, contestants: Sequence[Contestant]) -> list[dict[str, Any]]:
+    records = []
+    for mode in case.modes:
+        for contestant in contestants:
+            if contestant.takes_part(mode):
+                memory = peak_memory(_step(contestant, case, inputs, mode), inputs.images.device)
+                records.append(
+                    {"case": case.to_json(), "mode": mode, "contestant": contestant.name, **memory}
+                )
+    return records

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How times are taken: contestants by turns, medians, and on a GPU inputs that the cache does not hold."""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from cases import Case, floor_bytes
+
+Call = Callable[[], object]
+WARM_UP_CALLS = 1
+"""Of each set of inputs; every contestant has been called once before, to be checked."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds a call, over all samples of one run."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    least: float
+    samples: int
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Times:
+        lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
+        return cls(median, lower, upper, min(samples), len(samples))
+
+    def divided_by(self, calls: int) -> Times:
+        values = (self.median, self.lower_quartile, self.upper_quartile, self.least)
+        median, lower, upper, least = (value / calls for value in values)
+        return Times(median, lower, upper, least, self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "median_s": self.median,
+            "lower_quartile_s": self.lower_quartile,
+            "upper_quartile_s": self.upper_quartile,
+            "least_s": self.least,
+            "samples": self.samples,
+        }
+
+
+def take_cpu_sample(calls: Sequence[Call]) -> float:
+    start = time.perf_counter()
+    for call in calls:
+        call()
+    return (time.perf_counter() - start) / len(calls)
+
+
+def take_cuda_sample(calls: Sequence[Call]) -> float:
+    """Between two events on the stream, host time included wherever the GPU waits for the host."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for call in calls:
+        call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3 / len(calls)
+
+
+def sampler(device: torch.device) -> Callable[[Sequence[Call]], float]:
+    return take_cuda_sample if device.type == "cuda" else take_cpu_sample
+
+
+def interleaved(
+    contestants: Mapping[str, Sequence[Call]],
+    rounds: int,
+    take_sample: Callable[[Sequence[Call]], float],
+    before: Callable[[str], None] = lambda name: None,
+    after_round: Callable[[], None] = lambda: None,
+) -> dict[str, Times]:
+    """One sample of every contestant a round, so that whatever else the machine does meets all of them alike.
+
+    The order within a round is drawn anew each time: nobody always follows the one that clears the caches.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    order = list(contestants)
+    shuffle = random.Random(0).shuffle
+    for name, calls in contestants.items():
+        before(name)
+        for call in WARM_UP_CALLS * list(calls):
+            call()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            shuffle(order)
+            for name in order:
+                before(name)
+                samples[name].append(take_sample(contestants[name]))
+            after_round()
+    finally:
+        gc.enable()
+    return {name: Times.of(values) for name, values in samples.items()}
+
+
+MOST_INPUT_SETS = 32
+CALLS_A_SAMPLE = 8
+
+
+def input_sets(case: Case, device: torch.device) -> int:
+    """How many sets of inputs to go through, so that a GPU's L2 cache has lost each before it comes again."""
+    if device.type != "cuda":
+        return 1
+    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    return min(max(math.ceil(3 * cache / floor_bytes(case, "forward")), 2), MOST_INPUT_SETS)
+
+
+def calls_of_a_sample(steps: Sequence[Call], device: torch.device) -> list[Call]:
+    """One call on a CPU; on a GPU, where an event costs as much as a small kernel, turns of all inputs."""
+    if device.type != "cuda":
+        return list(steps)
+    return list(steps) * math.ceil(CALLS_A_SAMPLE / len(steps))
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes a second, read and written, of a large ``copy_``."""
+    numbers = 2**28 if device.type == "cuda" else 2**26
+    source, target = (torch.ones(numbers, device=device) for _ in range(2))
+    calls = calls_of_a_sample([lambda: target.copy_(source)], device)
+    times = interleaved({"copy": calls}, 11, sampler(device))
+    return 2 * source.nbytes / times["copy"].median
