@@ -90,7 +90,8 @@ RACNN_HOST_DEVICE T clamp_to(T value, T low, T high) {  // NaN becomes `low`
 
 // `half <= 0` degenerates to the centre point, with the derivatives of half = 0.
 template <typename T>
-RACNN_HOST_DEVICE Axis<T> make_axis(T centre, T half, int32_t size, int32_t out, Boundary boundary, T steepness) {
+RACNN_HOST_DEVICE Axis<T> make_axis(T centre, T half, int32_t size, int32_t out, Boundary boundary,
+                                    T steepness) {
   half = half > T(0) ? half : T(0);
   Axis<T> axis{centre, half, T(1), T(0), T(0), T(1), steepness, size, out, boundary != Boundary::kZeros};
   if (boundary == Boundary::kClip) {
@@ -203,7 +204,8 @@ RACNN_HOST_DEVICE PositionGrad<T> position_grad(const Axis<T>& axis, int32_t j) 
   return {axis.centre_d_centre + axis.half_d_centre * u, axis.centre_d_half + axis.half_d_half * u};
 }
 
-// The weights' derivatives, by the product rule with the mask. Unmasked they are -1 and +1 times position_grad.
+// The weights' derivatives, by the product rule with the mask. Unmasked they are -1 and +1 times
+// position_grad.
 template <typename T>
 RACNN_HOST_DEVICE TapGrad<T> make_tap_grad(const Axis<T>& axis, int32_t j) {
   const Tap<T> tap = linear_tap(axis, j);

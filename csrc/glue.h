@@ -68,9 +68,12 @@ inline CropShape make_shape(const Tensor& batched, const Tensor& windows, int64_
   check(values == 3 || values == 4, "windows must hold 3 or 4 numbers each");
   check(windows.size(0) == batched.size(0), "windows must have the batch size of the other tensors");
   check(same_device(batched, windows), "all tensors must be on one device");
-  return {windows.size(0),      has_window_axis(windows) ? windows.size(1) : 1,
-          channels,             checked_side(height),
-          checked_side(width),  checked_side(out_height),
+  return {windows.size(0),
+          has_window_axis(windows) ? windows.size(1) : 1,
+          channels,
+          checked_side(height),
+          checked_side(width),
+          checked_side(out_height),
           checked_side(out_width)};
 }
 
@@ -98,7 +101,8 @@ inline bool is_channels_last(const Tensor& images) {
 }
 
 // A new dense tensor on the device of `like`: contiguous or, [..., C, H, W], channels last.
-inline Tensor empty_dense(std::vector<int64_t> sizes, bool channels_last, ScalarType dtype, const Tensor& like) {
+inline Tensor empty_dense(std::vector<int64_t> sizes, bool channels_last, ScalarType dtype,
+                          const Tensor& like) {
   const size_t d = sizes.size();
   std::vector<int64_t> strides(d);
   std::vector<size_t> order;  // of the axes, innermost first
@@ -112,10 +116,10 @@ inline Tensor empty_dense(std::vector<int64_t> sizes, bool channels_last, Scalar
   int32_t device_type = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      int64_t(d), sizes.data(), strides.data(),
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), device_type,
-      like.get_device_index(), &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(int64_t(d), sizes.data(), strides.data(),
+                               torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
+                               device_type, like.get_device_index(), &handle));
   return Tensor(handle);
 }
 
@@ -194,12 +198,12 @@ inline ChannelAffine make_affine(const std::vector<double>& scale, const std::ve
 }
 
 template <typename Backend>
-Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t out_width, std::string boundary,
-                    std::optional<double> mask_steepness, std::vector<double> scale,
+Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t out_width,
+                    std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
                     std::vector<double> shift, ScalarType dtype) {
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
-  const CropShape shape = make_shape(images, windows, images.size(1), images.size(2), images.size(3),
-                                     out_height, out_width);
+  const CropShape shape =
+      make_shape(images, windows, images.size(1), images.size(2), images.size(3), out_height, out_width);
   const Tensor dense_windows = contiguous_windows(windows, images.scalar_type());
   std::vector<int64_t> sizes{shape.batch, shape.channels, shape.out_height, shape.out_width};
   if (has_window_axis(windows)) sizes.insert(sizes.begin() + 1, shape.windows);
@@ -226,62 +230,68 @@ Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::
         "grad_output and images must agree in B, C and device");
   const Tensor dense_windows = contiguous_windows(windows, images.scalar_type());
   const ScalarType acc_dtype = windows.scalar_type();
-  const Tensor grad_windows = empty_dense({windows.sizes().begin(), windows.sizes().end()}, false, acc_dtype, windows);
+  const Tensor grad_windows =
+      empty_dense({windows.sizes().begin(), windows.sizes().end()}, false, acc_dtype, windows);
   if (shape.batch == 0 || shape.windows == 0) return grad_windows;
   const typename Backend::Guard guard(images);
   const Tensor workspace = empty_dense({Backend::window_grad_workspace(shape)}, false, acc_dtype, windows);
-  with_types<Backend>(images.scalar_type(), grad_output.scalar_type(), [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
-    using Acc = Accumulate<Image>;
-    if constexpr (!std::is_same_v<Grad, uint8_t>) {
-      Backend::window_grad(WindowGradProblem<Image, Grad>{
-          static_cast<const Grad*>(grad_output.const_data_ptr()),
-          static_cast<const Image*>(images.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
-          workspace.mutable_data_ptr<Acc>(), shape, strides_of(grad_output), strides_of(images),
-          make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
-          make_affine(scale, shift, shape.channels)});
-    } else {
-      check(false, "a uint8 crop has no gradient");
-    }
-  });
+  with_types<Backend>(
+      images.scalar_type(), grad_output.scalar_type(),
+      [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
+        using Acc = Accumulate<Image>;
+        if constexpr (!std::is_same_v<Grad, uint8_t>) {
+          Backend::window_grad(WindowGradProblem<Image, Grad>{
+              static_cast<const Grad*>(grad_output.const_data_ptr()),
+              static_cast<const Image*>(images.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
+              workspace.mutable_data_ptr<Acc>(), shape, strides_of(grad_output), strides_of(images),
+              make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
+              make_affine(scale, shift, shape.channels)});
+        } else {
+          check(false, "a uint8 crop has no gradient");
+        }
+      });
   return grad_windows;
 }
 
 template <typename Backend>
-Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64_t width, std::string boundary,
-                       std::optional<double> mask_steepness, std::vector<double> scale, bool channels_last,
-                       ScalarType dtype) {
+Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64_t width,
+                       std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
+                       bool channels_last, ScalarType dtype) {
   const CropShape shape = make_grad_shape(grad_output, windows, height, width);
   const Tensor dense_windows = contiguous_windows(windows, dtype);
   const Tensor grad_images =
       empty_dense({shape.batch, shape.channels, height, width}, channels_last, dtype, grad_output);
   if (shape.batch == 0 || shape.channels == 0) return grad_images;
   const typename Backend::Guard guard(grad_output);
-  with_types<Backend>(dtype, grad_output.scalar_type(), [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
-    using Acc = Accumulate<Image>;
-    if constexpr (!std::is_same_v<Image, uint8_t>) {
-      Backend::image_grad(ImageGradProblem<Grad, Image>{
-          static_cast<const Grad*>(grad_output.const_data_ptr()),
-          static_cast<Image*>(new_data<Backend>(grad_images)), shape, strides_of(grad_output),
-          strides_of(grad_images), make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
-          make_affine(scale, scale, shape.channels)});
-    } else {
-      check(false, "a uint8 image has no gradient");
-    }
-  });
+  with_types<Backend>(
+      dtype, grad_output.scalar_type(), [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
+        using Acc = Accumulate<Image>;
+        if constexpr (!std::is_same_v<Image, uint8_t>) {
+          Backend::image_grad(ImageGradProblem<Grad, Image>{
+              static_cast<const Grad*>(grad_output.const_data_ptr()),
+              static_cast<Image*>(new_data<Backend>(grad_images)), shape, strides_of(grad_output),
+              strides_of(grad_images), make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
+              make_affine(scale, scale, shape.channels)});
+        } else {
+          check(false, "a uint8 image has no gradient");
+        }
+      });
   return grad_images;
 }
 
 template <typename Backend>
-Tensor crop_boxcar_grad(Tensor grad_output, Tensor windows, double steepness, std::string energy, double scale,
-                        double shrink) {
+Tensor crop_boxcar_grad(Tensor grad_output, Tensor windows, double steepness, std::string energy,
+                        double scale, double shrink) {
   const CropShape shape = make_grad_shape(grad_output, windows, 1, 1);
   const ScalarType acc_dtype = accumulate_type(grad_output.scalar_type());
   const Tensor dense_windows = contiguous_windows(windows, grad_output.scalar_type());
-  const Tensor grad_windows = empty_dense({windows.sizes().begin(), windows.sizes().end()}, false, acc_dtype, windows);
+  const Tensor grad_windows =
+      empty_dense({windows.sizes().begin(), windows.sizes().end()}, false, acc_dtype, windows);
   if (shape.batch == 0 || shape.windows == 0) return grad_windows;
   const typename Backend::Guard guard(grad_output);
   const Energy kind = parse_energy(energy);
-  const Tensor workspace = empty_dense({Backend::boxcar_grad_workspace(shape, kind)}, false, acc_dtype, windows);
+  const Tensor workspace =
+      empty_dense({Backend::boxcar_grad_workspace(shape, kind)}, false, acc_dtype, windows);
   with_type<Backend>(grad_output.scalar_type(), [&]<typename Grad>(Type<Grad>) {
     using Acc = Accumulate<Grad>;
     if constexpr (!std::is_same_v<Grad, uint8_t>) {

@@ -19,8 +19,8 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 FLOAT_PAIRS = [(image, out) for image in FLOATS for out in FLOATS]
 UINT8_PAIRS = [(torch.uint8, out) for out in (*FLOATS, torch.uint8)]
 
-# Largest error, relative to the largest value. float64 and float32: some roundings of a position of up to 200
-# pixels, times the slope of the image there; the 16-bit types: the last rounding, half a unit in the last place.
+# Largest error, relative to the largest value. float64 and float32: some roundings of a position of up to
+# 200 pixels, times the slope of the image there; the 16-bit types: half a unit in the last place besides.
 TOLERANCE = {
     torch.float64: 1e-12,
     torch.float32: 1e-4,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""torch.compile and export: whole graphs, right values, gradients and strides, no recompilation for every size."""
+"""torch.compile and export: whole graphs, right values, gradients and strides, one graph for all sizes."""
 
 from __future__ import annotations
 

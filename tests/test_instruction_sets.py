@@ -19,8 +19,9 @@ TESTS = Path(__file__).parent
 def capability(limit: str) -> str:
     """What the kernels are when the environment asks for `limit`."""
     code = "from racnn_ops import _C; print(_C.cpu_capability())"
+    environment = os.environ | {CAPABILITY: limit}
     return subprocess.check_output(
-        [sys.executable, "-c", code], env=os.environ | {CAPABILITY: limit}, text=True
+        [sys.executable, "-c", code], env=environment, text=True, cwd=TESTS
     ).strip()
 
 
@@ -34,7 +35,7 @@ def test_kernels_of_every_instruction_set(name: str) -> None:
         pytest.skip(f"this machine or build has no {name} kernels")
     if _C.cpu_capability() == name:
         pytest.skip(f"{name} is what all the other tests run")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     command += ["-m", "every_instruction_set", "-k", "cpu", str(TESTS)]
     command += [f"--ignore={TESTS / 'emulation'}"]
     result = subprocess.run(
@@ -42,7 +43,7 @@ def test_kernels_of_every_instruction_set(name: str) -> None:
         env=os.environ | {CAPABILITY: name},
         capture_output=True,
         text=True,
-        cwd=TESTS.parent,
+        cwd=TESTS,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

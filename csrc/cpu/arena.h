@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Scratch memory of one call of a kernel on one thread, given back as a whole. Not std::vector: an instantiation
-// compiled for AVX-512 could be the one that the linker keeps for everybody.
+// Scratch memory of one call of a kernel on one thread, given back as a whole. Not std::vector: an
+// instantiation compiled for AVX-512 could be the one that the linker keeps for everybody.
 #pragma once
 
 #include <cstdint>

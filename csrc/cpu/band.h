@@ -26,15 +26,15 @@ constexpr int64_t kWidePixel = 16;
 
 template <typename T>
 struct Band {
-  int64_t pixels;   // outputs
-  int64_t step;     // numbers a pixel
+  int64_t pixels;  // outputs
+  int64_t step;    // numbers a pixel
   int64_t taps;
-  int64_t length;   // numbers in a line
-  int32_t* first;   // [pixels] or, expanded, [pixels * step] relative to the block's base
-  int32_t* base;    // [blocks]; expanded only
-  bool* near;       // [blocks]: all that the block reads lies within 2 * kBlock numbers from its base
-  int64_t whole;    // blocks at the front that are near and end 2 * kBlock numbers before the line does
-  int64_t stride;   // between the weights of two taps
+  int64_t length;  // numbers in a line
+  int32_t* first;  // [pixels] or, expanded, [pixels * step] relative to the block's base
+  int32_t* base;   // [blocks]; expanded only
+  bool* near;      // [blocks]: all that the block reads lies within 2 * kBlock numbers from its base
+  int64_t whole;   // blocks at the front that are near and end 2 * kBlock numbers before the line does
+  int64_t stride;  // between the weights of two taps
 
   bool wide() const { return step >= kWidePixel; }
   int64_t size() const { return pixels * step; }
@@ -43,7 +43,8 @@ struct Band {
 
 // `first` in pixels, `length` in pixels.
 template <typename T>
-Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t step, int64_t taps, int64_t length) {
+Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t step, int64_t taps,
+                  int64_t length) {
   Band<T> band{pixels, step, taps, length * step, nullptr, nullptr, nullptr, 0, 0};
   const int64_t entries = band.entries();
   const int64_t blocks = (entries + kBlock - 1) / kBlock;
@@ -156,7 +157,8 @@ RACNN_INLINE Register load_limited(const float* from, int64_t count) {
 // Bit 3 of an index says which register, the permutation looks at bits 0 to 2: shift it to the sign.
 RACNN_INLINE Register permute(Register low, Register high, IndexRegister index) {
   const __m256 in_high = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
-  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, index), _mm256_permutevar8x32_ps(high, index), in_high);
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, index), _mm256_permutevar8x32_ps(high, index),
+                          in_high);
 }
 #endif
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// RA-CNN's surrogate gradient of the window (formulas in ../boxcar.h): sums of the incoming gradient's energy,
-// weighted with products of one number per row and one per column. The energy is divided by its maximum, which is
-// known only at the end: as the sums are linear in it, one pass collects sums and maximum together.
+// RA-CNN's surrogate gradient of the window (formulas in ../boxcar.h): sums of the incoming gradient's
+// energy, weighted with products of one number per row and one per column. The energy is divided by its
+// maximum, which is known only at the end: as the sums are linear in it, one pass collects sums and maximum
+// together.
 #pragma once
 
 #include "../boxcar.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The CPU backend: cuts the work into units, runs them on torch's thread pool, adds up partial sums in a fixed
-// order. Nothing in a parallel body throws: torch would lose the message.
+// The CPU backend: cuts the work into units, runs them on torch's thread pool, adds up partial sums in a
+// fixed order. Nothing in a parallel body throws: torch would lose the message.
 #include <torch/csrc/stable/library.h>
 
 #include <limits>
@@ -60,8 +60,8 @@ void finish_window_grad(const T* workspace, int64_t units, const Window<T>& wind
 
 // `units` are chunks of rows, channel after channel; each channel is normalised by its own maximum.
 template <typename T>
-void finish_boxcar_grad(const T* workspace, const Units& units, T scale, const Window<T>& window, int32_t values,
-                        T* grad) {
+void finish_boxcar_grad(const T* workspace, const Units& units, T scale, const Window<T>& window,
+                        int32_t values, T* grad) {
   double sums[4] = {};
   for (int64_t group = 0; group < units.groups; ++group) {
     const T* slots = workspace + group * units.chunks * kBoxcarSums;
@@ -111,7 +111,8 @@ struct CpuBackend {
 
   template <typename Image, typename Out>
   static void forward(const ForwardProblem<Image, Out>& p) {
-    run(p, crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides)), p.shape.batch * p.shape.windows);
+    run(p, crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides)),
+        p.shape.batch * p.shape.windows);
   }
 
   template <typename Image, typename Grad>

@@ -48,7 +48,8 @@ void forward(const ForwardProblem<Image, Out>& p, const Units& units, int64_t be
     for (; begin < end && begin / units.per_item() == n; ++begin) {
       const Unit unit = units.unit(begin);
       for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-        lines.start_plane(p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c, plane);
+        lines.start_plane(p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c,
+                          plane);
         Out* out = p.out + crop_offset(p.out_strides, n, p.shape.windows) + plane * p.out_strides.c;
         for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
           Out* out_row = out + i * p.out_strides.y;

@@ -18,11 +18,11 @@ constexpr int64_t kMaxBandTaps = 8;
 template <typename T>
 struct Inverse {
   int32_t begin, end;
-  int32_t* first;    // [end - begin]: first output that reads the pixel
-  int32_t* count;    // [end - begin], 0 for a pixel that is skipped
-  int64_t* offset;   // [end - begin]: of the pixel's weights
-  T* weights;        // count numbers a pixel
-  int64_t most;      // largest count
+  int32_t* first;   // [end - begin]: first output that reads the pixel
+  int32_t* count;   // [end - begin], 0 for a pixel that is skipped
+  int64_t* offset;  // [end - begin]: of the pixel's weights
+  T* weights;       // count numbers a pixel
+  int64_t most;     // largest count
 };
 
 template <typename T>
@@ -59,7 +59,9 @@ Inverse<T> make_inverse(Arena& arena, const Axis<T>& axis) {
   }
   inverse.weights = arena.take<T>(total);
   for (int64_t w = 0; w < total; ++w) inverse.weights[w] = T(0);
-  each([&](int32_t j, int32_t x, T weight) { inverse.weights[inverse.offset[x] + j - inverse.first[x]] += weight; });
+  each([&](int32_t j, int32_t x, T weight) {
+    inverse.weights[inverse.offset[x] + j - inverse.first[x]] += weight;
+  });
   return inverse;
 }
 
@@ -130,14 +132,15 @@ struct ImageGradLines {
 
 // lines.outputs = sum over the output rows that read image row y of b_i(y) * g[i]
 template <typename Grad, typename Image, typename T>
-void add_up_outputs(const ImageGradProblem<Grad, Image>& p, const Inverse<T>& y_axis, const PlaneLayout& layout,
-                    const Grad* grad, int32_t y, const ImageGradLines<T>& lines) {
+void add_up_outputs(const ImageGradProblem<Grad, Image>& p, const Inverse<T>& y_axis,
+                    const PlaneLayout& layout, const Grad* grad, int32_t y, const ImageGradLines<T>& lines) {
   const int64_t size = p.shape.out_width * layout.step;
   const int32_t row = y - y_axis.begin;
   const T* weights = y_axis.weights + y_axis.offset[row];
   for (int32_t k = 0; k < y_axis.count[row]; ++k) {
     const Grad* from = grad + (y_axis.first[row] + k) * p.grad_strides.y;
-    const T* g = line_of(from, p.grad_strides.x, p.grad_strides.c, p.shape.out_width, layout.step, lines.widened);
+    const T* g =
+        line_of(from, p.grad_strides.x, p.grad_strides.c, p.shape.out_width, layout.step, lines.widened);
     const T weight = weights[k];
     if (k == 0) {
       for (int64_t e = 0; e < size; ++e) lines.outputs[e] = weight * g[e];
@@ -149,7 +152,8 @@ void add_up_outputs(const ImageGradProblem<Grad, Image>& p, const Inverse<T>& y_
 
 // Adds a window to lines.row, or starts the row with it.
 template <typename T>
-void add_columns(const Transposed<T>& t, int64_t step, int64_t row_size, bool start, const ImageGradLines<T>& lines) {
+void add_columns(const Transposed<T>& t, int64_t step, int64_t row_size, bool start,
+                 const ImageGradLines<T>& lines) {
   const int64_t begin = t.x.begin * step, end = t.x.end * step;
   if (start) {
     for (int64_t e = 0; e < begin; ++e) lines.row[e] = T(0);
@@ -204,8 +208,8 @@ void image_grad(const ImageGradProblem<Grad, Image>& p, const Units& units, int6
           for (int64_t k = 0; k < used; ++k) {
             const Transposed<T>& t = windows[k];
             if (!t.reads_row(y)) continue;
-            const Grad* grad =
-                p.grad_output + crop_offset(p.grad_strides, crop[k], p.shape.windows) + plane * p.grad_strides.c;
+            const Grad* grad = p.grad_output + crop_offset(p.grad_strides, crop[k], p.shape.windows) +
+                               plane * p.grad_strides.c;
             add_up_outputs(p, t.y, layout, grad, y, lines);
             add_columns(t, layout.step, row_size, start, lines);
             start = false;

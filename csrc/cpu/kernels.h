@@ -18,16 +18,16 @@ Isa isa();
 template <typename Problem>
 using Kernel = void (*)(const Problem&, const Units&, int64_t begin, int64_t end);
 
-#define RACNN_DECLARE_KERNELS(NAMESPACE)                                                               \
-  namespace NAMESPACE {                                                                                \
-  template <typename Image, typename Out>                                                              \
-  void forward(const ForwardProblem<Image, Out>&, const Units&, int64_t, int64_t);                     \
-  template <typename Image, typename Grad>                                                             \
-  void window_grad(const WindowGradProblem<Image, Grad>&, const Units&, int64_t, int64_t);             \
-  template <typename Grad, typename Image>                                                             \
-  void image_grad(const ImageGradProblem<Grad, Image>&, const Units&, int64_t, int64_t);               \
-  template <typename Grad>                                                                             \
-  void boxcar_grad(const BoxcarProblem<Grad>&, const Units&, int64_t, int64_t);                        \
+#define RACNN_DECLARE_KERNELS(NAMESPACE)                                                   \
+  namespace NAMESPACE {                                                                    \
+  template <typename Image, typename Out>                                                  \
+  void forward(const ForwardProblem<Image, Out>&, const Units&, int64_t, int64_t);         \
+  template <typename Image, typename Grad>                                                 \
+  void window_grad(const WindowGradProblem<Image, Grad>&, const Units&, int64_t, int64_t); \
+  template <typename Grad, typename Image>                                                 \
+  void image_grad(const ImageGradProblem<Grad, Image>&, const Units&, int64_t, int64_t);   \
+  template <typename Grad>                                                                 \
+  void boxcar_grad(const BoxcarProblem<Grad>&, const Units&, int64_t, int64_t);            \
   }
 
 RACNN_DECLARE_KERNELS(baseline)

@@ -26,10 +26,10 @@ struct WeightSet {
 template <typename T, int kSets>
 struct LineMap {
   int64_t pixels, step;
-  int32_t begin, end;    // the inner run of pixels
-  int32_t first_pixel;   // of the image, that it reads
-  int32_t span;          // pixels of the image that it reads
-  int32_t* lower;        // [pixels], kOutside included
+  int32_t begin, end;   // the inner run of pixels
+  int32_t first_pixel;  // of the image, that it reads
+  int32_t span;         // pixels of the image that it reads
+  int32_t* lower;       // [pixels], kOutside included
   int32_t* upper;
   Band<T> band;
   WeightSet<T> sets[kSets];
@@ -94,7 +94,8 @@ RACNN_INLINE const T* line_of(const From* from, int64_t pixel_stride, int64_t ch
     widen_line(from, stride, n * step, buffer);
   } else {
     for (int64_t i = 0; i < n; ++i) {
-      for (int64_t c = 0; c < step; ++c) buffer[i * step + c] = widen(from[i * pixel_stride + c * channel_stride]);
+      for (int64_t c = 0; c < step; ++c)
+        buffer[i * step + c] = widen(from[i * pixel_stride + c * channel_stride]);
     }
   }
   return buffer;
@@ -124,9 +125,11 @@ RACNN_INLINE void prefetch(const void* from, int64_t bytes) {
 
 // All weight sets applied to one row of the image; `row` is the row's pixel 0.
 template <typename Image, typename T, int kSets>
-void make_lines(const LineMap<T, kSets>& map, const Image* row, int64_t pixel_stride, T* const (&out)[kSets]) {
+void make_lines(const LineMap<T, kSets>& map, const Image* row, int64_t pixel_stride,
+                T* const (&out)[kSets]) {
   if (map.end > map.begin) {
-    const T* line = line_of(row + map.first_pixel * pixel_stride, pixel_stride, 1, map.span, map.step, map.buffer);
+    const T* line =
+        line_of(row + map.first_pixel * pixel_stride, pixel_stride, 1, map.span, map.step, map.buffer);
     const T* weights[kSets];
     T* inner[kSets];
     for (int s = 0; s < kSets; ++s) weights[s] = map.sets[s].band, inner[s] = out[s] + map.begin * map.step;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// How the work is cut: images into planes, planes into units of about kUnitSize numbers, a group of whole planes or some rows of one. The cut
-// depends on the shape alone, so partial sums, and with them results, do not depend on the number of threads.
+// How the work is cut: images into planes, planes into units of about kUnitSize numbers, a group of whole
+// planes or some rows of one. The cut depends on the shape alone, so partial sums, and with them results, do
+// not depend on the number of threads.
 #pragma once
 
 #include "../crop.h"

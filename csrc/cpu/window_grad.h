@@ -44,8 +44,9 @@ struct WindowGradTables {
 
   void set_row(const Axis<T>& y, int32_t i) {
     row_position[i] = position_grad(y, i);
-    row_grads[i] = kMask ? make_tap_grad(y, i) : TapGrad<T>{slope_of(row_taps[i].lower, T(-1)),
-                                                           slope_of(row_taps[i].upper, T(1)), T(0), T(0)};
+    row_grads[i] =
+        kMask ? make_tap_grad(y, i)
+              : TapGrad<T>{slope_of(row_taps[i].lower, T(-1)), slope_of(row_taps[i].upper, T(1)), T(0), T(0)};
   }
 
   static T slope_of(int32_t pixel, T slope) { return pixel == kOutside ? T(0) : slope; }
@@ -57,7 +58,8 @@ struct WindowGradTables {
       map.sets[2].lower[j] = grad.half_lower, map.sets[2].upper[j] = grad.half_upper;
     } else {
       position[j] = position_grad(x, j);
-      map.sets[1].lower[j] = slope_of(map.lower[j], T(-1)), map.sets[1].upper[j] = slope_of(map.upper[j], T(1));
+      map.sets[1].lower[j] = slope_of(map.lower[j], T(-1)),
+      map.sets[1].upper[j] = slope_of(map.upper[j], T(1));
     }
   }
 
@@ -108,7 +110,8 @@ void accumulate_row(WindowGradTables<T, kMask>& tables, const Rows& rows, int32_
     sums.y += sum<T>(centre), sums.half_y += sum<T>(half);
   } else {
     const T difference = sum<T>(centre);
-    sums.y += difference * tables.row_position[i].centre, sums.half_y += difference * tables.row_position[i].half;
+    sums.y += difference * tables.row_position[i].centre,
+        sums.half_y += difference * tables.row_position[i].half;
   }
 }
 
@@ -136,22 +139,25 @@ void window_grad_of_crop(const WindowGradProblem<Image, Grad>& p, const Units& u
   WindowGradTables<T, kMask> tables(x_axis(p.windows, window, p.shape), y_axis(p.windows, window, p.shape),
                                     layout.step);
   RollingLines<Image, T, WindowGradTables<T, kMask>::kSets> lines(tables.arena, tables.map, p.shape,
-                                                                 p.image_strides, p.affine);
+                                                                  p.image_strides, p.affine);
   T* buffer = tables.arena.template take<T>(tables.map.size() + kLanes);
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     WindowSums<T> sums{};
     tables.start_unit();
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-      lines.start_plane(p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c, plane);
-      const Grad* grad = p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows) + plane * p.grad_strides.c;
+      lines.start_plane(p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c,
+                        plane);
+      const Grad* grad =
+          p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows) + plane * p.grad_strides.c;
       for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
         const Tap<T>& tap = tables.row_taps[i];
         if (tap.lower == kOutside && tap.upper == kOutside) continue;
         if (i + kPrefetchRows < unit.row_end) {
           prefetch(grad + (i + kPrefetchRows) * p.grad_strides.y, tables.map.size() * int64_t(sizeof(Grad)));
         }
-        const T* g = padded_grad_line(grad + i * p.grad_strides.y, p.grad_strides, layout, p.shape.out_width, buffer);
+        const T* g =
+            padded_grad_line(grad + i * p.grad_strides.y, p.grad_strides, layout, p.shape.out_width, buffer);
         accumulate_row(tables, lines.fetch(tap.lower, tap.upper), i, g, sums);
       }
     }

@@ -74,7 +74,7 @@ def test_sizes_around_warps_blocks_and_vectors(
 ) -> None:
     pairs = [pair for pair in PAIRS_OF[kernel] if pair[0] == pair[1] or pair == ("uint8", "float32")]
     for (image, crop), channels in zip(pairs * 2, itertools.cycle((1, 8, 4, 9, 36, 12, 2)), strict=False):
-        case = Case(kernel, image, crop, size=size, out=out, channels=channels, windows=1 + channels % 3)
+        case = Case(kernel, image, crop, 1, 1 + channels % 3, channels, size=size, out=out)
         check(case, kernels)
         check(case.but(layout="channels_last", where="crossing"), kernels)
 
