@@ -101,8 +101,8 @@ def test_slopes_at_the_edge(device: str, crop: Any) -> None:
 def test_clipped_edge_does_not_move(device: str, crop: Any) -> None:
     """Window [1, 9] on 6 pixels is clipped to [1, 6]: only its left edge moves the sample."""
     with torch.device(device):
-        # The right one of two samples is at 1 + 5 * 3/4 = 4.75, between pixels 4 and 5 (slope 9); a quarter of
-        # the left edge's movement reaches it.
+        # The right one of two samples is at 1 + 5 * 3/4 = 4.75, between pixels 4 and 5 (slope 9); a quarter
+        # of the left edge's movement reaches it.
         assert slope(crop, 5.0, 4.0, 0, "clip") == pytest.approx(9 * 0.25)
         assert slope(crop, 5.0, 4.0, 2, "clip") == pytest.approx(-9 * 0.25)
         # An edge exactly at the image's still moves: [0, 6], sample at 4.5 = pixel 4, slope to its right.

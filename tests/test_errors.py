@@ -159,7 +159,8 @@ CASES: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"images": IMAGES.byte(), "dtype": torch.uint8, "mean": 0.5},
         ValueError,
-        "dtype may be uint8 only for uint8 images without mean and std, got images normalised by mean and std",
+        "dtype may be uint8 only for uint8 images without mean and std, "
+        "got images normalised by mean and std",
     ),
     ({"boxcar": 0.05}, TypeError, "boxcar must be a racnn_ops.Boxcar or None, got 0.05"),
     ({"boxcar": Boxcar(steepness=0)}, ValueError, "boxcar.steepness must be positive, got 0"),

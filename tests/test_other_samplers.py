@@ -73,7 +73,7 @@ def test_roi_align(device: str, crop) -> None:
 
 @each_implementation
 def test_interpolate(device: str, crop) -> None:
-    """A window with integer edges, clipped to the image, is a slice, resized: what the authors' layer does."""
+    """A window with integer edges, clipped to the image, is a slice, resized: the authors' layer."""
     images = torch.randn(1, 3, 12, 15, dtype=torch.float64, device=device)
     for left, top, right, bottom in ((2, 3, 9, 10), (-4, -2, 6, 30), (0, 0, 15, 12)):
         window = [(left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2]
