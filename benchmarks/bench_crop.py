@@ -227,4 +227,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    machine.keep_memory()
     main()

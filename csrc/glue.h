@@ -9,7 +9,6 @@
 //   Guard(const Tensor&)                      makes the tensor's device current, for its lifetime
 //   window_grad_workspace(const CropShape&)   numbers of workspace that the reductions need
 //   boxcar_grad_workspace(const CropShape&, Energy)
-//   before_first_write(void*, size_t bytes)   sees each large result, new and untouched
 //   forward(const ForwardProblem<Image, Out>&), window_grad(...), image_grad(...), boxcar_grad(...)
 #pragma once
 
@@ -130,13 +129,6 @@ inline ScalarType accumulate_type(ScalarType dtype) {
 template <typename T>
 struct Type {};
 
-template <typename Backend>
-void* new_data(const Tensor& result) {
-  void* data = result.mutable_data_ptr();
-  Backend::before_first_write(data, size_t(result.numel()) * result.element_size());
-  return data;
-}
-
 // Calls f(Type<T>) with the backend's type for `dtype`.
 template <typename Backend, typename F>
 void with_type(ScalarType dtype, const F& f) {
@@ -213,7 +205,7 @@ Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t o
   with_types<Backend>(images.scalar_type(), dtype, [&]<typename Image, typename Out>(Type<Image>, Type<Out>) {
     using Acc = Accumulate<Image>;
     Backend::forward(ForwardProblem<Image, Out>{
-        static_cast<const Image*>(images.const_data_ptr()), static_cast<Out*>(new_data<Backend>(out)), shape,
+        static_cast<const Image*>(images.const_data_ptr()), static_cast<Out*>(out.mutable_data_ptr()), shape,
         strides_of(images), strides_of(out), make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
         make_affine(scale, shift, shape.channels)});
   });
@@ -269,7 +261,7 @@ Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64
         if constexpr (!std::is_same_v<Image, uint8_t>) {
           Backend::image_grad(ImageGradProblem<Grad, Image>{
               static_cast<const Grad*>(grad_output.const_data_ptr()),
-              static_cast<Image*>(new_data<Backend>(grad_images)), shape, strides_of(grad_output),
+              static_cast<Image*>(grad_images.mutable_data_ptr()), shape, strides_of(grad_output),
               strides_of(grad_images), make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
               make_affine(scale, scale, shape.channels)});
         } else {

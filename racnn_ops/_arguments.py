@@ -48,7 +48,7 @@ class Boxcar(NamedTuple):
         """The same options with constants in pixels of a ``height`` x ``width`` image."""
         if self.side is None:
             return self
-        ratio = self.side / max(height, width)
+        ratio = float(self.side) / max(height, width)
         return Boxcar(self.steepness * ratio, self.energy, self.scale, self.shrink * ratio, None)
 
 
@@ -107,7 +107,7 @@ def check_options(
     if boxcar is None:
         boxcar = Boxcar()
     else:
-        _check_boxcar(boxcar)
+        boxcar = _check_boxcar(boxcar)
     return CropOptions(
         size,
         mask_steepness,
@@ -220,7 +220,7 @@ def _check_positive(name: str, value: Any, otherwise: str = "") -> None:
         raise ValueError(f"{name} must be positive{otherwise}, got {value!r}")
 
 
-def _check_boxcar(boxcar: Any) -> None:
+def _check_boxcar(boxcar: Any) -> Boxcar:
     if not isinstance(boxcar, Boxcar):
         raise TypeError(f"boxcar must be a racnn_ops.Boxcar or None, got {boxcar!r}")
     _check_positive("boxcar.steepness", boxcar.steepness)
@@ -229,6 +229,8 @@ def _check_boxcar(boxcar: Any) -> None:
     _check_number("boxcar.shrink", boxcar.shrink)
     if boxcar.side is not None:
         _check_positive("boxcar.side", boxcar.side, " or None")
+    steepness, scale, shrink = float(boxcar.steepness), float(boxcar.scale), float(boxcar.shrink)
+    return Boxcar(steepness, boxcar.energy, scale, shrink, boxcar.side)
 
 
 def _check_statistic(name: str, values: float | Sequence[float]) -> tuple[float, ...]:

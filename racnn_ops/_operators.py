@@ -124,11 +124,31 @@ below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 def call(operator: Any, *arguments: Any) -> Tensor:
-    """The operator, below autograd where gradients are off anyway."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    """A gradient operator. Eager calls go below autograd where gradients are off anyway."""
+    if torch.compiler.is_compiling():
+        return operator(*arguments)  # type: ignore[no-any-return]
+    if torch._C._are_functorch_transforms_active():
+        return _Gradient.apply(operator, *arguments)  # type: ignore[no-any-return]
+    if torch.is_grad_enabled():
         return operator(*arguments)  # type: ignore[no-any-return]
     with below_autograd():
         return operator(*arguments)  # type: ignore[no-any-return]
+
+
+class _Gradient(torch.autograd.Function):
+    """A gradient operator under torch.func, whose transforms do not accept registered autograd."""
+
+    @staticmethod
+    def forward(operator: Any, *arguments: Any) -> Tensor:
+        return operator(*arguments)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
+        raise NotImplementedError(_DOUBLE_BACKWARD)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -25,7 +25,7 @@ from samples import (
 )
 from torch import Tensor
 
-from racnn_ops import attention_crop
+from racnn_ops import attention_crop, reference
 
 # A window's gradient is accumulated and returned in float32 whatever the images' dtype. Its terms cancel: the
 # sum of 10^4 of either sign is about 10^2 of them, each with the error of a position.
@@ -143,3 +143,19 @@ def test_gradients_of_several_windows_add_up(device: str, boundary: str, layout:
         assert torch.equal(of_window, grad_windows[:, k])
         total += of_images
     assert relative_error(grad_images, total) <= TOLERANCE[torch.float64]
+
+
+@pytest.mark.every_instruction_set
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_large_image_gradient(device: str, dtype: torch.dtype) -> None:
+    """Beyond 32 MiB the CPU writes past the caches; 1101 numbers a row begin at every alignment."""
+    g = generator("large", dtype)
+    shape = Shape(2, 4, 1101, 1101, 40, 50)
+    images = make_images(shape.images, dtype, g).to(device).requires_grad_()
+    windows = make_smooth_windows((2, 3), shape, "zeros", g).to(device, dtype)
+    grad_output = make_images((2, 4, *shape.out), dtype, g).to(device)
+    (actual,) = gradients(attention_crop(images, windows, shape.out), grad_output, images)
+    exact_images = images.detach().double().requires_grad_()
+    crops = reference.attention_crop(exact_images, windows.double(), shape.out)
+    (exact,) = gradients(crops, grad_output.double(), exact_images)
+    assert relative_error(actual, exact) < TOLERANCE[dtype]

@@ -31,7 +31,7 @@ struct Band {
   int64_t taps;
   int64_t length;  // numbers in a line
   int32_t* first;  // [pixels] or, expanded, [pixels * step] relative to the block's base
-  int32_t* base;   // [blocks]; expanded only
+  int64_t* base;   // [blocks]: the lowest number that it reads; expanded only
   bool* near;      // [blocks]: all that the block reads lies within 2 * kBlock numbers from its base
   int64_t whole;   // blocks at the front that are near and end 2 * kBlock numbers before the line does
   int64_t stride;  // between the weights of two taps
@@ -54,20 +54,17 @@ Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t st
     for (int64_t i = 0; i < pixels; ++i) band.first[i] = first[i];
     return band;
   }
-  band.base = arena.take<int32_t>(blocks);
+  band.base = arena.take<int64_t>(blocks);
   band.near = arena.take<bool>(blocks);
-  for (int64_t i = 0, e = 0; i < pixels; ++i) {
-    for (int64_t c = 0; c < step; ++c) band.first[e++] = int32_t(first[i] * step + c);
-  }
   for (int64_t b = 0; b < blocks; ++b) {
-    int32_t* index = band.first + b * kBlock;
-    const int64_t count = entries - b * kBlock < kBlock ? entries - b * kBlock : kBlock;
-    int32_t low = index[0], high = index[0];
-    for (int64_t i = 1; i < count; ++i) {
-      low = index[i] < low ? index[i] : low;
-      high = index[i] > high ? index[i] : high;
+    const int64_t begin = b * kBlock, end = entries < begin + kBlock ? entries : begin + kBlock;
+    const auto number = [&](int64_t e) { return first[e / step] * step + e % step; };
+    int64_t low = number(begin), high = low;
+    for (int64_t e = begin + 1; e < end; ++e) {
+      low = number(e) < low ? number(e) : low;
+      high = number(e) > high ? number(e) : high;
     }
-    for (int64_t i = 0; i < kBlock; ++i) index[i] = i < count ? index[i] - low : 0;
+    for (int64_t e = begin; e < begin + kBlock; ++e) band.first[e] = e < end ? int32_t(number(e) - low) : 0;
     band.base[b] = low;
     band.near[b] = high - low + (taps - 1) * step < 2 * kBlock;
     if (band.whole == b && band.near[b] && low + 2 * kBlock <= band.length) ++band.whole;

@@ -6,10 +6,6 @@
 
 #include <limits>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "../glue.h"
 #include "kernels.h"
 
@@ -85,18 +81,6 @@ struct CpuBackend {
   struct Guard {
     explicit Guard(const Tensor&) {}
   };
-
-  // Memory fresh from the system costs a page fault every 4 KiB, several times the kernel's own time; with
-  // huge pages it does not. Smaller blocks come from malloc's pool and were touched before.
-  static void before_first_write([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
-#if defined(__linux__)
-    constexpr size_t kWorthwhile = size_t(16) << 20, kPage = 4096;
-    if (bytes < kWorthwhile) return;
-    const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kPage - 1) / kPage * kPage;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
-    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a hint: failure changes nothing
-#endif
-  }
 
   // Enough for either layout.
   static int64_t window_grad_workspace(const CropShape& s) {

@@ -165,6 +165,14 @@ void add_columns(const Transposed<T>& t, int64_t step, int64_t row_size, bool st
   }
 }
 
+// Beyond the size of a cache, a result is written past it: what is read next would be evicted, and each line
+// would be fetched before it is overwritten.
+template <typename Grad, typename Image>
+RACNN_INLINE bool streams(const ImageGradProblem<Grad, Image>& p) {
+  constexpr int64_t kLargeResult = int64_t(32) << 20;
+  return p.shape.batch * p.image_strides.b * int64_t(sizeof(Image)) >= kLargeResult;
+}
+
 // A finished row in the image's dtype; an affine map of the pixels multiplies it by the channel's scale.
 template <typename Grad, typename Image, typename T>
 void write_row(const ImageGradProblem<Grad, Image>& p, int64_t b, int64_t plane, int32_t y,
@@ -177,6 +185,9 @@ void write_row(const ImageGradProblem<Grad, Image>& p, int64_t b, int64_t plane,
     }
   }
   Image* to = p.grad_images + b * p.image_strides.b + plane * p.image_strides.c + y * p.image_strides.y;
+  if constexpr (std::is_same_v<Image, T>) {
+    if (streams(p)) return stream_line(to, row, size);
+  }
   for (int64_t e = 0; e < size; e += kLanes) store_lanes<T>(to + e, load(row + e), size - e);
 }
 
@@ -220,6 +231,7 @@ void image_grad(const ImageGradProblem<Grad, Image>& p, const Units& units, int6
       }
     }
   }
+  finish_streaming();
 }
 
 }  // namespace racnn::cpu::RACNN_ISA

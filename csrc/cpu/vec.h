@@ -97,6 +97,33 @@ void widen_line(const From* from, int64_t stride, int64_t n, T* to) {
   }
 }
 
+// `n` numbers to memory, past the caches where the instruction set can; finish_streaming before others read
+// them.
+template <typename T>
+RACNN_INLINE void stream_line(T* to, const T* from, int64_t n) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  constexpr int64_t kStep = 64 / sizeof(T);
+  while (i < n && reinterpret_cast<uintptr_t>(to + i) % 64 != 0) to[i] = from[i], ++i;
+  for (; i + kStep <= n; i += kStep)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
+#elif defined(__AVX2__)
+  constexpr int64_t kStep = 32 / sizeof(T);
+  while (i < n && reinterpret_cast<uintptr_t>(to + i) % 32 != 0) to[i] = from[i], ++i;
+  for (; i + kStep <= n; i += kStep) {
+    const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i), value);
+  }
+#endif
+  for (; i < n; ++i) to[i] = from[i];
+}
+
+RACNN_INLINE void finish_streaming() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
 // The first `count` lanes of a vector, in the type of `to`.
 template <typename T, typename To>
 RACNN_INLINE void store_lanes(To* to, const Vec<T>& value, int64_t count) {

@@ -31,8 +31,6 @@ struct CudaBackend {
     torch::stable::accelerator::DeviceGuard guard;
   };
 
-  static void before_first_write(void*, size_t) {}
-
   static int64_t window_grad_workspace(const CropShape& shape) { return racnn::window_grad_workspace(shape); }
   static int64_t boxcar_grad_workspace(const CropShape& shape, Energy energy) {
     return racnn::boxcar_grad_workspace(shape, energy);
