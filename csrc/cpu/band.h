@@ -33,7 +33,7 @@ struct Band {
   int32_t* first;  // [pixels] or, expanded, [pixels * step] relative to the block's base
   int64_t* base;   // [blocks]: the lowest number that it reads; expanded only
   bool* near;      // [blocks]: all that the block reads lies within 2 * kBlock numbers from its base
-  int64_t whole;   // blocks at the front that are near and end 2 * kBlock numbers before the line does
+  int64_t whole;   // blocks at the front that are near, full, and 2 * kBlock numbers from the line's end
   int64_t stride;  // between the weights of two taps
 
   bool wide() const { return step >= kWidePixel; }
@@ -67,7 +67,8 @@ Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t st
     for (int64_t e = begin; e < begin + kBlock; ++e) band.first[e] = e < end ? int32_t(number(e) - low) : 0;
     band.base[b] = low;
     band.near[b] = high - low + (taps - 1) * step < 2 * kBlock;
-    if (band.whole == b && band.near[b] && low + 2 * kBlock <= band.length) ++band.whole;
+    const bool full = end == begin + kBlock && low + 2 * kBlock <= band.length;
+    if (band.whole == b && band.near[b] && full) ++band.whole;
   }
   return band;
 }
@@ -105,7 +106,10 @@ void contract_scalar(const Band<T>& band, int64_t block, const T* line, const T*
       for (int i = 0; i < kBlock; ++i) total[s][i] += w[i] * value[i];
     }
   }
-  for (int s = 0; s < kSets; ++s) std::memcpy(out[s] + block * kBlock, total[s], sizeof(total[s]));
+  for (int s = 0; s < kSets; ++s) {
+    for (int64_t i = band.size() - block * kBlock; i < kBlock; ++i) total[s][i] = T(0);
+    std::memcpy(out[s] + block * kBlock, total[s], sizeof(total[s]));
+  }
 }
 
 #if defined(__AVX512F__)
@@ -126,6 +130,14 @@ RACNN_INLINE Register load_limited(const float* from, int64_t count) {
   return count > 0 ? _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from) : zero_register();
 }
 
+RACNN_INLINE Register first_lanes(Register value, int64_t count) {
+  return count >= kBlock ? value : _mm512_maskz_mov_ps(__mmask16((1u << count) - 1), value);
+}
+
+RACNN_INLINE Register gather(const float* from, IndexRegister index) {
+  return _mm512_i32gather_ps(index, from, sizeof(float));
+}
+
 // Of the 2 * kBlock numbers in `low` and `high`, those at `index`.
 RACNN_INLINE Register permute(Register low, Register high, IndexRegister index) {
   return _mm512_permutex2var_ps(low, index, high);
@@ -144,11 +156,22 @@ RACNN_INLINE IndexRegister splat_index(int32_t value) { return _mm256_set1_epi32
 RACNN_INLINE IndexRegister add(IndexRegister a, IndexRegister b) { return _mm256_add_epi32(a, b); }
 RACNN_INLINE Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
 
+RACNN_INLINE __m256i lane_mask(int64_t count) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(int32_t(count)), lane);
+}
+
 RACNN_INLINE Register load_limited(const float* from, int64_t count) {
   if (count >= kBlock) return load_register(from);
-  if (count <= 0) return zero_register();
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_maskload_ps(from, _mm256_cmpgt_epi32(_mm256_set1_epi32(int32_t(count)), lane));
+  return count > 0 ? _mm256_maskload_ps(from, lane_mask(count)) : zero_register();
+}
+
+RACNN_INLINE Register first_lanes(Register value, int64_t count) {
+  return count >= kBlock ? value : _mm256_and_ps(value, _mm256_castsi256_ps(lane_mask(count)));
+}
+
+RACNN_INLINE Register gather(const float* from, IndexRegister index) {
+  return _mm256_i32gather_ps(from, index, sizeof(float));
 }
 
 // Bit 3 of an index says which register, the permutation looks at bits 0 to 2: shift it to the sign.
@@ -160,39 +183,56 @@ RACNN_INLINE Register permute(Register low, Register high, IndexRegister index) 
 #endif
 
 #if defined(__AVX2__)
+// Where a block's inputs come from: two registers loaded whole, two that end with the line, or one gather a
+// tap for a block that reads farther than two registers reach.
+enum class Source { kWhole, kLimited, kGather };
+
 // kTaps = 0: as many as the band says.
-template <int kSets, int kTaps, bool kWhole>
-RACNN_INLINE void contract_near(const Band<float>& band, int64_t block, const float* line,
-                                const float* const (&weights)[kSets], float* const (&out)[kSets]) {
+template <int kSets, int kTaps, Source kSource>
+RACNN_INLINE void contract_block(const Band<float>& band, int64_t block, const float* line,
+                                 const float* const (&weights)[kSets], float* const (&out)[kSets]) {
   const int64_t base = band.base[block], at = block * kBlock;
-  const Register low = kWhole ? load_register(line + base) : load_limited(line + base, band.length - base);
-  const Register high = kWhole ? load_register(line + base + kBlock)
-                               : load_limited(line + base + kBlock, band.length - base - kBlock);
+  const float* from = line + base;
+  Register low, high;
+  if constexpr (kSource == Source::kWhole) {
+    low = load_register(from), high = load_register(from + kBlock);
+  } else if constexpr (kSource == Source::kLimited) {
+    low = load_limited(from, band.length - base);
+    high = load_limited(from + kBlock, band.length - base - kBlock);
+  }
   IndexRegister index = load_index(band.first + at);
   const IndexRegister step = splat_index(int32_t(band.step));
   Register total[kSets];
   for (Register& t : total) t = zero_register();
   const int64_t taps = kTaps > 0 ? kTaps : band.taps;
   for (int64_t t = 0; t < taps; ++t) {
-    const Register value = permute(low, high, index);
+    Register value;
+    if constexpr (kSource == Source::kGather) {
+      value = gather(from, index);
+    } else {
+      value = permute(low, high, index);
+    }
     for (int s = 0; s < kSets; ++s) {
       total[s] = multiply_add(load_register(weights[s] + t * band.stride + at), value, total[s]);
     }
     index = add(index, step);
   }
-  for (int s = 0; s < kSets; ++s) store_register(out[s] + at, total[s]);
+  for (int s = 0; s < kSets; ++s) {
+    if constexpr (kSource != Source::kWhole) total[s] = first_lanes(total[s], band.size() - at);
+    store_register(out[s] + at, total[s]);
+  }
 }
 
 template <int kSets, int kTaps>
 void contract_blocks(const Band<float>& band, const float* line, const float* const (&weights)[kSets],
                      float* const (&out)[kSets]) {
   int64_t b = 0;
-  for (; b < band.whole; ++b) contract_near<kSets, kTaps, true>(band, b, line, weights, out);
+  for (; b < band.whole; ++b) contract_block<kSets, kTaps, Source::kWhole>(band, b, line, weights, out);
   for (; b * kBlock < band.size(); ++b) {
     if (band.near[b]) {
-      contract_near<kSets, kTaps, false>(band, b, line, weights, out);
+      contract_block<kSets, kTaps, Source::kLimited>(band, b, line, weights, out);
     } else {
-      contract_scalar<kSets>(band, b, line, weights, out);
+      contract_block<kSets, kTaps, Source::kGather>(band, b, line, weights, out);
     }
   }
 }
@@ -217,7 +257,7 @@ void contract_pixel(const Band<T>& band, int64_t pixel, const T* line, const T* 
   }
 }
 
-// out[s][e] for all e; a vector's worth of numbers behind out[s][size - 1] may be overwritten.
+// out[s][e] for all e; up to a block behind out[s][size - 1] is overwritten, with zeros.
 template <int kSets, typename T>
 void contract(const Band<T>& band, const T* line, const T* const (&weights)[kSets], T* const (&out)[kSets]) {
   if (band.wide()) {

@@ -44,12 +44,12 @@ void forward(const ForwardProblem<Image, Out>& p, const Units& units, int64_t be
     LineMap<T, 1> map = make_line_map<T, 1>(arena, x_axis(p.windows, window, p.shape), layout.step);
     finish_line_map(arena, map);
     const Tap<T>* row_taps = make_row_taps(arena, y);
-    RollingLines<Image, T, 1> lines(arena, map, p.shape, p.image_strides, p.affine);
+    RollingLines<Image, T, 1> lines(arena, map, p.image_strides, p.affine);
     for (; begin < end && begin / units.per_item() == n; ++begin) {
       const Unit unit = units.unit(begin);
       for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-        lines.start_plane(p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c,
-                          plane);
+        const Image* image = p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c;
+        lines.start_plane(image, plane);
         Out* out = p.out + crop_offset(p.out_strides, n, p.shape.windows) + plane * p.out_strides.c;
         for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
           Out* out_row = out + i * p.out_strides.y;
@@ -59,6 +59,8 @@ void forward(const ForwardProblem<Image, Out>& p, const Units& units, int64_t be
           } else if (tap.lower == kOutside && tap.upper == kOutside) {
             fill_row(T(0), map.size(), out_row);
           } else {
+            const Ahead ahead = rows_ahead(unit, plane, i);
+            lines.announce(image + ahead.planes * p.image_strides.c, row_taps[ahead.row].upper);
             const auto rows = lines.fetch(tap.lower, tap.upper);
             interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), out_row);
           }

@@ -30,11 +30,11 @@ inline __attribute__((always_inline)) float to_float(Half value) {
   return std::bit_cast<float>(bits | sign);
 }
 
-// Round to nearest, ties to even; NaN stays NaN.
+// Round to nearest, ties to even; NaN stays NaN. Without a branch, so that loops over it vectorise.
 inline __attribute__((always_inline)) BFloat16 to_bfloat16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
-  if (value != value) return {uint16_t(bits >> 16 | 0x40)};
-  return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
+  return {uint16_t((bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded)};
 }
 
 inline __attribute__((always_inline)) Half to_half(float value) {

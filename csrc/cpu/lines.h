@@ -114,8 +114,6 @@ void edge_pixel(const LineMap<T, kSets>& map, int64_t j, const Image* row, int64
   }
 }
 
-// Rows are short pieces of memory far apart: the hardware's prefetcher does not see the next one coming.
-constexpr int32_t kPrefetchRows = 4;
 constexpr int64_t kCacheLine = 64;
 
 RACNN_INLINE void prefetch(const void* from, int64_t bytes) {
@@ -159,19 +157,29 @@ void normalise_lines(const LineMap<T, kSets>& map, const ChannelAffine& affine, 
 template <typename Image, typename T, int kSets>
 class RollingLines {
  public:
-  RollingLines(Arena& arena, const LineMap<T, kSets>& map, const CropShape& shape, const Strides& images,
-               ChannelAffine affine)
-      : map_(map), height_(shape.height), row_stride_(images.y), pixel_stride_(images.x), affine_(affine) {
+  RollingLines(Arena& arena, const LineMap<T, kSets>& map, const Strides& images, ChannelAffine affine)
+      : map_(map), row_stride_(images.y), pixel_stride_(images.x), affine_(affine) {
     for (auto& slot : slots_) {
-      for (T*& line : slot.lines) line = arena.take<T>(map.size() + kLanes);
+      for (T*& line : slot.lines) line = zero_line(arena);
     }
-    zeros_ = arena.take<T>(map.size() + kLanes);
-    for (int64_t e = 0; e < map.size() + kLanes; ++e) zeros_[e] = T(0);
+    zeros_ = zero_line(arena);
   }
 
   void start_plane(const Image* plane, int64_t channel) {
     plane_ = plane, channel_ = channel;
     for (auto& slot : slots_) slot.row = kOutside;
+  }
+
+  // Says that rows up to `y` of `plane` will be read before long. Of those that were not announced yet it
+  // fetches the last two: an output row reads no more.
+  void announce(const Image* plane, int32_t y) {
+    if (y == kOutside) return;
+    if (plane != announced_plane_) announced_plane_ = plane, announced_ = kOutside;
+    for (int32_t row = y - 1 > announced_ ? y - 1 : announced_ + 1; row <= y; ++row) {
+      prefetch(plane + row * row_stride_ + map_.first_pixel * pixel_stride_,
+               map_.span * pixel_stride_ * int64_t(sizeof(Image)));
+    }
+    announced_ = y > announced_ ? y : announced_;
   }
 
   struct Rows {
@@ -202,24 +210,25 @@ class RollingLines {
     const int index = slots_[0].row == other ? 1 : 0;
     Slot& slot = slots_[index];
     slot.row = y;
-    const Image* row = plane_ + y * row_stride_;
-    if (y + kPrefetchRows < height_) {
-      prefetch(row + kPrefetchRows * row_stride_ + map_.first_pixel * pixel_stride_,
-               map_.span * pixel_stride_ * int64_t(sizeof(Image)));
-    }
-    make_lines(map_, row, pixel_stride_, slot.lines);
+    make_lines(map_, plane_ + y * row_stride_, pixel_stride_, slot.lines);
     if (affine_.scale != nullptr) normalise_lines(map_, affine_, channel_, slot.lines);
-    // Whole vectors are read: what lies behind the line must be a number.
-    for (T* line : slot.lines) store(line + map_.size(), Vec<T>{});
     return index;
   }
 
+  // Whole vectors are read: what lies behind a line is and stays zero.
+  T* zero_line(Arena& arena) const {
+    T* line = arena.take<T>(map_.size() + kLanes);
+    for (int64_t e = 0; e < map_.size() + kLanes; ++e) line[e] = T(0);
+    return line;
+  }
+
   const LineMap<T, kSets>& map_;
-  int32_t height_;
   int64_t row_stride_, pixel_stride_;
   ChannelAffine affine_;
   const Image* plane_ = nullptr;
   int64_t channel_ = 0;
+  const Image* announced_plane_ = nullptr;
+  int32_t announced_ = kOutside;
   Slot slots_[2];
   T* zeros_;
 };

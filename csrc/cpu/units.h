@@ -57,4 +57,21 @@ struct Units {
   }
 };
 
+// Rows are short pieces of memory far apart: the hardware's prefetcher does not see the next one coming.
+constexpr int32_t kPrefetchRows = 4;
+
+struct Ahead {
+  int64_t planes;  // 0, or 1 for a row of the next plane
+  int32_t row;
+};
+
+// The output row that a unit comes to kPrefetchRows after row i of `plane`; at its end the last one.
+RACNN_HOST_DEVICE Ahead rows_ahead(const Unit& unit, int64_t plane, int32_t i) {
+  const int32_t ahead = i + kPrefetchRows, last = unit.row_end - 1;
+  if (ahead <= last) return {0, ahead};
+  if (plane + 1 == unit.plane_end) return {0, last};
+  const int32_t next = unit.row_begin + ahead - unit.row_end;
+  return {1, next < last ? next : last};
+}
+
 }  // namespace racnn::cpu

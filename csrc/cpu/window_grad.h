@@ -138,24 +138,25 @@ void window_grad_of_crop(const WindowGradProblem<Image, Grad>& p, const Units& u
   const Window<T> window = load_window(p.windows, n);
   WindowGradTables<T, kMask> tables(x_axis(p.windows, window, p.shape), y_axis(p.windows, window, p.shape),
                                     layout.step);
-  RollingLines<Image, T, WindowGradTables<T, kMask>::kSets> lines(tables.arena, tables.map, p.shape,
-                                                                  p.image_strides, p.affine);
+  RollingLines<Image, T, WindowGradTables<T, kMask>::kSets> lines(tables.arena, tables.map, p.image_strides,
+                                                                  p.affine);
   T* buffer = tables.arena.template take<T>(tables.map.size() + kLanes);
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     WindowSums<T> sums{};
     tables.start_unit();
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-      lines.start_plane(p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c,
-                        plane);
+      const Image* image = p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c;
+      lines.start_plane(image, plane);
       const Grad* grad =
           p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows) + plane * p.grad_strides.c;
       for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
         const Tap<T>& tap = tables.row_taps[i];
         if (tap.lower == kOutside && tap.upper == kOutside) continue;
-        if (i + kPrefetchRows < unit.row_end) {
-          prefetch(grad + (i + kPrefetchRows) * p.grad_strides.y, tables.map.size() * int64_t(sizeof(Grad)));
-        }
+        const Ahead ahead = rows_ahead(unit, plane, i);
+        lines.announce(image + ahead.planes * p.image_strides.c, tables.row_taps[ahead.row].upper);
+        prefetch(grad + ahead.planes * p.grad_strides.c + ahead.row * p.grad_strides.y,
+                 tables.map.size() * int64_t(sizeof(Grad)));
         const T* g =
             padded_grad_line(grad + i * p.grad_strides.y, p.grad_strides, layout, p.shape.out_width, buffer);
         accumulate_row(tables, lines.fetch(tap.lower, tap.upper), i, g, sums);
