@@ -144,18 +144,19 @@ def test_reference_normalises_as_written() -> None:
 @pytest.mark.every_instruction_set
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_rounds_to_half_precision_as_torch_does(device: str, dtype: torch.dtype) -> None:
-    """Bitwise: every number of `dtype`, its neighbours in float32, the ties between them, NaN; odd lengths."""
+    """Bitwise: every number of `dtype`, its neighbours in float32, ties, NaN; odd lengths."""
     every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16).view(dtype).float()
     tie = torch.tensor(1 << (15 if dtype == torch.bfloat16 else 12), dtype=torch.int32)
     bits = every.view(torch.int32)
     values = torch.cat([(bits + offset).view(torch.float32) for offset in (0, 1, -1, tie - 1, tie, tie + 1)])
     values = torch.where(values.isinf(), values.sign() * 3e38, values)
     values = torch.cat([values, values.new_tensor([5e-324, 1e-45, -1e-45, 65519.9, 65520.0, 3.4e38])])
-    # A channel a number, each a row of 21 pixels, which the whole image as window reads with the weight 1.
-    pixels = values.reshape(1, -1, 1, 1).expand(1, -1, 1, 21).contiguous().to(device)
-    window = torch.tensor([[10.5, 0.5, 10.5, 0.5]], device=device)
-    crops = attention_crop(pixels, window, (1, 21), boundary="border", dtype=dtype)
-    torch.testing.assert_close(crops, pixels.to(dtype), rtol=0, atol=0, equal_nan=True)
+    # A channel a number, an image of one pixel; the degenerate window reads it 21 times with the weight 1.
+    images = values.reshape(1, -1, 1, 1).to(device)
+    window = torch.tensor([[0.5, 0.5, 0.0]], device=device)
+    crops = attention_crop(images, window, (1, 21), boundary="border", dtype=dtype)
+    exact = images.to(dtype).expand_as(crops)
+    torch.testing.assert_close(crops, exact, rtol=0, atol=0, equal_nan=True)
 
 
 def test_identity(device: str) -> None:
