@@ -95,6 +95,49 @@ struct ImageGradProblem {
   ChannelAffine affine;  // the shift does not matter here
 };
 
+// Tap tables that were made elsewhere: crop n is the contraction
+//
+//     out[i, j] = sum over terms r, s, t in {0, 1} of
+//                 row weight[r][i][s] * column weight[r][j][t] * I[row[i] + s, column[j] + t]
+//
+// linear in the pixels, in the row weights and in the column weights; with the incoming gradient g the form
+// is linear in four things, and all its derivatives, of any order, are contractions of the same kind.
+// Windows have one term; a derivative along a window has two: (d rows) x columns + rows x (d columns).
+template <typename T>
+struct TapTable {
+  const int32_t* pixels;  // [N, out]: each output's lower pixel, non-decreasing; those outside are skipped
+  const T* weights;       // [N, terms, out, 2]
+};
+
+template <typename T>
+struct TapTables {
+  TapTable<T> rows, columns;
+  int64_t terms;
+};
+
+template <typename T>
+struct TapCropProblem : ForwardProblem<T, T> {  // windows and affine are not used
+  TapTables<T> taps;
+};
+
+template <typename T>
+struct TapImageGradProblem : ImageGradProblem<T, T> {  // neither here
+  TapTables<T> taps;
+};
+
+// The derivatives of sum over c, i, j of g * out by the weights.
+template <typename T>
+struct TapGradProblem {
+  const T* grad_output;  // [B, K, C, h, w]
+  const T* images;       // [B, C, H, W]
+  T* grad_row_weights;   // [N, terms, h, 2], contiguous
+  T* grad_column_weights;
+  T* workspace;  // as many numbers as the backend asked for
+  CropShape shape;
+  Strides grad_strides, image_strides;
+  TapTables<T> taps;
+};
+
 enum class Energy : int32_t {
   kAbs,     // |g| of each channel, normalised by its maximum over the crop
   kSquare,  // the squared norm of g over channels, normalised by its maximum over the crop

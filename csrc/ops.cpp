@@ -17,4 +17,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
   m.def(
       "_crop_boxcar_grad(Tensor grad_output, Tensor windows, float steepness, str energy, float scale, "
       "float shrink) -> Tensor");
+  m.def(
+      "_tap_crop(Tensor images, Tensor rows, Tensor row_weights, Tensor columns, Tensor column_weights) "
+      "-> Tensor");
+  m.def(
+      "_tap_image_grad(Tensor grad_output, Tensor rows, Tensor row_weights, Tensor columns, "
+      "Tensor column_weights, SymInt height, SymInt width, bool channels_last) -> Tensor");
+  m.def(
+      "_tap_grad(Tensor grad_output, Tensor images, Tensor rows, Tensor row_weights, Tensor columns, "
+      "Tensor column_weights) -> (Tensor, Tensor)");
 }

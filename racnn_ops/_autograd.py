@@ -16,7 +16,8 @@ from torch import Tensor
 
 from . import _library, reference
 from ._arguments import CropOptions
-from ._operators import Surrogate, below_autograd, gradients, save_for_gradients
+from ._operators import below_autograd, gradients, save_for_gradients
+from ._taps import BoxcarConstants, crop_by_taps
 
 # Pairs of image and output dtype with a kernel of their own; the rule is kFused in csrc/glue.h.
 _FLOATS16 = (torch.float16, torch.bfloat16)
@@ -29,10 +30,10 @@ def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
     dtype = options.output_dtype(images.dtype)
     fused = dtype if _is_fused(images.dtype, dtype) else windows.dtype
     scale, shift = options.affine(images)
-    surrogate: Surrogate | None = None
+    boxcar: BoxcarConstants | None = None
     if options.window_grad == "boxcar":
         steepness, energy, factor, shrink, _ = options.boxcar.scaled_to(images.shape[2], images.shape[3])
-        surrogate = steepness, energy, factor, shrink
+        boxcar = steepness, energy, factor, shrink
     height, width = options.output_size
     out: Tensor = _apply(
         images,
@@ -44,7 +45,7 @@ def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
         scale,
         shift,
         fused,
-        surrogate,
+        boxcar,
     )
     return out if fused is dtype else out.to(dtype)
 
@@ -84,7 +85,9 @@ def _warn_no_kernels(device: str) -> None:
 
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def _apply(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
-    if torch.compiler.is_compiling() or _is_transformed():
+    if _is_transformed():
+        return crop_by_taps(images, windows, *options)
+    if torch.compiler.is_compiling():
         return _Crop.apply(images, windows, *options)  # type: ignore[no-any-return]
     if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
         return _EagerCrop.apply(images, windows, *options)  # type: ignore[no-any-return]
@@ -98,7 +101,7 @@ def _is_transformed() -> bool:
 
 
 class _Crop(torch.autograd.Function):
-    """For torch.func, torch.compile and export. Inputs: those of ``_crop_forward``, and the surrogate."""
+    """For torch.compile and export. Inputs: those of ``_crop_forward``, and boxcar's constants."""
 
     @staticmethod
     def forward(*inputs: Any) -> Tensor:
@@ -106,7 +109,7 @@ class _Crop(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        save_for_gradients(ctx, inputs[:-1], surrogate=inputs[-1])
+        save_for_gradients(ctx, inputs[:-1], boxcar=inputs[-1])
         if output.dtype == torch.uint8:
             ctx.mark_non_differentiable(output)
 

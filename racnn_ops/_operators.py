@@ -7,28 +7,87 @@ relies on all three. The operators are private, but used directly they different
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._arguments import is_channels_last
+from ._taps import BoxcarConstants, crop_by_taps
 
-# Boxcar constants in pixels of the image at hand: steepness, energy, scale, shrink.
-Surrogate = tuple[float, str, float, float]
+_PRIVATE = (
+    "racnn_ops: torch.ops.racnn_ops.{0} is private and has no {1}; racnn_ops.attention_crop has every one"
+)
 
-_DOUBLE_BACKWARD = "racnn_ops: the gradient of attention_crop cannot be differentiated again"
+
+_library: torch.library.Library | None = None  # registrations last as long as it does
 
 
 def register() -> None:
     """Call once, after the library that holds the schemas was loaded."""
-    torch.library.register_fake("racnn_ops::_crop_forward", _fake_forward)
-    torch.library.register_fake("racnn_ops::_crop_window_grad", _fake_window_grad)
-    torch.library.register_fake("racnn_ops::_crop_image_grad", _fake_image_grad)
-    torch.library.register_fake("racnn_ops::_crop_boxcar_grad", _fake_boxcar_grad)
-    torch.library.register_autograd("racnn_ops::_crop_forward", _backward, setup_context=_setup_context)
-    for name in ("_crop_window_grad", "_crop_image_grad", "_crop_boxcar_grad"):
-        torch.library.register_autograd(f"racnn_ops::{name}", _refuse_double_backward)
+    global _library
+    _library = torch.library.Library("racnn_ops", "IMPL")
+    _register(
+        "_crop_forward", _fake_forward, _backward, lambda ctx, inputs: save_for_gradients(ctx, inputs, None)
+    )
+    _register("_crop_window_grad", _fake_window_grad)
+    _register("_crop_image_grad", _fake_image_grad)
+    _register("_crop_boxcar_grad", _fake_boxcar_grad)
+    _register("_tap_crop", _fake_tap_crop)
+    _register("_tap_image_grad", _fake_tap_image_grad)
+    _register("_tap_grad", _fake_tap_grad)
+
+
+def _register(
+    name: str,
+    fake: Callable[..., Any],
+    backward: Callable[..., tuple[Any, ...]] | None = None,
+    save: Callable[[Any, tuple[Any, ...]], None] | None = None,
+) -> None:
+    """Fake and autograd kernels of an operator; without ``backward`` one that refuses to differentiate.
+
+    torch.library.register_autograd would do, but that forward mode then gives no tangent and no error.
+    """
+    torch.library.register_fake(f"racnn_ops::{name}", fake)
+    operator = getattr(torch.ops.racnn_ops, name).default
+
+    def redispatch(keyset: Any, arguments: tuple[Any, ...]) -> Any:
+        with below_autograd():
+            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+    class Registered(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments_and_keyset: Any) -> Any:
+            *arguments, keyset = arguments_and_keyset
+            if save is not None:
+                save(ctx, tuple(arguments))
+            return redispatch(keyset, tuple(arguments))
+
+        @staticmethod
+        def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
+            if backward is None:
+                raise NotImplementedError(_PRIVATE.format(name, "derivative"))
+            return *backward(ctx, *grad_outputs), None
+
+    def kernel(keyset: Any, *arguments: Any) -> Any:
+        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        if _forward_mode() and any(_has_tangent(tensor) for tensor in tensors):
+            raise NotImplementedError(_PRIVATE.format(name, "forward mode"))
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return Registered.apply(*arguments, keyset)
+        return redispatch(keyset, arguments)
+
+    assert _library is not None
+    _library.impl(name, kernel, "Autograd", with_keyset=True)
+
+
+def _forward_mode() -> bool:
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def _empty(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
@@ -77,20 +136,55 @@ def _fake_boxcar_grad(grad_output: Tensor, windows: Tensor, *options: Any) -> Te
     return windows.new_empty(windows.shape)
 
 
-def save_for_gradients(ctx: Any, inputs: tuple[Any, ...], surrogate: Surrogate | None) -> None:
+def _fake_tap_crop(
+    images: Tensor, rows: Tensor, row_weights: Tensor, columns: Tensor, column_weights: Tensor
+) -> Tensor:
+    sizes = (*rows.shape[:2], images.shape[1], rows.shape[2], columns.shape[2])
+    return _empty(images, sizes, images.dtype, is_channels_last(images))
+
+
+def _fake_tap_image_grad(
+    grad_output: Tensor,
+    rows: Tensor,
+    row_weights: Tensor,
+    columns: Tensor,
+    column_weights: Tensor,
+    height: int,
+    width: int,
+    channels_last: bool,
+) -> Tensor:
+    sizes = (grad_output.shape[0], grad_output.shape[2], height, width)
+    return _empty(grad_output, sizes, grad_output.dtype, channels_last)
+
+
+def _fake_tap_grad(
+    grad_output: Tensor,
+    images: Tensor,
+    rows: Tensor,
+    row_weights: Tensor,
+    columns: Tensor,
+    column_weights: Tensor,
+) -> tuple[Tensor, Tensor]:
+    return row_weights.new_empty(row_weights.shape), column_weights.new_empty(column_weights.shape)
+
+
+def save_for_gradients(ctx: Any, inputs: tuple[Any, ...], boxcar: BoxcarConstants | None) -> None:
     """Keep what :func:`gradients` needs; ``inputs`` are those of ``_crop_forward``."""
     images, windows, _, _, ctx.boundary, ctx.mask_steepness, ctx.scale, ctx.shift, _ = inputs
-    ctx.surrogate = surrogate
+    ctx.boxcar = boxcar
     ctx.save_for_backward(images, windows)
 
 
 def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Of images and windows, where asked for."""
+    again = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+    if again and not torch.compiler.is_compiling():
+        return _gradients_by_taps(ctx, grad_output)
     images, windows = ctx.saved_tensors
     needs_images, needs_windows, *_ = ctx.needs_input_grad
     grad_images = grad_windows = None
     if needs_images:
-        grad_images = call(
+        grad_images = _call(
             torch.ops.racnn_ops._crop_image_grad.default,
             grad_output,
             windows,
@@ -102,11 +196,11 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
             is_channels_last(images),
             images.dtype,
         )
-    if needs_windows and ctx.surrogate is not None:
+    if needs_windows and ctx.boxcar is not None:
         boxcar_grad = torch.ops.racnn_ops._crop_boxcar_grad.default
-        grad_windows = call(boxcar_grad, grad_output, windows, *ctx.surrogate)
+        grad_windows = _call(boxcar_grad, grad_output, windows, *ctx.boxcar)
     elif needs_windows:
-        grad_windows = call(
+        grad_windows = _call(
             torch.ops.racnn_ops._crop_window_grad.default,
             grad_output,
             images,
@@ -123,41 +217,37 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
 below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
-def call(operator: Any, *arguments: Any) -> Tensor:
-    """A gradient operator. Eager calls go below autograd where gradients are off anyway."""
+def _call(operator: Any, *arguments: Any) -> Tensor:
     if torch.compiler.is_compiling():
-        return operator(*arguments)  # type: ignore[no-any-return]
-    if torch._C._are_functorch_transforms_active():
-        return _Gradient.apply(operator, *arguments)  # type: ignore[no-any-return]
-    if torch.is_grad_enabled():
         return operator(*arguments)  # type: ignore[no-any-return]
     with below_autograd():
         return operator(*arguments)  # type: ignore[no-any-return]
 
 
-class _Gradient(torch.autograd.Function):
-    """A gradient operator under torch.func, whose transforms do not accept registered autograd."""
-
-    @staticmethod
-    def forward(operator: Any, *arguments: Any) -> Tensor:
-        return operator(*arguments)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-        raise NotImplementedError(_DOUBLE_BACKWARD)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    save_for_gradients(ctx, inputs, None)
+def _gradients_by_taps(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The same, differentiable again; made of what differentiates to any order (see ``_taps``)."""
+    images, windows = ctx.saved_tensors
+    height, width = grad_output.shape[-2:]
+    with torch.enable_grad():
+        crops = crop_by_taps(
+            images,
+            windows,
+            height,
+            width,
+            ctx.boundary,
+            ctx.mask_steepness,
+            ctx.scale,
+            ctx.shift,
+            grad_output.dtype,
+            ctx.boxcar,
+        )
+    wanted = [
+        tensor for tensor, needed in zip((images, windows), ctx.needs_input_grad, strict=False) if needed
+    ]
+    found = iter(torch.autograd.grad(crops, wanted, grad_output, create_graph=torch.is_grad_enabled()))
+    grad_images, grad_windows = (next(found) if needed else None for needed in ctx.needs_input_grad[:2])
+    return grad_images, grad_windows
 
 
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
     return *gradients(ctx, grad_output), *(None,) * 7
-
-
-def _refuse_double_backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-    raise NotImplementedError(_DOUBLE_BACKWARD)

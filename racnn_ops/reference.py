@@ -9,15 +9,20 @@ compiled library could be loaded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._arguments import Boxcar, CropOptions, check_arguments, check_options, is_channels_last
+from ._surrogate import WindowGradient, WithSurrogate
 
 __all__ = ["attention_crop", "boxcar_window_grad"]
+
+
+# From pixels (B, C, H, W) and the taps of both axes to crops (B, K, C, h, w).
+Contraction = Callable[[Tensor, "AxisTaps", "AxisTaps"], Tensor]
 
 
 def attention_crop(
@@ -44,10 +49,46 @@ def attention_crop(
 
 def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
     """:func:`attention_crop` behind its checks."""
+    surrogate = None
+    if options.window_grad == "boxcar":
+        boxcar = options.boxcar.scaled_to(images.shape[2], images.shape[3])
+
+        def surrogate(grad_output: Tensor, safe_windows: Tensor) -> Tensor:
+            return boxcar_window_grad(grad_output, safe_windows, boxcar)
+
+    return sample(
+        images,
+        windows,
+        options.output_size,
+        options.boundary,
+        options.mask_steepness,
+        *options.affine(images),
+        options.output_dtype(images.dtype),
+        surrogate,
+        contract,
+    )
+
+
+def sample(
+    images: Tensor,
+    windows: Tensor,
+    output_size: tuple[int, int],
+    boundary: str,
+    mask_steepness: float | None,
+    scale: Sequence[float],
+    shift: Sequence[float],
+    dtype: torch.dtype,
+    surrogate: WindowGradient | None,
+    contraction: Contraction,
+) -> Tensor:
+    """The crops, with the contraction left open: here it is made of dense matrices, in ``_taps`` of kernels.
+
+    Args:
+        scale, shift: of each channel, or both empty.
+        surrogate: takes the place of the windows' gradient.
+    """
     height, width = images.shape[-2:]
-    out_dtype = options.output_dtype(images.dtype)
     pixels = images.to(windows.dtype)
-    scale, shift = options.affine(images)
     if scale:
         shape = (1, -1, 1, 1)
         pixels = pixels * pixels.new_tensor(scale).view(shape) + pixels.new_tensor(shift).view(shape)
@@ -55,37 +96,42 @@ def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
     batched = windows if windows.dim() == 3 else windows.unsqueeze(1)
     finite = torch.isfinite(batched).all(-1)
     safe = torch.where(finite.unsqueeze(-1), batched, torch.zeros_like(batched))
-    geometry = safe.detach() if options.window_grad == "boxcar" else safe
-    x, y, half_x = geometry[..., 0], geometry[..., 1], geometry[..., 2]
-    half_y = geometry[..., -1]
-    columns = tap_matrix(x, half_x, width, options.output_size[1], options.boundary, options.mask_steepness)
-    rows = tap_matrix(y, half_y, height, options.output_size[0], options.boundary, options.mask_steepness)
-    crops = torch.einsum("bkiy,bcyx,bkjx->bkcij", rows, pixels, columns)
-    if options.window_grad == "boxcar":
-        crops = _BoxcarSurrogate.apply(crops, safe, options.boxcar.scaled_to(height, width))
+    geometry = safe.detach() if surrogate is not None else safe
+    rows = axis_taps(geometry[..., 1], geometry[..., -1], height, output_size[0], boundary, mask_steepness)
+    columns = axis_taps(geometry[..., 0], geometry[..., 2], width, output_size[1], boundary, mask_steepness)
+    crops = contraction(pixels, rows, columns)
+    if surrogate is not None:
+        crops = WithSurrogate.apply(crops, safe, surrogate)
 
     # A window that is not finite gives NaN, and a NaN gradient to itself alone.
-    nan_if_lost = torch.zeros_like(x).masked_fill(~finite, float("nan")).detach()
+    nan_if_lost = torch.zeros_like(finite, dtype=windows.dtype).masked_fill(~finite, float("nan"))
     lost = torch.where(finite.unsqueeze(-1), torch.zeros_like(batched), batched).sum(-1) * nan_if_lost
     crops = torch.where(finite[..., None, None, None], crops, lost[..., None, None, None])
-    if out_dtype == torch.uint8:
+    if dtype == torch.uint8:
         crops = crops.detach().nan_to_num(0.0).round().clamp(0, 255)
-    crops = crops.to(out_dtype)
+    crops = crops.to(dtype)
     if is_channels_last(images):
         crops = crops.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     return crops if windows.dim() == 3 else crops.squeeze(1)
 
 
-def tap_matrix(
+class AxisTaps(NamedTuple):
+    """What the outputs along one axis of B x K windows read.
+
+    ``pixels`` (B, K, out), whole numbers: the lower of two neighbours, non-decreasing; where one lies outside
+    the image it is not read. ``weights`` (B, K, out, 2): of the lower and the upper pixel, mask included.
+    """
+
+    pixels: Tensor
+    weights: Tensor
+
+
+def axis_taps(
     centre: Tensor, half: Tensor, size: int, out: int, boundary: str, mask_steepness: float | None
-) -> Tensor:
-    """The weights of all ``size`` pixels in all ``out`` samples along one axis.
+) -> AxisTaps:
+    """The tap tables of one axis from centre and half side (B, K), in pixels, of an image of ``size`` pixels.
 
-    Args:
-        centre, half: (B, K), pixels.
-
-    Returns:
-        Tensor[B, K, out, size], the matrix ``a_j(x)`` of the design, mask included.
+    The weights are differentiable functions of the window, to any order.
     """
     half = _keep_gradient(half.clamp(min=0), half)
     if boundary == "clip":
@@ -97,21 +143,34 @@ def tap_matrix(
     if boundary == "zeros":
         position = position.clamp(-2, size)
     else:
-        position = _clamp(position, size - 1)
+        # On the last pixel's centre there is no pixel to move on to.
+        inside = (position >= 0) & (position < size - 1)
+        position = torch.where(inside, position, position.detach().clamp(0, size - 1))
     lower = position.detach().floor()
-    fraction = (position - lower).unsqueeze(-1)
-    upper = lower + 1 if boundary == "zeros" else (lower + 1).clamp(max=size - 1)
-    pixel = torch.arange(size, device=centre.device, dtype=centre.dtype)
-    at_lower = (pixel == lower.unsqueeze(-1)).to(centre.dtype)
-    at_upper = (pixel == upper.unsqueeze(-1)).to(centre.dtype)
-    weights = (1 - fraction) * at_lower + fraction * at_upper
+    fraction = position - lower
+    weights = torch.stack((1 - fraction, fraction), -1)
     if mask_steepness is not None:
-        low_edge, high_edge = (centre - half).unsqueeze(-1), (centre + half).unsqueeze(-1)
-        mask = torch.sigmoid(mask_steepness * (pixel + 0.5 - low_edge)) - torch.sigmoid(
-            mask_steepness * (pixel + 0.5 - high_edge)
+        pixel = torch.stack((lower, lower + 1), -1) + 0.5
+        low_edge, high_edge = (centre - half)[..., None, None], (centre + half)[..., None, None]
+        mask = torch.sigmoid(mask_steepness * (pixel - low_edge)) - torch.sigmoid(
+            mask_steepness * (pixel - high_edge)
         )
-        weights = weights * mask.unsqueeze(-2)
-    return weights
+        weights = weights * mask
+    return AxisTaps(lower, weights)
+
+
+def tap_matrix(taps: AxisTaps, size: int) -> Tensor:
+    """The matrix ``a_j(x)`` of the design, (B, K, out, size): the weights of all pixels in all outputs."""
+    pixel = torch.arange(size, device=taps.pixels.device, dtype=taps.pixels.dtype)
+    lower = taps.pixels.unsqueeze(-1)
+    at_lower, at_upper = (pixel == lower).to(taps.weights.dtype), (pixel == lower + 1).to(taps.weights.dtype)
+    return taps.weights[..., :1] * at_lower + taps.weights[..., 1:] * at_upper
+
+
+def contract(pixels: Tensor, rows: AxisTaps, columns: AxisTaps) -> Tensor:
+    """Pixels (B, C, H, W) with dense tap matrices: crops (B, K, C, h, w)."""
+    height, width = pixels.shape[-2:]
+    return torch.einsum("bkiy,bcyx,bkjx->bkcij", tap_matrix(rows, height), pixels, tap_matrix(columns, width))
 
 
 def _keep_gradient(value: Tensor, of: Tensor) -> Tensor:
@@ -163,22 +222,3 @@ def boxcar_window_grad(grad_output: Tensor, windows: Tensor, boxcar: Boxcar) -> 
     if windows.shape[-1] == 3:
         return torch.stack((grad_x, grad_y, half_x + half_y), -1)
     return torch.stack((grad_x, grad_y, half_x, half_y), -1)
-
-
-class _BoxcarSurrogate(torch.autograd.Function):
-    """The identity on the crops, with :func:`boxcar_window_grad` as the gradient of the windows."""
-
-    @staticmethod
-    def forward(crops: Tensor, windows: Tensor, boxcar: Boxcar) -> Tensor:
-        return crops.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-        ctx.boxcar = inputs[2]
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, None]:
-        (windows,) = ctx.saved_tensors
-        return grad_output, boxcar_window_grad(grad_output, windows, ctx.boxcar), None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from samples import BOUNDARIES, MASKS, SHAPES, generator, make_images, make_smooth_windows
+from samples import BOUNDARIES, MASKS, generator, make_images
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -140,37 +140,3 @@ def test_no_grad_mode(device: str) -> None:
     for mode in (torch.no_grad(), torch.inference_mode()):
         with mode:
             assert not attention_crop(images, windows, 3).requires_grad
-
-
-@pytest.mark.parametrize("window_grad", ["exact", "boxcar"])
-def test_second_derivative_is_refused(device: str, window_grad: str) -> None:
-    images = torch.randn(1, 1, 6, 6, device=device, requires_grad=True)
-    windows = torch.tensor([[3.0, 3.0, 2.0]], device=device, requires_grad=True)
-    for wanted in (images, windows):
-        crops = attention_crop(images, windows, 4, window_grad=window_grad)
-        (grad,) = torch.autograd.grad(crops.square().sum(), wanted, create_graph=True)
-        with pytest.raises(NotImplementedError, match="gradient of attention_crop cannot be differentiated"):
-            grad.square().sum().backward()
-
-
-def test_forward_mode_is_refused(device: str) -> None:
-    """Never a silent tangent of zero, which is what an operator without a rule of its own gives."""
-    images = torch.randn(1, 1, 6, 6, device=device)
-    windows = torch.tensor([[3.0, 3.0, 2.0]], device=device)
-    with pytest.raises((RuntimeError, NotImplementedError), match="jvp"):
-        torch.func.jvp(lambda w: attention_crop(images, w, 4), (windows,), (torch.ones_like(windows),))
-
-
-def test_func_grad(device: str) -> None:
-    g = generator("func")
-    shape = SHAPES[0]
-    images = make_images(shape.images, torch.float32, g).to(device)
-    windows = make_smooth_windows((2, 3), shape, "zeros", g).float().to(device)
-
-    def loss(images: Tensor, windows: Tensor) -> Tensor:
-        return attention_crop(images, windows, shape.out).square().sum()
-
-    through_func = torch.func.grad(loss, argnums=(0, 1))(images, windows)
-    inputs = images.requires_grad_(), windows.requires_grad_()
-    for one, other in zip(through_func, torch.autograd.grad(loss(*inputs), inputs), strict=True):
-        assert torch.equal(one, other)

@@ -78,8 +78,27 @@ def test_opcheck_gradients_that_require_a_gradient(device: str) -> None:
         (operators._crop_boxcar_grad, (grad, windows, 0.05, "abs", 1.0, 0.1)),
     ):
         opcheck(operator.default, arguments, test_utils=utilities)
-        with pytest.raises(NotImplementedError, match="cannot be differentiated again"):
+        with pytest.raises(NotImplementedError, match="is private and has no derivative"):
             operator(*arguments).sum().backward()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_opcheck_contractions_with_tap_tables(device: str, channels_last: bool) -> None:
+    """With tables that no window gives, and entries outside."""
+    g = generator("tables")
+    images = make_images((2, 3, 7, 8), torch.float32, g).to(device)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    rows = torch.tensor([-2, 0, 0, 6]).expand(2, 3, 4).to(device, torch.int32)
+    columns = torch.tensor([-1, 3, 7, 8, 9]).expand(2, 3, 5).to(device, torch.int32)
+    row_weights = torch.randn(2, 3, 2, 4, 2, generator=g).to(device)
+    column_weights = torch.randn(2, 3, 2, 5, 2, generator=g).to(device)
+    tables = rows, row_weights, columns, column_weights
+    grad = torch.randn(2, 3, 3, 4, 5, generator=g).to(device)
+    operators = torch.ops.racnn_ops
+    opcheck(operators._tap_crop.default, (images, *tables))
+    opcheck(operators._tap_image_grad.default, (grad, *tables, 7, 8, channels_last))
+    opcheck(operators._tap_grad.default, (grad, images, *tables))
 
 
 def test_operators_used_directly_differentiate(device: str) -> None:

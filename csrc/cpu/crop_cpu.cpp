@@ -4,7 +4,9 @@
 // fixed order. Nothing in a parallel body throws: torch would lose the message.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "../glue.h"
 #include "kernels.h"
@@ -89,6 +91,13 @@ struct CpuBackend {
     return s.batch * s.windows * kWindowSums * (planar > interleaved ? planar : interleaved);
   }
 
+  // A unit is a part of one term of a crop.
+  static int64_t tap_grad_workspace(const CropShape& s, int64_t terms) {
+    const int64_t planar = crop_units(s, {s.channels, 1}).per_item();
+    const int64_t interleaved = crop_units(s, {1, s.channels}).per_item();
+    return s.batch * s.windows * terms * tap_grad_sums(s) * (planar > interleaved ? planar : interleaved);
+  }
+
   static int64_t boxcar_grad_workspace(const CropShape& s, Energy energy) {
     return s.batch * s.windows * kBoxcarSums * boxcar_units(s, energy).per_item();
   }
@@ -127,6 +136,34 @@ struct CpuBackend {
                          p.grad_windows + n * p.values);
     }
   }
+
+  template <typename T>
+  static void tap_crop(const TapCropProblem<T>& p) {
+    run(p, crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides)),
+        p.shape.batch * p.shape.windows);
+  }
+
+  template <typename T>
+  static void tap_image_grad(const TapImageGradProblem<T>& p) {
+    const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
+    run(p, Units::make(layout.planes, p.shape.height, p.shape.width * layout.step), p.shape.batch);
+  }
+
+  template <typename T>
+  static void tap_grad(const TapGradProblem<T>& p) {
+    const Units units = crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides));
+    const int64_t items = p.shape.batch * p.shape.windows * p.taps.terms, sums = tap_grad_sums(p.shape);
+    const int64_t rows = 2 * p.shape.out_height, columns = 2 * p.shape.out_width;
+    run(p, units, items);
+    std::vector<double> totals(size_t(sums), 0.0);
+    for (int64_t item = 0; item < items; ++item) {
+      std::fill(totals.begin(), totals.end(), 0.0);
+      const T* parts = p.workspace + item * units.per_item() * sums;
+      for (int64_t e = 0; e < units.per_item() * sums; ++e) totals[size_t(e % sums)] += double(parts[e]);
+      std::copy_n(totals.begin(), rows, p.grad_row_weights + item * rows);
+      std::copy_n(totals.begin() + rows, columns, p.grad_column_weights + item * columns);
+    }
+  }
 };
 
 }  // namespace racnn::cpu
@@ -137,4 +174,7 @@ STABLE_TORCH_LIBRARY_IMPL(racnn_ops, CPU, m) {
   m.impl("_crop_window_grad", TORCH_BOX(&racnn::crop_window_grad<CpuBackend>));
   m.impl("_crop_image_grad", TORCH_BOX(&racnn::crop_image_grad<CpuBackend>));
   m.impl("_crop_boxcar_grad", TORCH_BOX(&racnn::crop_boxcar_grad<CpuBackend>));
+  m.impl("_tap_crop", TORCH_BOX(&racnn::tap_crop<CpuBackend>));
+  m.impl("_tap_image_grad", TORCH_BOX(&racnn::tap_image_grad<CpuBackend>));
+  m.impl("_tap_grad", TORCH_BOX(&racnn::tap_grad<CpuBackend>));
 }

@@ -11,13 +11,6 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
-template <typename T>
-Tap<T>* make_row_taps(Arena& arena, const Axis<T>& axis) {
-  Tap<T>* taps = arena.take<Tap<T>>(axis.out);
-  for (int32_t i = 0; i < axis.out; ++i) taps[i] = make_tap(axis, i);
-  return taps;
-}
-
 template <typename Out, typename T>
 void interpolate_row(const T* lower, const T* upper, const Tap<T>& tap, int64_t size, Out* out) {
   const Vec<T> w_lower = splat<T>(tap.w_lower), w_upper = splat<T>(tap.w_upper);
@@ -40,10 +33,10 @@ void forward(const ForwardProblem<Image, Out>& p, const Units& units, int64_t be
     const Window<T> window = load_window(p.windows, n);
     const bool finite = is_finite(window);
     Arena arena;
-    const Axis<T> y = y_axis(p.windows, window, p.shape);
-    LineMap<T, 1> map = make_line_map<T, 1>(arena, x_axis(p.windows, window, p.shape), layout.step);
+    LineMap<T, 1> map = make_line_map<T, 1>(arena, make_taps(arena, x_axis(p.windows, window, p.shape)),
+                                            p.shape.out_width, layout.step);
     finish_line_map(arena, map);
-    const Tap<T>* row_taps = make_row_taps(arena, y);
+    const Tap<T>* row_taps = make_taps(arena, y_axis(p.windows, window, p.shape));
     RollingLines<Image, T, 1> lines(arena, map, p.image_strides, p.affine);
     for (; begin < end && begin / units.per_item() == n; ++begin) {
       const Unit unit = units.unit(begin);

@@ -25,9 +25,16 @@ struct Inverse {
   int64_t most;     // largest count
 };
 
+// The taps of one axis: of `out` outputs in `size` pixels.
 template <typename T>
-Inverse<T> make_inverse(Arena& arena, const Axis<T>& axis) {
-  Tap<T>* taps = make_row_taps(arena, axis);
+struct AxisTaps {
+  const Tap<T>* taps;
+  int32_t size, out;
+};
+
+template <typename T>
+Inverse<T> make_inverse(Arena& arena, const AxisTaps<T>& axis) {
+  const Tap<T>* taps = axis.taps;
   Inverse<T> inverse{axis.size, 0, nullptr, nullptr, nullptr, nullptr, 0};
   for (int32_t j = 0; j < axis.out; ++j) {
     for (const int32_t pixel : {taps[j].lower, taps[j].upper}) {
@@ -79,7 +86,7 @@ struct Transposed {
 };
 
 template <typename T>
-Transposed<T> make_transposed(Arena& arena, const Axis<T>& x, const Axis<T>& y, int64_t step) {
+Transposed<T> make_transposed(Arena& arena, const AxisTaps<T>& x, const AxisTaps<T>& y, int64_t step) {
   Transposed<T> t{make_inverse(arena, x), make_inverse(arena, y), {}, nullptr};
   const int64_t pixels = t.x.end > t.x.begin ? t.x.end - t.x.begin : 0;
   if (pixels == 0 || !t.banded()) return t;
@@ -191,24 +198,26 @@ void write_row(const ImageGradProblem<Grad, Image>& p, int64_t b, int64_t plane,
   for (int64_t e = 0; e < size; e += kLanes) store_lanes<T>(to + e, load(row + e), size - e);
 }
 
-template <typename Grad, typename Image>
-void image_grad(const ImageGradProblem<Grad, Image>& p, const Units& units, int64_t begin, int64_t end) {
+// What one image's gradient is made of.
+template <typename T>
+struct TransposedCrop {
+  int64_t number;
+  Transposed<T> window;
+};
+
+// `make_crops(arena, image, crops)` says what the image's gradient is made of and returns its count, at most
+// `most`.
+template <typename Grad, typename Image, typename MakeCrops>
+void image_grad_of(const ImageGradProblem<Grad, Image>& p, const Units& units, int64_t begin, int64_t end,
+                   int64_t most, const MakeCrops& make_crops) {
   using T = Accumulate<Image>;
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
   const int64_t row_size = p.shape.width * layout.step, out_size = p.shape.out_width * layout.step;
   while (begin < end) {
     const int64_t b = begin / units.per_item();
     Arena arena;
-    Transposed<T>* windows = arena.take<Transposed<T>>(p.shape.windows);
-    int64_t used = 0;
-    int64_t* crop = arena.take<int64_t>(p.shape.windows);
-    for (int64_t n = b * p.shape.windows; n < (b + 1) * p.shape.windows; ++n) {
-      const Window<T> window = load_window(p.windows, n);
-      if (!is_finite(window)) continue;
-      crop[used] = n;
-      windows[used++] = make_transposed(arena, x_axis(p.windows, window, p.shape),
-                                        y_axis(p.windows, window, p.shape), layout.step);
-    }
+    TransposedCrop<T>* crops = arena.take<TransposedCrop<T>>(most);
+    const int64_t count = make_crops(arena, b, crops);
     const ImageGradLines<T> lines{arena.take<T>(row_size + kLanes), arena.take<T>(out_size + kLanes),
                                   arena.take<T>(out_size + kLanes), arena.take<T>(row_size + kLanes)};
     for (; begin < end && begin / units.per_item() == b; ++begin) {
@@ -216,10 +225,10 @@ void image_grad(const ImageGradProblem<Grad, Image>& p, const Units& units, int6
       for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
         for (int32_t y = unit.row_begin; y < unit.row_end; ++y) {
           bool start = true;
-          for (int64_t k = 0; k < used; ++k) {
-            const Transposed<T>& t = windows[k];
+          for (int64_t k = 0; k < count; ++k) {
+            const Transposed<T>& t = crops[k].window;
             if (!t.reads_row(y)) continue;
-            const Grad* grad = p.grad_output + crop_offset(p.grad_strides, crop[k], p.shape.windows) +
+            const Grad* grad = p.grad_output + crop_offset(p.grad_strides, crops[k].number, p.shape.windows) +
                                plane * p.grad_strides.c;
             add_up_outputs(p, t.y, layout, grad, y, lines);
             add_columns(t, layout.step, row_size, start, lines);
@@ -232,6 +241,24 @@ void image_grad(const ImageGradProblem<Grad, Image>& p, const Units& units, int6
     }
   }
   finish_streaming();
+}
+
+template <typename Grad, typename Image>
+void image_grad(const ImageGradProblem<Grad, Image>& p, const Units& units, int64_t begin, int64_t end) {
+  using T = Accumulate<Image>;
+  const CropShape& s = p.shape;
+  const int64_t step = plane_layout(s.channels, p.image_strides).step;
+  image_grad_of(p, units, begin, end, s.windows, [&](Arena& arena, int64_t b, TransposedCrop<T>* crops) {
+    int64_t count = 0;
+    for (int64_t n = b * s.windows; n < (b + 1) * s.windows; ++n) {
+      const Window<T> window = load_window(p.windows, n);
+      if (!is_finite(window)) continue;
+      const Axis<T> x = x_axis(p.windows, window, s), y = y_axis(p.windows, window, s);
+      crops[count++] = {n, make_transposed<T>(arena, {make_taps(arena, x), x.size, x.out},
+                                              {make_taps(arena, y), y.size, y.out}, step)};
+    }
+    return count;
+  });
 }
 
 }  // namespace racnn::cpu::RACNN_ISA

@@ -6,6 +6,7 @@
 #include "boxcar_grad.h"
 #include "forward.h"
 #include "image_grad.h"
+#include "tap_crop.h"
 #include "window_grad.h"
 
 namespace racnn::cpu::RACNN_ISA {
@@ -18,6 +19,10 @@ namespace racnn::cpu::RACNN_ISA {
   template void image_grad(const ImageGradProblem<GRAD, IMAGE>&, const Units&, int64_t, int64_t);
 #define RACNN_BOXCAR_GRAD(GRAD) \
   template void boxcar_grad(const BoxcarProblem<GRAD>&, const Units&, int64_t, int64_t);
+#define RACNN_TAP_CROP(T)                                                                      \
+  template void tap_crop(const TapCropProblem<T>&, const Units&, int64_t, int64_t);            \
+  template void tap_image_grad(const TapImageGradProblem<T>&, const Units&, int64_t, int64_t); \
+  template void tap_grad(const TapGradProblem<T>&, const Units&, int64_t, int64_t);
 
 // The fused pairs of glue.h.
 #define RACNN_FLOATING_PAIRS(X) \
@@ -45,5 +50,7 @@ RACNN_BOXCAR_GRAD(float)
 RACNN_BOXCAR_GRAD(Half)
 RACNN_BOXCAR_GRAD(BFloat16)
 RACNN_BOXCAR_GRAD(double)
+RACNN_TAP_CROP(float)
+RACNN_TAP_CROP(double)
 
 }  // namespace racnn::cpu::RACNN_ISA

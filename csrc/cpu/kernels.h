@@ -10,6 +10,11 @@
 
 namespace racnn::cpu {
 
+// What a unit of tap_grad adds up: [h, 2] for the rows, of which it has some, and [w, 2] for the columns.
+RACNN_HOST_DEVICE int64_t tap_grad_sums(const CropShape& s) {
+  return 2 * (int64_t(s.out_height) + s.out_width);
+}
+
 enum class Isa { kBaseline, kAvx2, kAvx512 };
 
 // The best that machine, build and RACNN_CPU_CAPABILITY (baseline, avx2, avx512) allow.
@@ -28,6 +33,12 @@ using Kernel = void (*)(const Problem&, const Units&, int64_t begin, int64_t end
   void image_grad(const ImageGradProblem<Grad, Image>&, const Units&, int64_t, int64_t);   \
   template <typename Grad>                                                                 \
   void boxcar_grad(const BoxcarProblem<Grad>&, const Units&, int64_t, int64_t);            \
+  template <typename T>                                                                    \
+  void tap_crop(const TapCropProblem<T>&, const Units&, int64_t, int64_t);                 \
+  template <typename T>                                                                    \
+  void tap_image_grad(const TapImageGradProblem<T>&, const Units&, int64_t, int64_t);      \
+  template <typename T>                                                                    \
+  void tap_grad(const TapGradProblem<T>&, const Units&, int64_t, int64_t);                 \
   }
 
 RACNN_DECLARE_KERNELS(baseline)
@@ -64,6 +75,24 @@ template <typename Grad>
 Kernel<BoxcarProblem<Grad>> select(const BoxcarProblem<Grad>&) {
   using Problem = BoxcarProblem<Grad>;
   return RACNN_SELECT(boxcar_grad<Grad>);
+}
+
+template <typename T>
+Kernel<TapCropProblem<T>> select(const TapCropProblem<T>&) {
+  using Problem = TapCropProblem<T>;
+  return RACNN_SELECT(tap_crop<T>);
+}
+
+template <typename T>
+Kernel<TapImageGradProblem<T>> select(const TapImageGradProblem<T>&) {
+  using Problem = TapImageGradProblem<T>;
+  return RACNN_SELECT(tap_image_grad<T>);
+}
+
+template <typename T>
+Kernel<TapGradProblem<T>> select(const TapGradProblem<T>&) {
+  using Problem = TapGradProblem<T>;
+  return RACNN_SELECT(tap_grad<T>);
 }
 
 }  // namespace racnn::cpu

@@ -38,20 +38,27 @@ struct LineMap {
   int64_t size() const { return pixels * step; }
 };
 
+template <typename T>
+Tap<T>* make_taps(Arena& arena, const Axis<T>& axis) {
+  Tap<T>* taps = arena.take<Tap<T>>(axis.out);
+  for (int32_t i = 0; i < axis.out; ++i) taps[i] = make_tap(axis, i);
+  return taps;
+}
+
+// The first weight set is that of `taps`; the caller fills the others.
 template <typename T, int kSets>
-LineMap<T, kSets> make_line_map(Arena& arena, const Axis<T>& axis, int64_t step) {
+LineMap<T, kSets> make_line_map(Arena& arena, const Tap<T>* taps, int32_t out, int64_t step) {
   LineMap<T, kSets> map{};
-  map.pixels = axis.out, map.step = step;
-  map.lower = arena.take<int32_t>(axis.out);
-  map.upper = arena.take<int32_t>(axis.out);
+  map.pixels = out, map.step = step;
+  map.lower = arena.take<int32_t>(out);
+  map.upper = arena.take<int32_t>(out);
   for (WeightSet<T>& set : map.sets) {
-    set.lower = arena.take<T>(axis.out);
-    set.upper = arena.take<T>(axis.out);
+    set.lower = arena.take<T>(out);
+    set.upper = arena.take<T>(out);
   }
-  for (int32_t j = 0; j < axis.out; ++j) {
-    const Tap<T> tap = make_tap(axis, j);
-    map.lower[j] = tap.lower, map.upper[j] = tap.upper;
-    map.sets[0].lower[j] = tap.w_lower, map.sets[0].upper[j] = tap.w_upper;
+  for (int32_t j = 0; j < out; ++j) {
+    map.lower[j] = taps[j].lower, map.upper[j] = taps[j].upper;
+    map.sets[0].lower[j] = taps[j].w_lower, map.sets[0].upper[j] = taps[j].w_upper;
   }
   return map;
 }
@@ -62,7 +69,9 @@ void finish_line_map(Arena& arena, LineMap<T, kSets>& map) {
   const auto inner = [&](int32_t j) { return map.lower[j] != kOutside && map.upper[j] == map.lower[j] + 1; };
   while (map.begin < map.pixels && !inner(map.begin)) ++map.begin;
   map.end = map.begin;
-  while (map.end < map.pixels && inner(map.end)) ++map.end;
+  // Windows move to the right all the time; tables that come from elsewhere need not.
+  const auto goes_on = [&](int32_t j) { return j == map.begin || map.lower[j] >= map.lower[j - 1]; };
+  while (map.end < map.pixels && inner(map.end) && goes_on(map.end)) ++map.end;
   if (map.end > map.begin) {
     map.first_pixel = map.lower[map.begin];
     map.span = map.upper[map.end - 1] + 1 - map.first_pixel;

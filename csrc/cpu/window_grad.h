@@ -32,7 +32,7 @@ struct WindowGradTables {
   T* column_sums[kSets - 1];      // [size]: sum over rows of g * (derivative line at the row)
 
   WindowGradTables(const Axis<T>& x, const Axis<T>& y, int64_t step)
-      : map(make_line_map<T, kSets>(arena, x, step)), row_taps(make_row_taps(arena, y)) {
+      : map(make_line_map<T, kSets>(arena, make_taps(arena, x), x.out, step)), row_taps(make_taps(arena, y)) {
     position = arena.take<PositionGrad<T>>(x.out);
     for (int32_t j = 0; j < x.out; ++j) set_column(x, j);
     finish_line_map(arena, map);

@@ -12,6 +12,7 @@
 #include "crop_forward.cuh"
 #include "crop_image_grad.cuh"
 #include "crop_window_grad.cuh"
+#include "tap_crop.cuh"
 
 namespace racnn::cuda {
 
@@ -55,6 +56,23 @@ struct CudaBackend {
   static void boxcar_grad(const BoxcarProblem<Grad>& problem) {
     STD_CUDA_CHECK(launch_boxcar_grad(problem, current_stream()));
   }
+
+  static int64_t tap_grad_workspace(const CropShape&, int64_t) { return 0; }
+
+  template <typename T>
+  static void tap_crop(const TapCropProblem<T>& problem) {
+    STD_CUDA_CHECK(launch_tap_crop(problem, current_stream()));
+  }
+
+  template <typename T>
+  static void tap_image_grad(const TapImageGradProblem<T>& problem) {
+    STD_CUDA_CHECK(launch_tap_image_grad(problem, current_stream()));
+  }
+
+  template <typename T>
+  static void tap_grad(const TapGradProblem<T>& problem) {
+    STD_CUDA_CHECK(launch_tap_grad(problem, current_stream()));
+  }
 };
 
 }  // namespace racnn::cuda
@@ -65,4 +83,7 @@ STABLE_TORCH_LIBRARY_IMPL(racnn_ops, CUDA, m) {
   m.impl("_crop_window_grad", TORCH_BOX(&racnn::crop_window_grad<CudaBackend>));
   m.impl("_crop_image_grad", TORCH_BOX(&racnn::crop_image_grad<CudaBackend>));
   m.impl("_crop_boxcar_grad", TORCH_BOX(&racnn::crop_boxcar_grad<CudaBackend>));
+  m.impl("_tap_crop", TORCH_BOX(&racnn::tap_crop<CudaBackend>));
+  m.impl("_tap_image_grad", TORCH_BOX(&racnn::tap_image_grad<CudaBackend>));
+  m.impl("_tap_grad", TORCH_BOX(&racnn::tap_grad<CudaBackend>));
 }

@@ -170,6 +170,60 @@ void boxcar_grad(const CropShape& s, Energy energy, Layout grad_layout, Random& 
   });
 }
 
+// Tables that no window gives too: in any order, far outside.
+template <typename T>
+struct RandomTables {
+  RandomTables(const CropShape& s, int64_t terms, Random& random) : terms(terms) {
+    const int64_t crops = s.batch * s.windows;
+    fill(rows, crops * s.out_height, s.height, random), fill(columns, crops * s.out_width, s.width, random);
+    row_weights = random_block<T>(crops * terms * s.out_height * 2, random);
+    column_weights = random_block<T>(crops * terms * s.out_width * 2, random);
+  }
+
+  static void fill(std::unique_ptr<int32_t[]>& table, int64_t count, int32_t size, Random& random) {
+    constexpr int32_t kFar[] = {std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max(), -2};
+    table = std::make_unique<int32_t[]>(size_t(count));
+    std::uniform_int_distribution<int32_t> pixel(-2, size + 1);
+    for (int64_t i = 0; i < count; ++i) table[size_t(i)] = i % 7 == 3 ? kFar[i % 3] : pixel(random);
+  }
+
+  TapTables<T> get() const {
+    return {{rows.get(), row_weights.get()}, {columns.get(), column_weights.get()}, terms};
+  }
+
+  std::unique_ptr<int32_t[]> rows, columns;
+  std::unique_ptr<T[]> row_weights, column_weights;
+  int64_t terms;
+};
+
+template <typename T>
+void tap_kernels(const CropShape& s, Layout layout, Layout grad_layout, int64_t terms, Random& random) {
+  const Layout dense = layout == Layout::kChannelsLast ? layout : Layout::kContiguous;
+  const Strides strides = make_strides(layout, image_sizes(s)),
+                dense_strides = make_strides(dense, image_sizes(s)),
+                grad_strides = make_strides(grad_layout, crop_sizes(s)),
+                out_strides = make_strides(result_layout(s, strides), crop_sizes(s));
+  const auto images = random_block<T>(extent(strides, image_sizes(s)), random);
+  const auto grad = random_block<T>(extent(grad_strides, crop_sizes(s)), random);
+  const RandomTables<T> tables(s, terms, random);
+  run<T>("tap_crop", crop_units(s, strides), s.batch * s.windows, extent(out_strides, crop_sizes(s)),
+         [&](T* out) {
+           return TapCropProblem<T>{{images.get(), out, s, strides, out_strides, {}, {}}, tables.get()};
+         });
+  const cpu::PlaneLayout planes = cpu::plane_layout(s.channels, dense_strides);
+  const cpu::Units units = cpu::Units::make(planes.planes, s.height, s.width * planes.step);
+  run<T>("tap_image_grad", units, s.batch, extent(dense_strides, image_sizes(s)), [&](T* grad_images) {
+    return TapImageGradProblem<T>{{grad.get(), grad_images, s, grad_strides, dense_strides, {}, {}},
+                                  tables.get()};
+  });
+  const cpu::Units parts = crop_units(s, strides);
+  const int64_t items = s.batch * s.windows * terms;
+  run<T>("tap_grad", parts, items, items * parts.per_item() * cpu::tap_grad_sums(s), [&](T* workspace) {
+    return TapGradProblem<T>{grad.get(), images.get(), nullptr, nullptr,     workspace,
+                             s,          grad_strides, strides, tables.get()};
+  });
+}
+
 template <typename Image, typename Crop>
 void all_kernels(Random& random) {
   size_t turn = 0;
@@ -186,6 +240,10 @@ void all_kernels(Random& random) {
       if constexpr (std::is_same_v<Image, Crop> && !std::is_same_v<Crop, uint8_t>) {
         for (const Energy energy : {Energy::kAbs, Energy::kSquare})
           boxcar_grad<Crop>(shape, energy, layout, random);
+      }
+      if constexpr (std::is_same_v<Image, Crop> && std::is_same_v<Image, Accumulate<Image>>) {
+        for (const int64_t terms : {1, 2, 3})
+          tap_kernels<Image>(shape, layout, kLayouts[turn++ % std::size(kLayouts)], terms, random);
       }
     }
   }

@@ -130,5 +130,6 @@ void bind_forward(py::module_& m);
 void bind_window_grad(py::module_& m);
 void bind_image_grad(py::module_& m);
 void bind_boxcar_grad(py::module_& m);
+void bind_tap_crop(py::module_& m);
 
 }  // namespace racnn

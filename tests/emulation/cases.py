@@ -33,7 +33,12 @@ PAIRS_OF = {
     "window_grad": [(image, crop) for image, crop in PAIRS if crop != "uint8"],
     "image_grad": [(image, crop) for image, crop in PAIRS if image != "uint8"],
     "boxcar_grad": [(t, t) for t in ("float32", "float16", "bfloat16", "float64")],
+    "tap_crop": [(t, t) for t in ("float32", "float64")],
+    "tap_image_grad": [(t, t) for t in ("float32", "float64")],
+    "tap_grad": [(t, t) for t in ("float32", "float64")],
 }
+# Those that take tap tables, not windows.
+TAP_KERNELS = ("tap_crop", "tap_image_grad", "tap_grad")
 KERNELS = tuple(PAIRS_OF)
 
 # Constants of the surrogate gradient: steepness, scale, shrink.
@@ -59,6 +64,7 @@ class Case:
     mask_steepness: float = 0.0
     affine: bool = False
     energy: str = "abs"
+    terms: int = 2  # of tap tables
     max_blocks: int = 0x7FFFFFFF
 
     @property
@@ -95,6 +101,20 @@ class Case:
         windows = make_windows(self.where, self._random(), self.batch * self.windows, self.values, self.size)
         return windows.reshape(self.batch, self.windows, self.values).astype(NUMPY_TYPE[self.accumulate])
 
+    def tables(self) -> list[Array]:
+        """Rows, row weights, columns, column weights: the windows' pixels, and any weights."""
+        windows = np.nan_to_num(self.window_array().astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        tables: list[Array] = []
+        for axis, centre, half in ((0, 1, -1), (1, 0, 2)):
+            out, size = self.out[axis], self.size[axis]
+            u = (2 * np.arange(out) + 1 - out) / out
+            positions = windows[..., centre, None] + np.maximum(windows[..., half, None], 0) * u - 0.5
+            tables.append(np.floor(positions.clip(-2, size)).astype(np.int32))
+            shape = (self.batch, self.windows, self.terms, out, 2)
+            weights = np.random.default_rng(out + self.terms).standard_normal(shape)
+            tables.append(weights.astype(NUMPY_TYPE[self.accumulate]))
+        return tables
+
     def run(self, kernels: ModuleType, guard: int = 64) -> Array:
         """Run the kernel, ``guard`` poisoned elements around its result (0: the sanitizer looks)."""
         options = kernels.Options(
@@ -104,6 +124,8 @@ class Case:
             shift=self.shift,
             max_blocks=self.max_blocks,
         )
+        if self.kernel in TAP_KERNELS:
+            return self._run_tap_kernel(kernels, options, guard)
         windows = self.window_array()
         if self.kernel == "forward":
             shape = (self.batch, self.windows, self.channels, *self.out)
@@ -118,6 +140,22 @@ class Case:
                 kernels.window_grad(self.grad_output(), self.images(), windows, result.array, options)
             else:
                 kernels.boxcar_grad(self.grad_output(), windows, result.array, self.energy, *BOXCAR, options)
+        return result.take()
+
+    def _run_tap_kernel(self, kernels: ModuleType, options: Any, guard: int) -> Array:
+        tables = self.tables()
+        arguments = kernels.Tables(*tables)
+        if self.kernel == "tap_crop":
+            shape = (self.batch, self.windows, self.channels, *self.out)
+            result = Result(shape, self.crop, self.layout, guard)
+            kernels.tap_crop(self.images(), arguments, result.array, options)
+        elif self.kernel == "tap_image_grad":
+            result = Result((self.batch, self.channels, *self.size), self.image, self.layout, guard)
+            kernels.tap_image_grad(self.grad_output(), arguments, result.array, options)
+        else:
+            rows, columns = (Result(t.shape, self.accumulate, "contiguous", guard) for t in tables[1::2])
+            kernels.tap_grad(self.grad_output(), self.images(), arguments, rows.array, columns.array, options)
+            return np.concatenate([rows.take(), columns.take()], -2)
         return result.take()
 
     def but(self, **changes: Any) -> Case:

@@ -9,7 +9,7 @@ import torch
 from racnn_ops import Boxcar, reference
 
 from .arrays import EPSILON, Array, Doubles, decode
-from .cases import BOXCAR, Case
+from .cases import BOXCAR, TAP_KERNELS, Case
 
 
 def by_reference(case: Case) -> Doubles:
@@ -23,6 +23,8 @@ def by_cpu(case: Case) -> Array:
 
 
 def _reference(case: Case) -> torch.Tensor:
+    if case.kernel in TAP_KERNELS:
+        return _tap_reference(case)
     windows = torch.from_numpy(case.window_array().astype(np.float64)).requires_grad_()
     grad_output = torch.from_numpy(decode(case.grad_output(), case.crop))
     if case.kernel == "boxcar_grad":
@@ -48,7 +50,32 @@ def _reference(case: Case) -> torch.Tensor:
     return torch.zeros_like(wanted.detach()) if gradient is None else gradient
 
 
+def _tap_reference(case: Case) -> torch.Tensor:
+    rows, row_weights, columns, column_weights = (torch.from_numpy(t).double() for t in case.tables())
+    images = torch.from_numpy(decode(case.images(), case.image)).requires_grad_()
+    weights = row_weights.requires_grad_(), column_weights.requires_grad_()
+
+    def matrix(pixels: torch.Tensor, weights: torch.Tensor, size: int) -> torch.Tensor:
+        taps = reference.AxisTaps(pixels.unsqueeze(2), weights)
+        return reference.tap_matrix(taps, size)
+
+    crops = torch.einsum(
+        "bktiy,bcyx,bktjx->bkcij",
+        matrix(rows, weights[0], case.size[0]),
+        images.nan_to_num(0.0),
+        matrix(columns, weights[1], case.size[1]),
+    )
+    if case.kernel == "tap_crop":
+        return crops.detach()
+    grad_output = torch.from_numpy(decode(case.grad_output(), case.crop))
+    if case.kernel == "tap_image_grad":
+        return torch.autograd.grad(crops, images, grad_output)[0]
+    return torch.cat(torch.autograd.grad(crops, weights, grad_output), -2)
+
+
 def _cpu(case: Case) -> torch.Tensor:
+    if case.kernel in TAP_KERNELS:
+        return _tap_cpu(case)
     windows = torch.from_numpy(case.window_array())
     images, grad_output = _tensor(case.images(), case.image), _tensor(case.grad_output(), case.crop)
     options = (case.boundary, case.mask_steepness or None, case.scale)
@@ -70,6 +97,21 @@ def _cpu(case: Case) -> torch.Tensor:
     return result
 
 
+def _tap_cpu(case: Case) -> torch.Tensor:
+    images, grad_output = _tensor(case.images(), case.image), _tensor(case.grad_output(), case.crop)
+    tables = [torch.from_numpy(t) for t in case.tables()]
+    ops = torch.ops.racnn_ops
+    if case.kernel == "tap_crop":
+        result = ops._tap_crop(images, *tables)
+    elif case.kernel == "tap_image_grad":
+        channels_last = case.layout.endswith("channels_last")
+        result = ops._tap_image_grad(grad_output, *tables, *case.size, channels_last)
+    else:
+        result = torch.cat(ops._tap_grad(grad_output, images, *tables), -2)
+    assert isinstance(result, torch.Tensor)
+    return result
+
+
 def result_dtype(case: Case) -> str:
     return {"forward": case.crop, "image_grad": case.image}.get(case.kernel, case.accumulate)
 
@@ -77,7 +119,7 @@ def result_dtype(case: Case) -> str:
 def assert_close(case: Case, actual: Doubles, expected: Doubles) -> None:
     """Equal up to the rounding of the result's dtype, of the sums, and of the positions of the samples."""
     unit = 255.0 if case.image == "uint8" else 1.0  # of a pixel, or of a gradient
-    if case.kernel == "window_grad":
+    if case.kernel in ("window_grad", "tap_grad"):
         unit *= case.channels * case.out[0] * case.out[1]  # a sum, with cancellation
     largest = np.nanmax(np.abs(expected), initial=unit)
     reach = np.abs(np.nan_to_num(case.window_array(), posinf=0, neginf=0)).max(initial=1.0)

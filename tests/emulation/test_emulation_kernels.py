@@ -13,7 +13,7 @@ import pytest
 import racnn_ops
 
 from .arrays import LAYOUTS, decode
-from .cases import KERNELS, PAIRS_OF, Case, sizes
+from .cases import KERNELS, PAIRS_OF, TAP_KERNELS, Case, sizes
 from .expected import assert_close, by_cpu, by_reference, result_dtype
 
 KERNEL_PAIRS = [(kernel, *pair) for kernel in KERNELS for pair in PAIRS_OF[kernel]]
@@ -25,6 +25,10 @@ def modes(case: Case) -> Iterator[Case]:
     if case.kernel == "boxcar_grad":
         for energy, values in itertools.product(("abs", "square"), (3, 4)):
             yield case.but(energy=energy, values=values)
+        return
+    if case.kernel in TAP_KERNELS:
+        for terms, values in itertools.product((1, 2, 3), (3, 4)):
+            yield case.but(terms=terms, values=values)
         return
     for boundary, mask_steepness in itertools.product(("zeros", "border", "clip"), (0.0, 0.7)):
         values = 4 if mask_steepness else 3
@@ -88,7 +92,7 @@ def test_crops_larger_than_a_block(kernel: str, out: tuple[int, int], kernels: M
 
 
 @pytest.mark.parametrize("size", [(1, 700), (700, 1), (130, 90)])
-@pytest.mark.parametrize("kernel", ["forward", "window_grad", "image_grad"])
+@pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel != "boxcar_grad"])
 def test_images_larger_than_a_block(kernel: str, size: tuple[int, int], kernels: ModuleType) -> None:
     case = Case(kernel, size=size, out=(6, 7), batch=1, channels=2)
     check(case, kernels)
@@ -103,7 +107,7 @@ def test_more_channels_than_one_launch_normalises(kernel: str, layout: str, kern
         check(case, kernels)
 
 
-@pytest.mark.parametrize("kernel", ["window_grad", "image_grad", "boxcar_grad"])
+@pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel.endswith("grad")])
 def test_gradient_without_strides(kernel: str, kernels: ModuleType) -> None:
     for image, crop in PAIRS_OF[kernel]:
         check(Case(kernel, image, crop, constant_grad=True), kernels)
@@ -137,7 +141,7 @@ def test_empty_problems(kernel: str, empty: str, kernels: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("kernel", ["forward", "window_grad"])
+@pytest.mark.parametrize("kernel", ["forward", "window_grad", "tap_crop", "tap_grad"])
 def test_pixels_that_no_sample_touches_do_not_matter(kernel: str, layout: str, kernels: ModuleType) -> None:
     for image, crop in PAIRS_OF[kernel]:
         if image != "uint8":

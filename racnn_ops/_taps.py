@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The crop under transforms: forward mode, higher derivatives, torch.func, vmap.
+
+With its tap tables made, a crop is linear in the pixels, in the row weights b and in the column weights a;
+with the incoming gradient g,
+
+    F(g, I, b, a) = sum over n, c, i, j of  g[n, c, i, j] * sum over y, x of  b_i(y) a_j(x) I[n, c, y, x]
+
+is linear in each of the four. Its derivatives are F again, with one argument left out: crops (no g), the
+gradient of images (no I) and that of the weights (no b, or no a). Three kernels, each differentiated by the
+other two, give derivatives of every order; the tables are plain tensors, a few numbers a row and column,
+which torch differentiates itself. A derivative along b and a at once is a sum of two products, which the
+kernels take as two *terms* and contract in one pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import reference
+from ._arguments import is_channels_last
+from ._vmap import fold, unfold
+
+# In pixels of the image at hand: steepness, energy, scale, shrink.
+BoxcarConstants = tuple[float, str, float, float]
+
+# rows (B, K, h), row_weights (B, K, terms, h, 2), columns (B, K, w), column_weights (B, K, terms, w, 2)
+Tables = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def crop_by_taps(
+    images: Tensor,
+    windows: Tensor,
+    height: int,
+    width: int,
+    boundary: str,
+    mask_steepness: float | None,
+    scale: list[float],
+    shift: list[float],
+    dtype: torch.dtype,
+    boxcar: BoxcarConstants | None,
+) -> Tensor:
+    """The crops, for any composition of transforms; arguments as those of the eager path."""
+    gradient = None
+    if boxcar is not None:
+
+        def gradient(grad_output: Tensor, windows: Tensor) -> Tensor:
+            return torch.ops.racnn_ops._crop_boxcar_grad.default(grad_output, windows, *boxcar)  # type: ignore[no-any-return]
+
+    return reference.sample(
+        images,
+        windows,
+        (height, width),
+        boundary,
+        mask_steepness,
+        scale,
+        shift,
+        dtype,
+        gradient,
+        reference.contract if _forward_levels() > 1 else _contract,
+    )
+
+
+def _forward_levels() -> int:
+    """How many torch.func.jvp are at work.
+
+    Inside a second one torch takes the tangent from an autograd.Function's ``jvp`` to be constant, without an
+    error: there the reference's plain operations answer.
+    """
+    jvp = torch._C._functorch.TransformType.Jvp
+    return sum(level.key() == jvp for level in torch._C._functorch.get_interpreter_stack() or ())
+
+
+def _contract(pixels: Tensor, rows: reference.AxisTaps, columns: reference.AxisTaps) -> Tensor:
+    return _TapCrop.apply(  # type: ignore[no-any-return]
+        pixels,
+        rows.pixels.to(torch.int32),
+        rows.weights.unsqueeze(2),
+        columns.pixels.to(torch.int32),
+        columns.weights.unsqueeze(2),
+    )
+
+
+def _moved(tables: Tables, d_rows: Tensor | None, d_columns: Tensor | None) -> Tables:
+    """The derivative of the product rows x columns along a change of either: one or two sums of terms."""
+    rows, row_weights, columns, column_weights = tables
+    terms = []
+    if d_rows is not None:
+        terms.append((d_rows, column_weights))
+    if d_columns is not None:
+        terms.append((row_weights, d_columns))
+    return rows, _cat([r for r, _ in terms]), columns, _cat([c for _, c in terms])
+
+
+def _cat(weights: list[Tensor]) -> Tensor:
+    return weights[0] if len(weights) == 1 else torch.cat(weights, 2)
+
+
+def _add(*parts: Tensor | None) -> Tensor | None:
+    total = None
+    for part in parts:
+        if part is not None:
+            total = part if total is None else total + part
+    return total
+
+
+def _or_zero(tensor: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if tensor is None else tensor
+
+
+def _save(ctx: Any, tensors: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+class _TapCrop(torch.autograd.Function):
+    """Crops (B, K, C, h, w): F without g."""
+
+    @staticmethod
+    def forward(images: Tensor, *tables: Tensor) -> Tensor:
+        return torch.ops.racnn_ops._tap_crop.default(images, *tables)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _save(ctx, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None) -> tuple[Tensor | None, ...]:
+        images, *tables = ctx.saved_tensors
+        grad_images = grad_rows = grad_columns = None
+        if grad_output is not None and ctx.needs_input_grad[0]:
+            grad_images = _image_grad(grad_output, tables, images)
+        if grad_output is not None and (ctx.needs_input_grad[2] or ctx.needs_input_grad[4]):
+            grad_rows, grad_columns = _TapGrad.apply(grad_output, images, *tables)
+        return grad_images, None, grad_rows, None, grad_columns
+
+    @staticmethod
+    def jvp(
+        ctx: Any, d_images: Tensor | None, _: None, d_rows: Tensor | None, __: None, d_columns: Tensor | None
+    ) -> Tensor | None:
+        images, *tables = ctx.saved_tensors
+        by_images = by_taps = None
+        if d_images is not None:
+            by_images = _TapCrop.apply(d_images, *tables)
+        if d_rows is not None or d_columns is not None:
+            by_taps = _TapCrop.apply(images, *_moved(tables, d_rows, d_columns))
+        return _add(by_images, by_taps)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
+        return _vmap(_TapCrop, 0, info, in_dims, inputs)
+
+
+class _TapImageGrad(torch.autograd.Function):
+    """The gradient of the images (B, C, H, W): F without I."""
+
+    @staticmethod
+    def forward(grad_output: Tensor, *tables_and_format: Any) -> Tensor:
+        return torch.ops.racnn_ops._tap_image_grad.default(grad_output, *tables_and_format)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _save(ctx, inputs[:5])
+        ctx.format = inputs[5:]
+
+    @staticmethod
+    def backward(ctx: Any, d_images: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_output, *tables = ctx.saved_tensors
+        d_grad = d_rows = d_columns = None
+        if d_images is not None and ctx.needs_input_grad[0]:
+            d_grad = _TapCrop.apply(d_images, *tables)
+        if d_images is not None and (ctx.needs_input_grad[2] or ctx.needs_input_grad[4]):
+            d_rows, d_columns = _TapGrad.apply(grad_output, d_images, *tables)
+        return d_grad, None, d_rows, None, d_columns, None, None, None
+
+    @staticmethod
+    def jvp(
+        ctx: Any,
+        d_grad: Tensor | None,
+        _: None,
+        d_rows: Tensor | None,
+        __: None,
+        d_columns: Tensor | None,
+        *format: None,
+    ) -> Tensor | None:
+        grad_output, *tables = ctx.saved_tensors
+        by_grad = by_taps = None
+        if d_grad is not None:
+            by_grad = _TapImageGrad.apply(d_grad, *tables, *ctx.format)
+        if d_rows is not None or d_columns is not None:
+            by_taps = _TapImageGrad.apply(grad_output, *_moved(tables, d_rows, d_columns), *ctx.format)
+        return _add(by_grad, by_taps)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
+        return _vmap(_TapImageGrad, None, info, in_dims, inputs)
+
+
+class _TapGrad(torch.autograd.Function):
+    """The gradients of row and column weights: F without b, and F without a."""
+
+    @staticmethod
+    def forward(grad_output: Tensor, images: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ops.racnn_ops._tap_grad.default(grad_output, images, *tables)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _save(ctx, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, v_rows: Tensor | None, v_columns: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_output, images, *tables = ctx.saved_tensors
+        d_grad = d_images = d_rows = d_columns = None
+        if v_rows is None and v_columns is None:
+            return (None,) * 6
+        moved = _moved(tables, v_rows, v_columns)
+        if ctx.needs_input_grad[0]:
+            d_grad = _TapCrop.apply(images, *moved)
+        if ctx.needs_input_grad[1]:
+            d_images = _image_grad(grad_output, moved, images)
+        if ctx.needs_input_grad[3] or ctx.needs_input_grad[5]:
+            d_rows, d_columns = _weight_grad(grad_output, images, tables, v_rows, v_columns)
+        return d_grad, d_images, None, d_rows, None, d_columns
+
+    @staticmethod
+    def jvp(
+        ctx: Any,
+        d_grad: Tensor | None,
+        d_images: Tensor | None,
+        _: None,
+        d_rows: Tensor | None,
+        __: None,
+        d_columns: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        grad_output, images, *tables = ctx.saved_tensors
+        parts = []
+        if d_grad is not None:
+            parts.append(_TapGrad.apply(d_grad, images, *tables))
+        if d_images is not None:
+            parts.append(_TapGrad.apply(grad_output, d_images, *tables))
+        if d_rows is not None or d_columns is not None:
+            parts.append(_weight_grad(grad_output, images, tables, d_rows, d_columns))
+        return _add(*(rows for rows, _ in parts)), _add(*(columns for _, columns in parts))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
+        return _vmap(_TapGrad, 1, info, in_dims, inputs)
+
+
+def _image_grad(grad_output: Tensor, tables: Tables, images: Tensor) -> Tensor:
+    return _TapImageGrad.apply(  # type: ignore[no-any-return]
+        grad_output, *tables, images.shape[2], images.shape[3], is_channels_last(images)
+    )
+
+
+def _weight_grad(
+    grad_output: Tensor, images: Tensor, tables: Tables, rows: Tensor | None, columns: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the weights at other weights: that of the rows is linear in those of the columns."""
+    return _TapGrad.apply(  # type: ignore[no-any-return]
+        grad_output, images, tables[0], _or_zero(rows, tables[1]), tables[2], _or_zero(columns, tables[3])
+    )
+
+
+def _vmap(
+    function: Any, images: int | None, info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    """A function with vmap's dimension folded into another.
+
+    Images (at the place ``images``) that are the same for all stay as they are, and the windows' axis takes it;
+    otherwise that of the images.
+    """
+    axis = 1 if images is not None and in_dims[images] is None else 0
+    folded = [
+        fold(value, in_dim, info.batch_size, axis)
+        if isinstance(value, Tensor) and not (axis == 1 and place == images)
+        else value
+        for place, (value, in_dim) in enumerate(zip(inputs, in_dims, strict=True))
+    ]
+    rows = 1 if images is None else images + 1  # this table has both axes
+    outputs = function.apply(*folded)
+    if isinstance(outputs, Tensor):
+        return unfold(outputs, info.batch_size, axis, inputs[rows], in_dims[rows]), axis
+    unfolded = tuple(unfold(t, info.batch_size, axis, inputs[rows], in_dims[rows]) for t in outputs)
+    return unfolded, (axis,) * len(unfolded)
