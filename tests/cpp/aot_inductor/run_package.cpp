@@ -3,7 +3,8 @@
 // `run_package zoom.pt2 BATCH`: runs the model of export_package.py on a pattern and prints its results.
 //
 // The package calls racnn_ops::_crop_forward by name. Linking racnn::ops registers it; a program that does
-// not know which models it will run can dlopen("libracnn_ops.so") instead.
+// not know which models it will run can dlopen("libracnn_ops.so") instead. As with every package, inputs must
+// have the strides of the exported ones; with AOTI_RUNTIME_CHECK_INPUTS=1 in the environment torch checks.
 #include <ATen/ATen.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
