@@ -13,9 +13,11 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import racnn_ops
 from racnn_ops import AttentionCrop, Boxcar, attention_crop, reference
+from racnn_ops._arguments import CropOptions
 
 
 def test_import_forms() -> None:
@@ -72,6 +74,20 @@ def test_module_has_no_state_and_copies() -> None:
     ):
         assert repr(other) == repr(module)
         assert torch.equal(other(images, windows), module(images, windows))
+
+
+def test_module_loads_with_weights_only() -> None:
+    """Alone its classes have to be allowed; in a model's state_dict it leaves nothing."""
+    module, saved = AttentionCrop((5, 6), **OPTIONS), io.BytesIO()
+    torch.save(module, saved)
+    saved.seek(0)
+    with torch.serialization.safe_globals([AttentionCrop, CropOptions, Boxcar]):
+        assert repr(torch.load(saved, weights_only=True)) == repr(module)
+
+    model, saved = nn.Sequential(nn.Conv2d(3, 4, 3), module), io.BytesIO()
+    torch.save(model.state_dict(), saved)
+    saved.seek(0)
+    assert copy.deepcopy(model).load_state_dict(torch.load(saved, weights_only=True)) == ([], [])
 
 
 def test_module_repr() -> None:
@@ -145,6 +161,25 @@ def test_dataparallel_like_threads(device: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(work, range(32)))
     assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpoint_has_the_same_gradients(device: str, use_reentrant: bool) -> None:
+    """The crop is computed twice, the gradients are the same to the last bit."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 4, 3).to(device)
+    images = torch.randn(2, 3, 20, 20, device=device, requires_grad=True)
+    windows = torch.tensor([[9.0, 10.0, 6.1], [12.0, 7.0, 9.3]], device=device, requires_grad=True)
+    inputs = (images, windows, *layer.parameters())
+
+    def zoom(images: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+        return layer(attention_crop(images, windows, 9, mask_steepness=0.7)).square()
+
+    exact = torch.autograd.grad(zoom(images, windows).mean(), inputs)
+    checkpoint(zoom, images, windows, use_reentrant=use_reentrant).mean().backward()
+    for tensor, gradient in zip(inputs, exact, strict=True):
+        assert gradient.abs().max() > 0
+        assert torch.equal(tensor.grad, gradient)
 
 
 def test_reference_answers_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""onnxruntime gives the numbers of the specification for exported crops, in every mode and dtype."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from samples import (
+    MODES,
+    SHAPES,
+    TOLERANCE,
+    expected,
+    generator,
+    make_images,
+    make_windows,
+    relative_error,
+    window_dtype,
+    window_sizes,
+)
+from torch import Tensor, nn
+
+from racnn_ops import AttentionCrop, attention_crop
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+translation_table = importlib.import_module("racnn_ops.onnx").translation_table
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:# The axis name")]
+
+ANY = torch.export.Dim.DYNAMIC
+CHANNELS = torch.export.Dim.AUTO  # fixed by mean and std, and by other layers
+
+
+def export(module: nn.Module, images: Tensor, windows: Tensor, **options: Any) -> torch.onnx.ONNXProgram:
+    """The exported module; the windows' last size stays, the others may change."""
+    program = torch.onnx.export(
+        module.eval(),
+        (images, windows),
+        dynamo=True,
+        custom_translation_table=translation_table(),
+        dynamic_shapes=({0: ANY, 1: CHANNELS, 2: ANY, 3: ANY}, dict.fromkeys(range(windows.dim() - 1), ANY)),
+        verbose=False,
+        **options,
+    )
+    assert program is not None
+    return program
+
+
+def runner(program: torch.onnx.ONNXProgram) -> Callable[[Tensor, Tensor], list[Tensor]]:
+    """The model's outputs as onnxruntime computes them."""
+    model = io.BytesIO()
+    program.save(model)
+    session = onnxruntime.InferenceSession(model.getvalue(), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+
+    def run(*arguments: Tensor) -> list[Tensor]:
+        values = (argument.numpy() for argument in arguments)
+        return [torch.from_numpy(value) for value in session.run(None, dict(zip(names, values, strict=True)))]
+
+    return run
+
+
+def crop_with_onnx(module: nn.Module, images: Tensor, windows: Tensor, **options: Any) -> Tensor:
+    (crops,) = runner(export(module, images, windows, **options))(images, windows)
+    return crops
+
+
+def sample(form: int = 0, dtype: torch.dtype = torch.float32, index: int = 0) -> tuple[Tensor, Tensor]:
+    """Images and windows of a shape in `SHAPES`; windows inside, over the edge, outside, some degenerate."""
+    shape, g = SHAPES[index], generator(form, dtype, index)
+    windows = make_windows(window_sizes(form, shape.batch), shape, g)
+    return make_images(shape.images, dtype, g), windows.to(window_dtype(dtype))
+
+
+class EveryMode(nn.Module):
+    """The crops of all boundaries with and without mask; one export is quicker than six."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crops = nn.ModuleList(
+            AttentionCrop((7, 9), boundary=boundary, mask_steepness=mask) for boundary, mask in MODES
+        )
+
+    def forward(self, images: Tensor, windows: Tensor) -> Tensor:
+        return torch.stack([crop(images, windows) for crop in self.crops])
+
+
+@pytest.mark.parametrize("form", range(4), ids=["B3", "BK3", "B4", "BK4"])
+def test_every_mode(form: int) -> None:
+    run = runner(export(EveryMode(), *sample(form)))
+    for index in range(len(SHAPES)):
+        images, windows = sample(form, index=index)
+        (every_crop,) = run(images, windows)
+        for (boundary, mask), crops in zip(MODES, every_crop, strict=True):
+            exact = expected(images, windows, (7, 9), boundary=boundary, mask_steepness=mask)
+            assert relative_error(crops, exact) <= TOLERANCE[torch.float32], (boundary, mask, SHAPES[index])
+
+
+class Converting(nn.Module):
+    """numpy has no bfloat16, so images come and crops go in other types."""
+
+    def __init__(self, image_dtype: torch.dtype, **options: Any) -> None:
+        super().__init__()
+        self.image_dtype, self.crop = image_dtype, AttentionCrop((7, 9), **options)
+
+    def forward(self, images: Tensor, windows: Tensor) -> Tensor:
+        crops = self.crop(images.to(self.image_dtype), windows)
+        return crops.float() if crops.dtype == torch.bfloat16 else crops
+
+
+NORMALISED = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
+
+
+@pytest.mark.parametrize(
+    ("image_dtype", "options"),
+    [
+        (torch.float64, {"mask_steepness": 0.7, "boundary": "clip", **NORMALISED}),
+        (torch.float64, {"dtype": torch.float32, "std": 0.25}),
+        (torch.float32, {"dtype": torch.float64, "mean": 0.5, "boundary": "border"}),
+        (torch.float32, {"dtype": torch.bfloat16}),
+        (torch.float16, {**NORMALISED}),
+        (torch.bfloat16, {"mask_steepness": 0.7}),
+        (torch.bfloat16, {"dtype": torch.float32, "boundary": "clip"}),
+        (torch.uint8, {"dtype": torch.float16, **NORMALISED}),
+        (torch.uint8, {"std": 0.25}),
+        (torch.uint8, {}),
+        (torch.uint8, {"mask_steepness": 0.7, "boundary": "border"}),
+    ],
+    ids=str,
+)
+def test_every_dtype(image_dtype: torch.dtype, options: dict[str, Any]) -> None:
+    images, windows = sample(dtype=image_dtype)
+    module = Converting(image_dtype, **options)
+    entry = images.float() if image_dtype == torch.bfloat16 else images
+    crops = crop_with_onnx(module, entry, windows)
+    assert crops.dtype == module(images, windows).dtype
+    exact = expected(images, windows, (7, 9), **options)
+    dtype = module.crop.options.output_dtype(image_dtype)
+    if dtype == torch.uint8:
+        # The nearest integer, or one that only the float32 position makes the nearest.
+        assert (crops.double() - exact).abs().max() <= 0.5 + 255 * TOLERANCE[torch.float32]
+    else:
+        worse = TOLERANCE[dtype] if image_dtype == torch.float64 else max(TOLERANCE[dtype], 1e-4)
+        assert relative_error(crops, exact) <= worse
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8], ids=str)
+def test_windows_that_are_not_finite_or_far_away(dtype: torch.dtype) -> None:
+    inf, nan, far = float("inf"), float("nan"), 3e38
+    windows = torch.tensor(
+        [
+            *[[nan, 5, 4], [5, inf, 4], [5, 5, -inf], [5, 5, nan], [6, 5, 4]],
+            *[[far, 5, 4], [5, -far, far], [5, 5, far], [5, 5, -far], [far, far, far]],
+        ]
+    )
+    images = make_images((1, 2, 9, 11), dtype, generator(dtype)).expand(len(windows), -1, -1, -1).contiguous()
+    module = EveryMode()
+    program, eager = export(module, images, windows), module(images, windows)
+    graph = program.model.graph
+    graph.outputs.extend(node.inputs[1] for node in graph if node.op_type == "GridSample")
+    crops, *grids = runner(program)(images, windows)
+    assert len(grids) == len(MODES)
+    assert all(grid.isfinite().all() for grid in grids)  # what is no position would be read anywhere
+    assert torch.equal(crops.isnan(), eager.isnan())
+    lost = [dtype.is_floating_point] * 4 + [False] * 6
+    assert all(each.isnan().flatten(1).all(1).tolist() == lost for each in eager)
+    if dtype.is_floating_point:
+        assert relative_error(crops.nan_to_num(), eager.nan_to_num()) <= TOLERANCE[dtype]
+    else:
+        assert (crops.int() - eager.int()).abs().max() <= 1
+
+
+def test_empty_batches() -> None:
+    images, windows = sample(form=1)
+    run = runner(export(EveryMode(), images, windows))
+    for sizes in ((0, 3, 3), (2, 0, 3)):
+        (crops,) = run(images[: sizes[0]], torch.ones(sizes))
+        assert crops.shape == (len(MODES), *sizes[:2], 3, 7, 9)
+
+
+class Zoom(nn.Module):
+    """Where a network looks, at half of the resolution it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.attention = nn.Conv2d(3, 4, 3), nn.Linear(4, 6)
+
+    def forward(self, images: Tensor, offset: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        windows = self.attention(self.features(images).mean((2, 3))).sigmoid().unflatten(1, (2, 3)) * width
+        windows = windows + offset.unsqueeze(1)
+        return attention_crop(images, windows, (height // 2, width // 2), mask_steepness=1.0)
+
+
+def test_model_with_computed_windows_and_crop_size() -> None:
+    torch.manual_seed(0)
+    model = Zoom()
+    run = runner(export(model, torch.randn(2, 3, 16, 20), torch.zeros(2, 3)))
+    for sizes in ((1, 3, 16, 20), (5, 3, 31, 12)):
+        images, offset = torch.randn(sizes), torch.full((sizes[0], 3), 0.5)
+        (crops,) = run(images, offset)
+        assert relative_error(crops, model(images, offset)) <= 1e-4
+
+
+@pytest.mark.parametrize("opset", [16, 18, 21, 23])
+def test_every_opset_that_has_grid_sample(opset: int) -> None:
+    """The other tests use torch's default."""
+    images, windows = sample(form=3)
+    options = {"mask_steepness": 0.7, "boundary": "clip"}
+    crops = crop_with_onnx(AttentionCrop((7, 9), **options), images, windows, opset_version=opset)
+    assert relative_error(crops, expected(images, windows, (7, 9), **options)) <= TOLERANCE[torch.float32]
+
+
+class Differentiated(nn.Module):
+    def forward(self, images: Tensor, windows: Tensor) -> Tensor:
+        grad_output = images.new_ones(images.shape[0], images.shape[1], 5, 5)
+        return torch.ops.racnn_ops._crop_window_grad(grad_output, images, windows, "zeros", None, [], [])
+
+
+def test_derivatives_are_refused() -> None:
+    with pytest.raises(
+        torch.onnx.errors.OnnxExporterError, match="_crop_window_grad, a derivative of attention_crop"
+    ):
+        export(Differentiated(), *sample())
+
+
+def test_without_the_library_the_reference_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("racnn_ops._library.has_cpu", False)
+    assert translation_table() == {}
+    images, windows = sample()
+    crops = crop_with_onnx(AttentionCrop((7, 9), mask_steepness=0.7), images, windows)
+    assert relative_error(crops, expected(images, windows, (7, 9), mask_steepness=0.7)) <= 1e-4
+
+
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "racnn_ops.onnx")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"onnxscript: pip install 'racnn-ops\[onnx\]'"):
+        importlib.import_module("racnn_ops.onnx")
