@@ -271,8 +271,8 @@ def _vmap(
 ) -> tuple[Any, Any]:
     """A function with vmap's dimension folded into another.
 
-    Images (at the place ``images``) that are the same for all stay as they are, and the windows' axis takes it;
-    otherwise that of the images.
+    Images (at the place ``images``) that are the same for all stay as they are: it goes into the windows'
+    axis; otherwise into that of the images.
     """
     axis = 1 if images is not None and in_dims[images] is None else 0
     folded = [

@@ -140,12 +140,16 @@ __device__ __forceinline__ void gather_taps(const TapImageGradProblem<T>& proble
   const int32_t column_begin = first_at(columns, s.out_width, int64_t(at.column) - 1);
   const int32_t column_end = first_at(columns, s.out_width, int64_t(at.column) + 1);
   for (int32_t i = first_at(rows, s.out_height, int64_t(at.row) - 1); i < row_end; ++i) {
+    const int64_t row_side = int64_t(at.row) - rows[i];  // 0: the lower weight, 1: the upper
+    if (row_side < 0 || row_side > 1) continue;          // only in a table that is not in order
     for (int32_t j = column_begin; j < column_end; ++j) {
+      const int64_t column_side = int64_t(at.column) - columns[j];
+      if (column_side < 0 || column_side > 1) continue;
       T weight = T(0);
       for (int64_t term = 0; term < terms; ++term) {
-        weight = std::fma(
-            weights_of(problem.taps.rows, n, terms, term, s.out_height, i)[at.row - rows[i]],
-            weights_of(problem.taps.columns, n, terms, term, s.out_width, j)[at.column - columns[j]], weight);
+        const T* b = weights_of(problem.taps.rows, n, terms, term, s.out_height, i);
+        const T* a = weights_of(problem.taps.columns, n, terms, term, s.out_width, j);
+        weight = std::fma(b[row_side], a[column_side], weight);
       }
       const T* grad =
           problem.grad_output + crop_offset(in, n, s.windows) + at.channel * in.c + i * in.y + j * in.x;
