@@ -17,7 +17,7 @@ from torch import Tensor
 from . import _library, reference
 from ._arguments import CropOptions
 from ._operators import below_autograd, gradients, save_for_gradients
-from ._taps import BoxcarConstants, crop_by_taps
+from ._taps import crop_by_taps
 
 # Pairs of image and output dtype with a kernel of their own; the rule is kFused in csrc/glue.h.
 _FLOATS16 = (torch.float16, torch.bfloat16)
@@ -30,10 +30,10 @@ def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
     dtype = options.output_dtype(images.dtype)
     fused = dtype if _is_fused(images.dtype, dtype) else windows.dtype
     scale, shift = options.affine(images)
-    boxcar: BoxcarConstants | None = None
+    energy, constants = None, []
     if options.window_grad == "boxcar":
         steepness, energy, factor, shrink, _ = options.boxcar.scaled_to(images.shape[2], images.shape[3])
-        boxcar = steepness, energy, factor, shrink
+        constants = [steepness, factor, shrink]
     height, width = options.output_size
     out: Tensor = _apply(
         images,
@@ -45,7 +45,8 @@ def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
         scale,
         shift,
         fused,
-        boxcar,
+        energy,
+        constants,
     )
     return out if fused is dtype else out.to(dtype)
 
@@ -101,21 +102,21 @@ def _is_transformed() -> bool:
 
 
 class _Crop(torch.autograd.Function):
-    """For torch.compile and export. Inputs: those of ``_crop_forward``, and boxcar's constants."""
+    """For torch.compile and export. Inputs: those of ``_crop_forward``."""
 
     @staticmethod
     def forward(*inputs: Any) -> Tensor:
-        return torch.ops.racnn_ops._crop_forward.default(*inputs[:-1])  # type: ignore[no-any-return]
+        return torch.ops.racnn_ops._crop_forward.default(*inputs)  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        save_for_gradients(ctx, inputs[:-1], boxcar=inputs[-1])
+        save_for_gradients(ctx, inputs)
         if output.dtype == torch.uint8:
             ctx.mark_non_differentiable(output)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-        return *gradients(ctx, grad_output), *(None,) * 8
+        return *gradients(ctx, grad_output), *(None,) * 9
 
 
 class _EagerCrop(torch.autograd.Function):

@@ -7,14 +7,14 @@ relies on all three. The operators are private, but used directly they different
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._arguments import is_channels_last
-from ._taps import BoxcarConstants, crop_by_taps
+from ._taps import crop_by_taps
 
 _PRIVATE = (
     "racnn_ops: torch.ops.racnn_ops.{0} is private and has no {1}; racnn_ops.attention_crop has every one"
@@ -28,9 +28,7 @@ def register() -> None:
     """Call once, after the library that holds the schemas was loaded."""
     global _library
     _library = torch.library.Library("racnn_ops", "IMPL")
-    _register(
-        "_crop_forward", _fake_forward, _backward, lambda ctx, inputs: save_for_gradients(ctx, inputs, None)
-    )
+    _register("_crop_forward", _fake_forward, gradients, save_for_gradients)
     _register("_crop_window_grad", _fake_window_grad)
     _register("_crop_image_grad", _fake_image_grad)
     _register("_crop_boxcar_grad", _fake_boxcar_grad)
@@ -68,7 +66,8 @@ def _register(
         def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
             if backward is None:
                 raise NotImplementedError(_PRIVATE.format(name, "derivative"))
-            return *backward(ctx, *grad_outputs), None
+            found = backward(ctx, *grad_outputs)
+            return *found, *(None,) * (len(ctx.needs_input_grad) - len(found))
 
     def kernel(keyset: Any, *arguments: Any) -> Any:
         tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
@@ -108,6 +107,8 @@ def _fake_forward(
     scale: list[float],
     shift: list[float],
     dtype: torch.dtype,
+    energy: str | None = None,
+    boxcar: Sequence[float] = (),
 ) -> Tensor:
     sizes = (*windows.shape[:-1], images.shape[1], out_height, out_width)
     return _empty(images, sizes, dtype, is_channels_last(images))
@@ -168,10 +169,10 @@ def _fake_tap_grad(
     return row_weights.new_empty(row_weights.shape), column_weights.new_empty(column_weights.shape)
 
 
-def save_for_gradients(ctx: Any, inputs: tuple[Any, ...], boxcar: BoxcarConstants | None) -> None:
-    """Keep what :func:`gradients` needs; ``inputs`` are those of ``_crop_forward``."""
-    images, windows, _, _, ctx.boundary, ctx.mask_steepness, ctx.scale, ctx.shift, _ = inputs
-    ctx.boxcar = boxcar
+def save_for_gradients(ctx: Any, inputs: tuple[Any, ...]) -> None:
+    """Keep what :func:`gradients` needs; ``inputs`` are those of ``_crop_forward``, the last two optional."""
+    images, windows, _, _, ctx.boundary, ctx.mask_steepness, ctx.scale, ctx.shift, _, *surrogate = inputs
+    ctx.energy, ctx.boxcar = surrogate or (None, [])
     ctx.save_for_backward(images, windows)
 
 
@@ -196,9 +197,10 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
             is_channels_last(images),
             images.dtype,
         )
-    if needs_windows and ctx.boxcar is not None:
+    if needs_windows and ctx.energy is not None:
+        steepness, factor, shrink = ctx.boxcar
         boxcar_grad = torch.ops.racnn_ops._crop_boxcar_grad.default
-        grad_windows = _call(boxcar_grad, grad_output, windows, *ctx.boxcar)
+        grad_windows = _call(boxcar_grad, grad_output, windows, steepness, ctx.energy, factor, shrink)
     elif needs_windows:
         grad_windows = _call(
             torch.ops.racnn_ops._crop_window_grad.default,
@@ -239,6 +241,7 @@ def _gradients_by_taps(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Te
             ctx.scale,
             ctx.shift,
             grad_output.dtype,
+            ctx.energy,
             ctx.boxcar,
         )
     wanted = [
@@ -247,7 +250,3 @@ def _gradients_by_taps(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Te
     found = iter(torch.autograd.grad(crops, wanted, grad_output, create_graph=torch.is_grad_enabled()))
     grad_images, grad_windows = (next(found) if needed else None for needed in ctx.needs_input_grad[:2])
     return grad_images, grad_windows
-
-
-def _backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-    return *gradients(ctx, grad_output), *(None,) * 7

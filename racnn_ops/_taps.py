@@ -21,11 +21,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._arguments import is_channels_last
+from ._arguments import Boxcar, is_channels_last
 from ._vmap import fold, unfold
-
-# In pixels of the image at hand: steepness, energy, scale, shrink.
-BoxcarConstants = tuple[float, str, float, float]
 
 # rows (B, K, h), row_weights (B, K, terms, h, 2), columns (B, K, w), column_weights (B, K, terms, w, 2)
 Tables = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -41,15 +38,14 @@ def crop_by_taps(
     scale: list[float],
     shift: list[float],
     dtype: torch.dtype,
-    boxcar: BoxcarConstants | None,
+    energy: str | None,
+    constants: list[float],
 ) -> Tensor:
-    """The crops, for any composition of transforms; arguments as those of the eager path."""
-    gradient = None
-    if boxcar is not None:
-
-        def gradient(grad_output: Tensor, windows: Tensor) -> Tensor:
-            return torch.ops.racnn_ops._crop_boxcar_grad.default(grad_output, windows, *boxcar)  # type: ignore[no-any-return]
-
+    """The crops, for any composition of transforms; arguments as those of ``_crop_forward``."""
+    boxcar = None
+    if energy is not None:
+        steepness, factor, shrink = constants
+        boxcar = Boxcar(steepness, energy, factor, shrink, side=None)
     return reference.sample(
         images,
         windows,
@@ -59,7 +55,7 @@ def crop_by_taps(
         scale,
         shift,
         dtype,
-        gradient,
+        boxcar,
         reference.contract if _forward_levels() > 1 else _contract,
     )
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import Boxcar, CropOptions, check_arguments, check_options, is_channels_last
-from ._surrogate import WindowGradient, WithSurrogate
+from ._boxcar import boxcar_window_grad, with_surrogate
 
 __all__ = ["attention_crop", "boxcar_window_grad"]
 
@@ -49,13 +49,9 @@ def attention_crop(
 
 def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
     """:func:`attention_crop` behind its checks."""
-    surrogate = None
+    boxcar = None
     if options.window_grad == "boxcar":
         boxcar = options.boxcar.scaled_to(images.shape[2], images.shape[3])
-
-        def surrogate(grad_output: Tensor, safe_windows: Tensor) -> Tensor:
-            return boxcar_window_grad(grad_output, safe_windows, boxcar)
-
     return sample(
         images,
         windows,
@@ -64,7 +60,7 @@ def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
         options.mask_steepness,
         *options.affine(images),
         options.output_dtype(images.dtype),
-        surrogate,
+        boxcar,
         contract,
     )
 
@@ -78,14 +74,14 @@ def sample(
     scale: Sequence[float],
     shift: Sequence[float],
     dtype: torch.dtype,
-    surrogate: WindowGradient | None,
+    boxcar: Boxcar | None,
     contraction: Contraction,
 ) -> Tensor:
     """The crops, with the contraction left open: here it is made of dense matrices, in ``_taps`` of kernels.
 
     Args:
         scale, shift: of each channel, or both empty.
-        surrogate: takes the place of the windows' gradient.
+        boxcar: the surrogate's constants, in pixels of this image, if it takes the place of the gradient.
     """
     height, width = images.shape[-2:]
     pixels = images.to(windows.dtype)
@@ -96,12 +92,12 @@ def sample(
     batched = windows if windows.dim() == 3 else windows.unsqueeze(1)
     finite = torch.isfinite(batched).all(-1)
     safe = torch.where(finite.unsqueeze(-1), batched, torch.zeros_like(batched))
-    geometry = safe.detach() if surrogate is not None else safe
+    geometry = safe if boxcar is None else safe.detach()
     rows = axis_taps(geometry[..., 1], geometry[..., -1], height, output_size[0], boundary, mask_steepness)
     columns = axis_taps(geometry[..., 0], geometry[..., 2], width, output_size[1], boundary, mask_steepness)
     crops = contraction(pixels, rows, columns)
-    if surrogate is not None:
-        crops = WithSurrogate.apply(crops, safe, surrogate)
+    if boxcar is not None:
+        crops = with_surrogate(crops, safe, boxcar, by_kernel=contraction is not contract)
 
     # A window that is not finite gives NaN, and a NaN gradient to itself alone.
     nan_if_lost = torch.zeros_like(finite, dtype=windows.dtype).masked_fill(~finite, float("nan"))
@@ -182,43 +178,3 @@ def _clamp(value: Tensor, size: int) -> Tensor:
     """Clamped to [0, size]; at the bounds themselves the gradient still flows."""
     inside = (value >= 0) & (value <= size)
     return torch.where(inside, value, value.detach().clamp(0, size))
-
-
-def boxcar_window_grad(grad_output: Tensor, windows: Tensor, boxcar: Boxcar) -> Tensor:
-    """RA-CNN's surrogate gradient of the window (the authors' released backward).
-
-    Args:
-        grad_output: (B, K, C, h, w).
-        windows: (B, K, 3) or (B, K, 4).
-        boxcar: constants in pixels of the image at hand (see :meth:`Boxcar.scaled_to`).
-
-    Returns:
-        The shape of ``windows``: minus the sum over pixels of D times the derivative of the soft boxcar mask,
-        and a constant push towards smaller windows.
-    """
-    g = grad_output.to(windows.dtype)
-    energy = g.abs() if boxcar.energy == "abs" else g.square().sum(2, keepdim=True)
-    most = energy.amax((-2, -1), keepdim=True)
-    d = torch.where(most == 0, torch.zeros_like(energy), energy * (boxcar.scale / most)).sum(2)
-
-    def edges(half: Tensor, out: int) -> tuple[Tensor, Tensor, Tensor]:
-        step = torch.arange(out, device=half.device, dtype=half.dtype) / out
-        side = 2 * half.clamp(min=0).unsqueeze(-1)
-        low = torch.sigmoid(boxcar.steepness * side * step)
-        high = torch.sigmoid(boxcar.steepness * side * (step - 1))
-        d_low, d_high = (boxcar.steepness * s * (1 - s) for s in (low, high))
-        return low - high, d_low - d_high, d_low + d_high
-
-    inside_x, difference_x, sum_x = edges(windows[..., 2], g.shape[-1])
-    inside_y, difference_y, sum_y = edges(windows[..., -1], g.shape[-2])
-
-    def contract(along_y: Tensor, along_x: Tensor) -> Tensor:
-        return torch.einsum("bkij,bki,bkj->bk", d, along_y, along_x)
-
-    shrink = boxcar.shrink * d.sum((-2, -1))
-    grad_x, grad_y = contract(inside_y, difference_x), contract(difference_y, inside_x)
-    half_x = shrink / 2 - contract(inside_y, sum_x)
-    half_y = shrink / 2 - contract(sum_y, inside_x)
-    if windows.shape[-1] == 3:
-        return torch.stack((grad_x, grad_y, half_x + half_y), -1)
-    return torch.stack((grad_x, grad_y, half_x, half_y), -1)
