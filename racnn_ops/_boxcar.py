@@ -50,7 +50,7 @@ def boxcar_window_grad(grad_output: Tensor, windows: Tensor, boxcar: Boxcar) -> 
     inside_y, difference_y, sum_y = edges(windows[..., -1], g.shape[-2])
 
     def contract(along_y: Tensor, along_x: Tensor) -> Tensor:
-        return torch.einsum("bkij,bki,bkj->bk", d, along_y, along_x)
+        return (d * along_y.unsqueeze(-1) * along_x.unsqueeze(-2)).sum((-2, -1))
 
     shrink = boxcar.shrink * d.sum((-2, -1))
     grad_x, grad_y = contract(inside_y, difference_x), contract(difference_y, inside_x)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The table of transforms (benchmarks/transforms.py), made again: ours are right, and the committed one is true."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "transforms.py"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    pytest.importorskip("rich")
+    spec = importlib.util.spec_from_file_location("transforms", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def table(script: ModuleType) -> dict[str, dict[str, str]]:
+    result: dict[str, dict[str, str]] = script.run()
+    return result
+
+
+def test_ours_are_all_right(script: ModuleType, table: dict[str, dict[str, str]]) -> None:
+    of_torch = {"`compile`, `backward` twice"}  # has no double backward, whatever is compiled
+    for name, cells in table.items():
+        for column in script.MODES:
+            if name in of_torch:
+                assert cells[column] == "no", (name, column)
+            elif column == "boxcar":  # a surrogate: what is not defined for it is refused, never wrong
+                assert cells[column] in ("yes", "images yes, windows no"), (name, column)
+            else:
+                assert cells[column] == "yes", (name, column)
+
+
+def test_committed_table_is_true(script: ModuleType, table: dict[str, dict[str, str]]) -> None:
+    text = script.TABLE.read_text()
+    header = script.HEADER.format(version=torch.__version__.split("+")[0])
+    if header not in text:
+        pytest.skip("the committed table is of another version of torch")
+    assert script.as_markdown(table) in text
+
+
+def test_wrong_values_are_seen(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    crop, truth = script.crops_of("zeros")
+    monkeypatch.setattr(script, "crops_of", lambda column: (lambda i, w: crop(i, w.detach()), truth))
+    assert script.cell(script.TRANSFORMS["`jvp`"], "zeros") == "images yes, windows wrong"
