@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The plain structures that describe the four computations to the kernels, on the CPU and on the GPU.
+// The plain structures that describe the computations to the kernels, on the CPU and on the GPU.
 // B images, K windows on each: N = B * K crops, crop n = b * K + k. No torch types here.
 #pragma once
 

@@ -8,7 +8,7 @@
 #include <limits>
 #include <vector>
 
-#include "../glue.h"
+#include "../tap_glue.h"
 #include "kernels.h"
 
 namespace racnn::cpu {

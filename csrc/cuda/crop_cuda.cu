@@ -7,12 +7,12 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
 
-#include "../glue.h"
+#include "../tap_glue.h"
 #include "boxcar_grad.cuh"
 #include "crop_forward.cuh"
 #include "crop_image_grad.cuh"
 #include "crop_window_grad.cuh"
-#include "tap_crop.cuh"
+#include "tap_grad.cuh"
 
 namespace racnn::cuda {
 

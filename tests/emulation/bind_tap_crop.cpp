@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "../../csrc/cuda/tap_crop.cuh"
+#include "../../csrc/cuda/tap_grad.cuh"
 #include "bindings.h"
 
 namespace racnn {
