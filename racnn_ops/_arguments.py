@@ -101,6 +101,8 @@ def check_options(
     size = _check_size(output_size)
     if mask_steepness is not None:
         _check_positive("mask_steepness", mask_steepness, " or None")
+        if not 2.0**-126 <= mask_steepness < 2.0**128:  # the kernels' 0 is "no mask"
+            raise ValueError(f"mask_steepness must be within float32's range, got {mask_steepness!r}")
         mask_steepness = float(mask_steepness)
     _check_choice("boundary", boundary, BOUNDARIES)
     _check_choice("window_grad", window_grad, WINDOW_GRADS)

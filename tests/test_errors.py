@@ -128,6 +128,8 @@ CASES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"mask_steepness": True}, TypeError, "mask_steepness must be a number, got True"),
     ({"mask_steepness": 0}, ValueError, "mask_steepness must be positive or None, got 0"),
     ({"mask_steepness": -0.5}, ValueError, "mask_steepness must be positive or None, got -0.5"),
+    ({"mask_steepness": 1e-50}, ValueError, "mask_steepness must be within float32's range, got 1e-50"),
+    ({"mask_steepness": 1e40}, ValueError, "mask_steepness must be within float32's range, got 1e+40"),
     ({"mask_steepness": float("nan")}, ValueError, "mask_steepness must be finite, got nan"),
     ({"mask_steepness": float("inf")}, ValueError, "mask_steepness must be finite, got inf"),
     ({"boundary": "reflect"}, ValueError, "boundary must be one of 'zeros', 'border', 'clip', got 'reflect'"),
