@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Forward mode, higher derivatives, torch.func and vmap: every derivative has its value."""
+"""Forward mode, higher derivatives and torch.func: every derivative has its value."""
 
 from __future__ import annotations
 
@@ -9,27 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from samples import BOUNDARIES, LAYOUTS, MASKS, Shape, generator, make_images, make_smooth_windows
+from samples import BOUNDARIES, LAYOUTS, MASKS, generator, make_images
+from smooth import BOXCAR, SHAPE, Crop, assert_close, inputs, loss_of
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
-from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
-from racnn_ops import AttentionCrop, Boxcar, attention_crop, reference
-
-SHAPE = Shape(2, 2, 6, 5, 2, 3)
-Crop = Callable[..., Tensor]
-
-
-def inputs(device: str, *, values: int = 3, windows: int | None = None, boundary: str = "zeros") -> Any:
-    """Float64 images and windows around which the crop is smooth."""
-    g = generator(values, windows, boundary)
-    sizes = (SHAPE.batch, values) if windows is None else (SHAPE.batch, windows, values)
-    images = make_images(SHAPE.images, torch.float64, g)
-    return images.to(device), make_smooth_windows(sizes, SHAPE, boundary, g, margin=0.01).to(device)
-
-
-def assert_close(one: Any, other: Any) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+from racnn_ops import attention_crop, reference
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -52,15 +38,6 @@ def test_gradcheck_in_every_mode(
         crop, arguments, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
     )
     assert gradgradcheck(crop, arguments, check_fwd_over_rev=True, check_batched_grad=True)
-
-
-def loss_of(crop: Crop, **options: Any) -> Crop:
-    def loss(images: Tensor, windows: Tensor) -> Tensor:
-        crops = crop(images, windows, SHAPE.out, **options)
-        weights = torch.linspace(0.5, 1.5, crops.shape[-1], dtype=crops.dtype, device=crops.device)
-        return (crops.sin() * weights).sum()
-
-    return loss
 
 
 COMPOSITIONS: dict[str, Callable[[Crop], Crop]] = {
@@ -119,98 +96,7 @@ def test_forward_mode_of_autograd(device: str) -> None:
     assert_close(tangent, sum((g * t).sum() for g, t in zip(gradients, tangents, strict=True)))
 
 
-# vmap
-
-IN_DIMS = [(0, None), (None, 0), (0, 0), (2, None), (-1, 1), (1, -1), (None, 2)]
-
-
-def at(index: int, tensor: Tensor, dim: int | None) -> Tensor:
-    return tensor if dim is None else tensor.select(dim, index)
-
-
-@pytest.mark.parametrize("windows", [None, 2])
-@pytest.mark.parametrize("in_dims", IN_DIMS)
-def test_vmap_is_a_loop(device: str, in_dims: tuple[int | None, int | None], windows: int | None) -> None:
-    """Of the crop and of its gradients."""
-    base = inputs(device, windows=windows)
-    arguments = [
-        tensor if dim is None else torch.stack([tensor + 0.01 * i for i in range(3)], dim)
-        for tensor, dim in zip(base, in_dims, strict=True)
-    ]
-
-    def crop(images: Tensor, windows: Tensor) -> Tensor:
-        return attention_crop(images, windows, SHAPE.out, mask_steepness=0.7)
-
-    for function in (crop, grad(loss_of(attention_crop), (0, 1)), jacfwd(crop, 1)):
-        looped = [
-            function(
-                *(a if dim is None else a.select(dim, i) for a, dim in zip(arguments, in_dims, strict=True))
-            )
-            for i in range(3)
-        ]
-        mapped = vmap(function, in_dims)(*arguments)
-        if isinstance(mapped, Tensor):
-            assert_close(mapped, torch.stack(looped))
-        else:
-            assert_close(mapped, tuple(torch.stack(parts) for parts in zip(*looped, strict=True)))
-
-
-def test_vmap_in_vmap_keeps_out_dims(device: str) -> None:
-    images, windows = inputs(device)
-    crop = vmap(lambda i, w: attention_crop(i[None], w[None], SHAPE.out)[0], out_dims=1)
-    assert_close(crop(images, windows).movedim(1, 0), attention_crop(images, windows, SHAPE.out))
-    scaled = torch.stack([windows, windows * 0.9])
-    nested = vmap(vmap(lambda i, w: attention_crop(i[None], w[None], SHAPE.out)[0]), (None, 0))
-    expected = torch.stack([attention_crop(images, w, SHAPE.out) for w in scaled])
-    assert_close(nested(images, scaled), expected)
-
-
-def test_empty_vmap(device: str) -> None:
-    images, windows = inputs(device)
-    empty = vmap(lambda w: attention_crop(images, w, SHAPE.out))(windows.new_empty(0, 2, 3))
-    assert empty.shape == (0, 2, 2, *SHAPE.out)
-
-
-def test_gradient_of_each_sample(device: str) -> None:
-    """functional_call of a model with the crop inside, vmap(grad) over samples."""
-
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.locate = torch.nn.Linear(2 * 6 * 5, 3, dtype=torch.float64)
-            self.crop = AttentionCrop(SHAPE.out, mask_steepness=0.7)
-
-        def forward(self, images: Tensor) -> Tensor:
-            windows = self.locate(images.flatten(1)).sigmoid() * 4 + 0.5
-            crops: Tensor = self.crop(images, windows)
-            return crops.square().mean((1, 2, 3))
-
-    torch.manual_seed(0)
-    model = Model().to(device)
-    images, _ = inputs(device)
-    parameters = dict(model.named_parameters())
-
-    def loss(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
-        result: Tensor = functional_call(model, parameters, (image[None],))[0]
-        return result
-
-    each = vmap(grad(loss), (None, 0))(parameters, images)
-    for i in range(len(images)):
-        model.zero_grad()
-        model(images[i : i + 1]).sum().backward()
-        for name, parameter in parameters.items():
-            assert_close(each[name][i], parameter.grad)
-
-
 # The surrogate gradient
-
-BOXCAR = {"window_grad": "boxcar", "boxcar": Boxcar(scale=1.0)}
-
-
-def test_surrogate_under_vmap(device: str) -> None:
-    arguments = inputs(device)
-    each = vmap(grad(lambda i, w: loss_of(attention_crop, **BOXCAR)(i[None], w[None]), (0, 1)))(*arguments)
-    assert_close(each, grad(loss_of(reference.attention_crop, **BOXCAR), (0, 1))(*arguments))
 
 
 @pytest.mark.parametrize("crop", [attention_crop, reference.attention_crop], ids=["kernels", "reference"])

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from commands import load_script
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "kernel_resources.py"
 
@@ -24,13 +24,7 @@ ptxas info    : Used {registers} registers, used 1 barriers, {shared}380 bytes c
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kernel_resources", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(TOOL)
 
 
 def found(tool: ModuleType, **numbers: object) -> list[str]:
