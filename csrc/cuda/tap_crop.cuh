@@ -141,13 +141,16 @@ __device__ __forceinline__ void gather_taps(const TapImageGradProblem<T>& proble
   const int32_t row_end = first_at(rows, s.out_height, int64_t(at.row) + 1);
   const int32_t column_begin = first_at(columns, s.out_width, int64_t(at.column) - 1);
   const int32_t column_end = first_at(columns, s.out_width, int64_t(at.column) + 1);
+  RACNN_NO_UNROLL
   for (int32_t i = first_at(rows, s.out_height, int64_t(at.row) - 1); i < row_end; ++i) {
-    const int64_t row_side = int64_t(at.row) - rows[i];  // 0: the lower weight, 1: the upper
-    if (row_side < 0 || row_side > 1) continue;          // only in a table that is not in order
+    const uint32_t row_side = uint32_t(at.row) - uint32_t(rows[i]);  // 0: the lower weight, 1: the upper
+    if (row_side > 1) continue;                                      // only in a table that is not in order
+    RACNN_NO_UNROLL
     for (int32_t j = column_begin; j < column_end; ++j) {
-      const int64_t column_side = int64_t(at.column) - columns[j];
-      if (column_side < 0 || column_side > 1) continue;
+      const uint32_t column_side = uint32_t(at.column) - uint32_t(columns[j]);
+      if (column_side > 1) continue;
       T weight = T(0);
+      RACNN_NO_UNROLL
       for (int64_t term = 0; term < terms; ++term) {
         const T* b = weights_of(problem.taps.rows, n, terms, term, s.out_height, i);
         const T* a = weights_of(problem.taps.columns, n, terms, term, s.out_width, j);
