@@ -51,6 +51,16 @@ class Boxcar(NamedTuple):
         ratio = float(self.side) / max(height, width)
         return Boxcar(self.steepness * ratio, self.energy, self.scale, self.shrink * ratio, None)
 
+    def constants(self) -> list[float]:
+        """All but the energy, as the operator takes it: not scaled, since image sizes may be dynamic."""
+        return [self.steepness, self.scale, self.shrink, self.side or 0.0]
+
+    @staticmethod
+    def of(energy: str, constants: Sequence[float]) -> Boxcar:
+        """Undo :meth:`constants`."""
+        steepness, scale, shrink, side = constants
+        return Boxcar(steepness, energy, scale, shrink, side or None)
+
 
 class CropOptions(NamedTuple):
     """Checked options; see :func:`racnn_ops.attention_crop`."""

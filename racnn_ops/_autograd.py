@@ -32,8 +32,7 @@ def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
     scale, shift = options.affine(images)
     energy, constants = None, []
     if options.window_grad == "boxcar":
-        steepness, energy, factor, shrink, _ = options.boxcar.scaled_to(images.shape[2], images.shape[3])
-        constants = [steepness, factor, shrink]
+        energy, constants = options.boxcar.energy, options.boxcar.constants()
     height, width = options.output_size
     out: Tensor = _apply(
         images,

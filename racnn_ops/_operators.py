@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import is_channels_last
+from ._arguments import Boxcar, is_channels_last
 from ._taps import crop_by_taps
 
 _PRIVATE = (
@@ -198,9 +198,9 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
             images.dtype,
         )
     if needs_windows and ctx.energy is not None:
-        steepness, factor, shrink = ctx.boxcar
+        boxcar = Boxcar.of(ctx.energy, ctx.boxcar).scaled_to(images.shape[2], images.shape[3])
         boxcar_grad = torch.ops.racnn_ops._crop_boxcar_grad.default
-        grad_windows = _call(boxcar_grad, grad_output, windows, steepness, ctx.energy, factor, shrink)
+        grad_windows = _call(boxcar_grad, grad_output, windows, *boxcar[:4])
     elif needs_windows:
         grad_windows = _call(
             torch.ops.racnn_ops._crop_window_grad.default,

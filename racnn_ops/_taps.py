@@ -44,8 +44,7 @@ def crop_by_taps(
     """The crops, for any composition of transforms; arguments as those of ``_crop_forward``."""
     boxcar = None
     if energy is not None:
-        steepness, factor, shrink = constants
-        boxcar = Boxcar(steepness, energy, factor, shrink, side=None)
+        boxcar = Boxcar.of(energy, constants).scaled_to(images.shape[2], images.shape[3])
     return reference.sample(
         images,
         windows,
