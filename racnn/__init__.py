@@ -3,7 +3,8 @@
 
 from .backbones import Backbone, backbone_names
 from .losses import classification_loss, diversity_loss, ranking_loss
-from .model import RACNN, RACNNOutput
+from .model import RACNN
+from .output import RACNNOutput
 
 __all__ = [
     "RACNN",

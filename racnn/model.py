@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,92 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from racnn_ops import AttentionCrop, Boxcar, attention_crop
+
 from . import windows as geometry
 from .backbones import BackboneFactory, feature_shape, make_backbone
+from .output import RACNNOutput
+from .parts import DESCRIPTOR_NORMS, FusionHead, Scale
 from .proposal import AttentionProposal
 from .windows import Bounds
 
 CROP_FROM = ("previous", "image")
 WINDOW_SOURCES = ("proposed", "response", "centre", "random")
-DESCRIPTOR_NORMS = ("l2", "tenth")
-
-
-@dataclass(frozen=True)
-class RACNNOutput:
-    """What :class:`RACNN` found, for B images, N scales, K windows an image; scale 1 is the whole image.
-
-    Attributes:
-        logits: N x (B, classes), one for each scale.
-        fused_logits: N - 1 x (B, classes), of scales 1 to 2, 1 to 3, ... together.
-        descriptors: N x (B, D), pooled features, averaged over the K windows; not normalised.
-        windows: N - 1 x (B, K, 3), ``tx, ty, tl`` in pixels of the images given to the model.
-        relative_windows: the same in units of the coarser window's side.
-        crops: N x what the backbones saw, normalised: (B, 3, s, s), then (B, K, 3, s, s).
-        coarse_features: (B, C, h, w), the feature map of scale 1.
-    """
-
-    logits: tuple[Tensor, ...]
-    fused_logits: tuple[Tensor, ...]
-    descriptors: tuple[Tensor, ...]
-    windows: tuple[Tensor, ...]
-    relative_windows: tuple[Tensor, ...]
-    crops: tuple[Tensor, ...]
-    coarse_features: Tensor
-
-    @property
-    def probabilities(self) -> tuple[Tensor, ...]:
-        """N x (B, classes), the softmax of ``logits``."""
-        return tuple(logits.float().softmax(1) for logits in self.logits)
-
-    def by_name(self) -> dict[str, Tensor]:
-        """Logits of ``"1"``, ``"2"``, ..., ``"1+2"``, ``"1+2+3"``, ...: the rows of the paper's tables."""
-        named = {str(n): logits for n, logits in enumerate(self.logits, 1)}
-        fused = {fusion_name(n): logits for n, logits in enumerate(self.fused_logits, 2)}
-        return named | fused
-
-
-def fusion_name(scales: int) -> str:
-    return "+".join(str(n) for n in range(1, scales + 1))
-
-
-class Scale(nn.Module):
-    """One scale: features, a linear classifier of the pooled features, and, except the last, an APN."""
-
-    def __init__(
-        self,
-        features: nn.Module,
-        shape: tuple[int, int, int],
-        num_classes: int,
-        dropout: float,
-        proposal: AttentionProposal | None,
-    ) -> None:
-        super().__init__()
-        self.features = features
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(shape[0], num_classes)
-        self.proposal = proposal
-
-    def classify(self, descriptor: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.dropout(descriptor))
-        return logits
-
-
-class FusionHead(nn.Module):
-    """Each descriptor normalised independently, concatenated, one fully connected layer (paper, section 3.3).
-
-    ``norm="l2"`` divides by the Euclidean norm, the usual reading; ``"tenth"`` multiplies by 0.1, as in
-    networks derived from the authors' release.
-    """
-
-    def __init__(self, channels: Sequence[int], num_classes: int, norm: str) -> None:
-        super().__init__()
-        self.norm = norm
-        self.classifier = nn.Linear(sum(channels), num_classes)
-
-    def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
-        normalise = F.normalize if self.norm == "l2" else lambda descriptor: 0.1 * descriptor
-        logits: Tensor = self.classifier(torch.cat([normalise(d.float()) for d in descriptors], 1))
-        return logits
 
 
 class RACNN(nn.Module):
@@ -229,32 +152,32 @@ class RACNN(nn.Module):
         side = float(images.shape[-1])
         crops = [self._first_input(images)]
         coarse: Tensor = self._features(0, crops[0]) if coarse_features is None else coarse_features
-        features, descriptors = coarse, [coarse.mean((2, 3))]
+        features, descriptors = [coarse], [coarse.mean((2, 3))]
         parent = geometry.whole(len(images), side, crops[0]).unsqueeze(1)
         absolute: list[Tensor] = []
         relative: list[Tensor] = []
         for n in range(1, len(self.scales)):
             if isinstance(windows, str):
-                relative.append(self._look(windows, n, features, generator))
+                relative.append(self._look(windows, n, features[-1], generator))
                 absolute.append(geometry.compose(self._link(parent), relative[-1]))
             else:
                 absolute.append(windows[n - 1].to(parent))
                 relative.append(geometry.relative_to(self._link(parent), absolute[-1]))
             parent = absolute[-1]
             crops.append(self._crop(images, crops[-1], absolute[-1], relative[-1], self.sizes[n]))
-            features = self._features(n, crops[-1].flatten(0, 1))
-            pooled = features.mean((2, 3)).unflatten(0, parent.shape[:2])
+            features.append(self._features(n, crops[-1].flatten(0, 1)))
+            pooled = features[-1].mean((2, 3)).unflatten(0, parent.shape[:2])
             descriptors.append(pooled.mean(1))
-        found = tuple(descriptors), tuple(absolute), tuple(relative), tuple(crops)
-        return RACNNOutput(*self.classify(descriptors), *found, coarse)
+        found = (descriptors, absolute, relative, crops, features)
+        return RACNNOutput(*self.classify(descriptors), *map(tuple, found))
 
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Logits of each scale, and of scales 1 to 2, 1 to 3, ... fused, from the N descriptors (B, D)."""
-        logits = tuple(scale.classify(d) for scale, d in zip(self._each_scale(), descriptors, strict=True))
+        logits = tuple(scale.classify(d) for scale, d in zip(self.each_scale(), descriptors, strict=True))
         fused = tuple(head(descriptors[:n]) for n, head in enumerate(self.fusion, 2))
         return logits, fused
 
-    def _each_scale(self) -> list[Scale]:
+    def each_scale(self) -> list[Scale]:
         return [scale for scale in self.scales if isinstance(scale, Scale)]
 
     def _features(self, n: int, images: Tensor) -> Tensor:

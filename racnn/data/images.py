@@ -49,7 +49,8 @@ class Placement(NamedTuple):
 class Sample(NamedTuple):
     """One image, or a batch of them.
 
-    Shapes: image (3, S, S) uint8; label, number (the record it is) () int64; box (4), NaN where there is none.
+    Shapes: image (3, S, S) uint8; label () int64; number () int64, that of the record; box (4), NaN where
+    there is none.
     """
 
     image: Tensor
