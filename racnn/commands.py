@@ -20,6 +20,7 @@ from .config import Config, DataConfig, ModelConfig, TrainingConfig
 from .data import Images, read_split, read_square
 from .evaluation import evaluate, tables
 from .model import RACNN
+from .output import fusion_name
 from .training import checkpoint, processes
 from .training.trainer import HISTORY, LAST, Stopped, Trainer
 
@@ -44,12 +45,12 @@ def parser() -> ArgumentParser:
 
     predict = ArgumentParser(description="Labels and windows of image files.")
     _add_checkpoint(predict)
-    predict.add_argument("images", type=list[Path], nargs="+", help="image files")
+    predict.add_argument("images", type=Path, nargs="+", help="image files")
     predict.add_argument("--top", type=int, default=3, help="labels an image")
 
     show = ArgumentParser(description="Pictures: what the model looked at.")
     _add_checkpoint(show)
-    show.add_argument("--images", type=list[Path], default=[], help="a figure for each of these files")
+    show.add_argument("--images", type=Path, nargs="*", default=[], help="a figure for each of these files")
     show.add_argument("--class_name", type=str | None, default=None, help="a contact sheet of this class")
     show.add_argument("--count", type=int, default=8, help="images on the contact sheet")
     show.add_argument("--history", type=bool, default=False, help="how windows moved while training")
@@ -79,9 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run[parsed.subcommand](chosen, main_parser)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}", style="red", highlight=False, markup=False
-        )
+        errors = Console(stderr=True, soft_wrap=True)
+        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
         return 1
 
 
@@ -171,9 +171,8 @@ def _evaluate(options: Namespace, main_parser: ArgumentParser) -> int:
     result |= {"half": options.half, "config": config.to_dict(), "checkpoint": str(options.checkpoint)}
     for table in tables(result):
         console.print(table)
-    console.print(
-        f"{result['images_per_second']:.1f} images/s, {len(result['unreadable'])} unreadable images"
-    )
+    unreadable = len(result["unreadable"])
+    console.print(f"{result['images_per_second']:.1f} images/s, {unreadable} unreadable images")
     if options.output is not None:
         checkpoint.save_json(result, options.output)
         console.print(f"wrote {options.output}")
@@ -183,7 +182,7 @@ def _evaluate(options: Namespace, main_parser: ArgumentParser) -> int:
 @torch.no_grad()
 def _predict(options: Namespace, main_parser: ArgumentParser) -> int:
     model, config, classes = load_model(options.checkpoint, options.device)
-    best = "+".join(str(n) for n in range(1, len(model.sizes) + 1))
+    best = fusion_name(len(model.sizes))
     table = Table("image", f"labels (scales {best})", "windows: left, top, right, bottom in pixels")
     for path in track(options.images, "looking", transient=True):
         pixels, placement = read_square(path, config.data.image_side, config.data.fit)

@@ -104,9 +104,9 @@ def evaluate(
         note: called with the number of images after each batch, for a progress bar.
 
     Returns:
-        ``accuracy`` (name -> top1, top5, shares), ``attention`` (scale -> inside, covered, iou), ``baselines``
-        (windows -> the same two), ``images``, ``unreadable`` (paths) and ``images_per_second`` of the model
-        with its own windows, without reading images.
+        ``accuracy`` (name -> top1, top5, shares), ``attention`` (scale -> inside, covered, iou),
+        ``baselines`` (windows -> the same two), ``images``, ``unreadable`` (paths) and ``images_per_second``
+        of the model with its own windows, without reading images.
     """
     model.eval()
     device = model.mean.device

@@ -158,7 +158,9 @@ class RACNN(nn.Module):
         relative: list[Tensor] = []
         for n in range(1, len(self.scales)):
             if isinstance(windows, str):
-                relative.append(self._look(windows, n, features[-1], generator))
+                relative.append(
+                    self._look(windows, n, self._link(features[-1]) if n > 1 else features[-1], generator)
+                )
                 absolute.append(geometry.compose(self._link(parent), relative[-1]))
             else:
                 absolute.append(windows[n - 1].to(parent))

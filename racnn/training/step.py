@@ -45,7 +45,7 @@ class TrainingStep(nn.Module):
         if kind == "imitate":
             return self._imitate(images, labels, known)
         output = self.model(images, self.phase.windows, coarse_features=known.coarse_features)
-        self._watch(output.windows)
+        self._watch(output.relative_windows)
         terms = _accuracy(output.logits, output.fused_logits, labels)
         if kind in ("classify", "joint"):
             terms["classification"] = classification_loss(output.logits, labels, self.config.label_smoothing)
@@ -96,7 +96,7 @@ class TrainingStep(nn.Module):
             window.retain_grad()
 
     def window_gradients(self) -> dict[str, float]:
-        """Mean norm of d loss / d (tx, ty, tl) an image, in 1 / pixel, after ``backward``."""
+        """After ``backward``: the mean norm of d loss / d (tx, ty, tl) of an image, per coarser side."""
         norms = {
             f"window gradient {n}": float(w.grad.flatten(1).norm(dim=1).mean())
             for n, w in enumerate(self.windows, 2)
