@@ -135,6 +135,7 @@ class RACNN(nn.Module):
         images: Tensor,
         windows: str | Sequence[Tensor] = "proposed",
         *,
+        scales: int | None = None,
         coarse_features: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> RACNNOutput:
@@ -145,6 +146,7 @@ class RACNN(nn.Module):
             windows: where windows come from: ``"proposed"`` by the APNs; ``"response"``, around the highest
                 responses of the features; ``"centre"`` or ``"random"``, half as wide as the coarser window;
                 or N - 1 tensors (B, K, 3), pixels of ``images``.
+            scales: look no closer than this one; all by default.
             coarse_features (Tensor[B, C, h, w], optional): scale 1's feature map, where it is known already.
             generator: of ``"random"`` windows.
         """
@@ -156,7 +158,7 @@ class RACNN(nn.Module):
         parent = geometry.whole(len(images), side, crops[0]).unsqueeze(1)
         absolute: list[Tensor] = []
         relative: list[Tensor] = []
-        for n in range(1, len(self.scales)):
+        for n in range(1, scales or len(self.scales)):
             if isinstance(windows, str):
                 relative.append(
                     self._look(windows, n, self._link(features[-1]) if n > 1 else features[-1], generator)
@@ -174,9 +176,15 @@ class RACNN(nn.Module):
         return RACNNOutput(*self.classify(descriptors), *map(tuple, found))
 
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Logits of each scale, and of scales 1 to 2, 1 to 3, ... fused, from the N descriptors (B, D)."""
-        logits = tuple(scale.classify(d) for scale, d in zip(self.each_scale(), descriptors, strict=True))
-        fused = tuple(head(descriptors[:n]) for n, head in enumerate(self.fusion, 2))
+        """Logits of each scale, and of scales 1 to 2, 1 to 3, ... fused, from descriptors (B, D).
+
+        Of the first scales only, where there are fewer descriptors than scales.
+        """
+        known = len(descriptors)
+        logits = tuple(
+            scale.classify(d) for scale, d in zip(self.each_scale()[:known], descriptors, strict=True)
+        )
+        fused = tuple(head(descriptors[:n]) for n, head in enumerate(self.fusion[: known - 1], 2))
         return logits, fused
 
     def each_scale(self) -> list[Scale]:
@@ -217,17 +225,21 @@ class RACNN(nn.Module):
         self, images: Tensor, previous: Tensor, absolute: Tensor, relative: Tensor, size: int
     ) -> Tensor:
         """(B, K, 3, size, size)"""
-        options = self.crop_options
         if self.crop_from == "image":
-            options = options | self._statistics
-            return attention_crop(images, absolute.contiguous(), size, dtype=torch.float32, **options)
+            return self.cut(images, absolute, size, dtype=torch.float32, **self._statistics)
         pixels = relative * previous.shape[-1]
         source = self._link(previous)
         if previous.dim() == 5:
             # Every window of the coarser scale has one child.
-            source, pixels = source.flatten(0, 1), pixels.reshape(-1, 3)
-        crops = attention_crop(source, pixels.contiguous(), size, **options)
-        return crops.reshape(*absolute.shape[:2], *crops.shape[-3:])
+            source, pixels = source.flatten(0, 1), pixels.reshape(-1, 1, 3)
+        return self.cut(source, pixels, size).reshape(*absolute.shape[:2], -1, size, size)
+
+    def cut(self, images: Tensor, windows: Tensor, size: int, **normalisation: Any) -> Tensor:
+        """Crops (B, K, C, size, size) out of images (B, C, H, W) at windows (B, K, 3) in their pixels.
+
+        A subclass may cut in another way; ``normalisation`` is ``mean``, ``std`` and ``dtype``.
+        """
+        return attention_crop(images, windows.contiguous(), size, **self.crop_options, **normalisation)
 
     def _check(self, images: Tensor, windows: str | Sequence[Tensor]) -> None:
         if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:

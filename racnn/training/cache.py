@@ -30,11 +30,15 @@ class Cache:
         self.versions = (False, True) if mirrored else (False,)
         self._features: list[list[Tensor]] = [[] for _ in self.versions]
         self._descriptors: list[list[Tensor]] | None = None
+        self._made_with: tuple[str, list[Tensor]] | None = None
 
     @torch.no_grad()
     def prepare(self, phase: Phase) -> None:
         """Call it with the model in evaluation mode, before the phase's parts are set to train."""
         fixed = phase.kind in ("classify", "fuse")
+        made_with = (phase.windows, [p.clone() for p in self._proposal_weights()])
+        if fixed and self._is_made_with(*made_with):
+            return
         found: list[list[list[Tensor]]] = [[] for _ in self.versions]
         if not fixed and self._features[0]:
             self._descriptors = None
@@ -53,7 +57,17 @@ class Cache:
                 found[version].append([d.cpu() for d in output.descriptors])
         scales = range(len(self.model.sizes))
         stacked = [[torch.cat([batch[n] for batch in version]) for n in scales] for version in found]
-        self._descriptors = stacked if fixed else None
+        self._descriptors, self._made_with = (stacked, made_with) if fixed else (None, None)
+
+    def _proposal_weights(self) -> list[Tensor]:
+        proposals = [scale.proposal for scale in self.model.each_scale() if scale.proposal is not None]
+        return [weight for proposal in proposals for weight in proposal.parameters()]
+
+    def _is_made_with(self, windows: str, weights: list[Tensor]) -> bool:
+        """Whether the descriptors that are known are those of the same windows."""
+        if self._descriptors is None or self._made_with is None or self._made_with[0] != windows:
+            return False
+        return all(torch.equal(a, b) for a, b in zip(self._made_with[1], weights, strict=True))
 
     def look_up(self, numbers: Tensor, mirrored: Tensor | None = None) -> Known:
         """Of images in any order; ``mirrored`` (B) tells which are mirrored."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .. import windows as geometry
 from ..config import TrainingConfig
 from ..losses import classification_loss, diversity_loss, imitation_loss, ranking_hinges
 from ..model import RACNN
@@ -73,12 +74,15 @@ class TrainingStep(nn.Module):
 
     def _imitate(self, images: Tensor, labels: Tensor, known: Known) -> dict[str, Tensor]:
         with torch.no_grad():
-            output = self.model(images, self.phase.windows, coarse_features=known.coarse_features)
-        relative = [
-            self.model.proposal(n)(features).reshape(-1, self.model.num_windows, 3)
-            for n, features in enumerate(output.features[:-1], 1)
-        ]
-        terms = {"loss": imitation_loss(relative, output.relative_windows, labels)}
+            scales = len(self.model.sizes) - 1  # what the last one sees teaches no APN
+            coarse = known.coarse_features
+            features = self.model(images, self.phase.windows, scales=scales, coarse_features=coarse).features
+        targets = [geometry.highest_response(features[0], self.model.num_windows)]
+        targets += [geometry.highest_response(maps) for maps in features[1:]]
+        relative = [self.model.proposal(n)(maps) for n, maps in enumerate(features, 1)]
+        shape = (-1, self.model.num_windows, 3)
+        relative, targets = ([w.reshape(shape) for w in windows] for windows in (relative, targets))
+        terms = {"loss": imitation_loss(relative, targets, labels)}
         terms["sum images"] = (labels >= 0).sum()
         return terms | self._window_statistics(relative)
 

@@ -131,7 +131,7 @@ def test_folder_classes_must_agree(tmp_path: Path) -> None:
 
 
 def test_unknown_data_sets_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="data set must be one of 'cub', .*got 'cats'"):
+    with pytest.raises(ValueError, match=r"data set must be one of 'cub', .*got 'cats'"):
         read_split("cats", tmp_path)
 
 
