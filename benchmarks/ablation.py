@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Trains a configuration over seeds, with learned windows and with what they must beat.
+
+Every variant of every seed is a run of ``python -m racnn train`` in a folder of its own: one that was
+interrupted is resumed, one that is finished is not repeated. The test half is looked at when all runs are
+finished, once a run; means and standard deviations over seeds go into one JSON file, a table and a figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import machine
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from racnn.commands import half_of_data, load_model, own_windows
+from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
+from racnn.data import read_split
+from racnn.evaluation import evaluate
+from racnn.training import checkpoint, processes
+from racnn.training.trainer import BEST, LAST, Trainer
+
+DONE = "done"
+# Variant -> what differs from the configuration: the surrogate gradient; windows that are not learned, with
+# classifiers trained on them as long; and one larger input, about as expensive as two scales.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "boxcar": {"model.window_grad": "boxcar"},
+    "response": {"training.schedule": "fixed", "training.fixed_windows": "response"},
+    "centre": {"training.schedule": "fixed", "training.fixed_windows": "centre"},
+    "random": {"training.schedule": "fixed", "training.fixed_windows": "random"},
+    "larger input": {"model.scales": 1, "model.sizes": "larger"},
+}
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/birds.yaml")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--runs", type=Path, required=True, help="folder for the runs, kept between calls")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder")
+    parser.add_argument("--name", default="birds", help="of the results")
+    return parser.parse_args()
+
+
+def read_config(path: Path, root: Path) -> Config:
+    parser = ArgumentParser()
+    parser.add_class_arguments(DataConfig, "data")
+    parser.add_class_arguments(ModelConfig, "model")
+    parser.add_class_arguments(TrainingConfig, "training")
+    config = Config.from_dict(parser.parse_path(str(path)).as_dict())
+    return replace(config, data=replace(config.data, root=root)).check()
+
+
+def vary(config: Config, changes: dict[str, Any], seed: int) -> Config:
+    sections = config.to_dict()
+    sections["training"]["seed"] = seed
+    for key, value in changes.items():
+        section, name = key.split(".")
+        if value == "larger":
+            # Cost goes with the square of the side; rounded to what strides of 8 divide.
+            value = [round(2**0.5 * sections["model"]["sizes"][0] / 8) * 8]
+        sections[section][name] = value
+    return Config.from_dict(sections).check()
+
+
+def train(config: Config, folder: Path) -> None:
+    if (folder / DONE).is_file():
+        return
+    split = read_split(config.data.name, config.data.root)
+    here = processes.start(config.training.device)
+    Trainer(config, split, folder, here, resume=(folder / LAST).is_file()).run()
+    (folder / DONE).touch()
+
+
+def judge(folder: Path, root: Path) -> dict[str, Any]:
+    """The test half, once."""
+    path = folder / "test.json"
+    if not path.is_file():
+        model, config, _ = load_model(folder / BEST)
+        images, _ = half_of_data(config, "test", root)
+        checkpoint.save_json(evaluate(model, images, windows=own_windows(config)), path)
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+Cell = dict[str, float]
+
+
+def spread(values: list[float]) -> Cell:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.mean(values), "std": deviation, "runs": len(values)}
+
+
+def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Variant -> accuracy by scales, attention by scale, baselines with the same weights: over seeds."""
+    summary: dict[str, Any] = {}
+    for variant, runs in results.items():
+        first = runs[0]
+        summary[variant] = {
+            "top1": {n: spread([r["accuracy"][n]["top1"] for r in runs]) for n in first["accuracy"]},
+            "attention": {
+                scale: {name: spread([r["attention"][scale][name] for r in runs]) for name in values}
+                for scale, values in first["attention"].items()
+            },
+            "same weights": {
+                windows: {
+                    n: spread([r["baselines"][windows]["accuracy"][n]["top1"] for r in runs])
+                    for n in values["accuracy"]
+                }
+                for windows, values in first["baselines"].items()
+            },
+        }
+    return summary
+
+
+def show(summary: dict[str, Any], console: Console) -> None:
+    names = max((list(values["top1"]) for values in summary.values()), key=len)
+    table = Table("windows", *names, "IoU 2", title="test top-1 %, mean ± standard deviation over seeds")
+
+    def cells(values: dict[str, Cell]) -> list[str]:
+        found = [values.get(name) for name in names]
+        return [f"{100 * c['mean']:.1f} ± {100 * c['std']:.1f}" if c else "" for c in found]
+
+    for variant, values in summary.items():
+        iou = values["attention"].get("2", {}).get("iou")
+        table.add_row(variant, *cells(values["top1"]), f"{100 * iou['mean']:.1f}" if iou else "")
+    for windows, values in next(iter(summary.values()))["same weights"].items():
+        table.add_row(f"{next(iter(summary))}'s weights, {windows} windows", *cells(values))
+    console.print(table)
+
+
+def draw(summary: dict[str, Any], path: Path) -> None:
+    figure, axis = plt.subplots(figsize=(1.6 * len(summary) + 2, 3.8), layout="constrained")
+    names = max((list(values["top1"]) for values in summary.values()), key=len)
+    width = 0.8 / len(names)
+    for position, name in enumerate(names):
+        have = [(x, v["top1"][name]) for x, v in enumerate(summary.values()) if name in v["top1"]]
+        places = [x + (position - (len(names) - 1) / 2) * width for x, _ in have]
+        heights, errors = ([100 * cell[key] for _, cell in have] for key in ("mean", "std"))
+        axis.bar(places, heights, width, yerr=errors, label=name, capsize=2)
+    lowest = min(cell["mean"] for values in summary.values() for cell in values["top1"].values())
+    axis.set(ylabel="test top-1 %", ylim=(max(100 * lowest - 5, 0), None))
+    axis.set_xticks(range(len(summary)), list(summary))
+    axis.legend(title="scales", ncols=2, fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    base = read_config(arguments.config, arguments.root)
+    console = Console()
+    folders: dict[str, list[Path]] = {}
+    for seed in arguments.seeds:
+        for variant in arguments.variants:
+            folder = arguments.runs / f"{variant.replace(' ', '-')}-{seed}"
+            console.rule(f"{variant}, seed {seed}")
+            train(vary(base, VARIANTS[variant], seed), folder)
+            folders.setdefault(variant, []).append(folder)
+    results = {
+        variant: [judge(folder, arguments.root) for folder in runs] for variant, runs in folders.items()
+    }
+    summary = summarise(results)
+    config = base.to_dict()
+    config["data"]["root"] = arguments.root.name
+    report = {
+        "command": shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]]),
+        "date": machine.now(),
+        "git": machine.commit(),
+        "cpu": machine.cpu_name(),
+        "config": config,
+        "variants": {name: VARIANTS[name] for name in arguments.variants},
+        "seeds": arguments.seeds,
+        "test_images": next(iter(results.values()))[0]["images"],
+        "summary": summary,
+    }
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / f"{arguments.name}.json"
+    checkpoint.save_json(report, path)
+    draw(summary, path.with_suffix(".png"))
+    show(summary, console)
+    console.print(f"wrote {path} and {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Images a second of the whole model, training and inference, with three ways of cropping.
+
+The same RA-CNN with the same weights crops with ``racnn_ops``, with ``affine_grid + grid_sample``, and with
+public code's loop over the batch (integer edges, ``interpolate``). They take turns in one run; times are
+medians. The loop gives windows no gradient, so its training step does less work than the others'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import machine
+import torch
+from cases import Case
+from contestants import GRID_SAMPLE, LOOP, OURS, Contestant
+from rich.console import Console
+from rich.table import Table
+from timing import interleaved, sampler
+from torch import Tensor
+
+from racnn import RACNN, classification_loss, ranking_loss
+
+CONTESTANTS = (OURS, GRID_SAMPLE, LOOP)
+TOLERANCE = 2e-3  # of the largest logit
+CLASSES = 200
+
+
+class Other(RACNN):
+    """Cuts with a contestant of the operator's benchmark."""
+
+    contestant: Contestant
+
+    def cut(self, images: Tensor, windows: Tensor, size: int, **normalisation: Any) -> Tensor:
+        case = Case(len(images), images.shape[1], images.shape[-1], size, windows.shape[1])
+        crops = self.contestant.crop(case, images, windows if case.windows > 1 else windows[:, 0])
+        return crops if case.windows > 1 else crops.unsqueeze(1)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if on_gpu else "cpu")
+    parser.add_argument("--backbone", default="vgg19" if on_gpu else "mobilenet_v3_small")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[448, 224, 224], help="side of each scale")
+    parser.add_argument("--batch", type=int, default=32 if on_gpu else 4)
+    parser.add_argument("--rounds", type=int, default=21 if on_gpu else 7)
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as torch chooses")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder")
+    arguments = parser.parse_args()
+    for name in ("batch", "rounds"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    if arguments.device == "cuda" and not on_gpu:
+        parser.error("--device cuda: torch finds no CUDA device")
+    return arguments
+
+
+def make_models(arguments: argparse.Namespace) -> dict[str, Other]:
+    models = {}
+    for contestant in CONTESTANTS:
+        torch.manual_seed(0)
+        model = Other(CLASSES, arguments.backbone, len(arguments.sizes), arguments.sizes, weights=None)
+        model.contestant = contestant
+        models[contestant.name] = model.to(arguments.device)
+    return models
+
+
+def check(models: dict[str, Other], images: Tensor) -> dict[str, float]:
+    """Nobody is timed who computes something else: the largest difference of logits, relative.
+
+    The loop is not compared: it truncates windows to whole pixels.
+    """
+    with torch.no_grad():
+        logits = {name: torch.cat(model.eval()(images).logits) for name, model in models.items()}
+    expected = logits[OURS.name]
+    errors = {
+        name: ((found - expected).abs().max() / expected.abs().max()).item() for name, found in logits.items()
+    }
+    if errors[GRID_SAMPLE.name] > TOLERANCE:
+        raise SystemExit(f"logits differ by {errors[GRID_SAMPLE.name]:.2g}; {TOLERANCE:.2g} is allowed")
+    return errors
+
+
+def train(model: Other, images: Tensor, labels: Tensor) -> None:
+    model.zero_grad(set_to_none=True)
+    logits = model(images).logits
+    (classification_loss(logits, labels) + ranking_loss(logits, labels)).backward()
+
+
+@torch.no_grad()
+def infer(model: Other, images: Tensor) -> None:
+    model(images)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    device = torch.device(arguments.device)
+    generator = torch.Generator().manual_seed(0)
+    side = arguments.sizes[0]
+    images = torch.rand((arguments.batch, 3, side, side), generator=generator).to(device)
+    labels = torch.randint(0, CLASSES, (arguments.batch,), generator=generator).to(device)
+    models = make_models(arguments)
+    results: dict[str, Any] = {
+        "command": shlex.join(["python", "benchmarks/bench_model.py", *sys.argv[1:]]),
+        "date": machine.now(),
+        "git": machine.commit(),
+        "machine": machine.describe(device),
+        "versions": machine.versions(),
+        "arguments": {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items()},
+        "difference_of_logits": check(models, images),
+        "modes": {},
+    }
+    for mode in ("inference", "training"):
+        calls = {}
+        for name, model in models.items():
+            model.train(mode == "training")
+            if mode == "training":
+                calls[name] = [lambda model=model: train(model, images, labels)]
+            else:
+                calls[name] = [lambda model=model: infer(model, images)]
+        times = interleaved(calls, arguments.rounds, sampler(device))
+        results["modes"][mode] = {
+            name: time.to_json() | {"images_per_s": arguments.batch / time.median}
+            for name, time in times.items()
+        }
+    return results
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    results = measure(arguments)
+    table = Table("crop", *results["modes"], title=f"images/s, {arguments.backbone}, {arguments.sizes}")
+    for contestant in CONTESTANTS:
+        row = [values[contestant.name] for values in results["modes"].values()]
+        table.add_row(contestant.name, *(f"{cell['images_per_s']:.1f}" for cell in row))
+    console = Console()
+    console.print(table)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / f"model-{machine.slug(torch.device(arguments.device))}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    console.print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    machine.keep_memory()
+    main()

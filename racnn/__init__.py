@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""RA-CNN on top of :func:`racnn_ops.attention_crop`: the model, its losses, its data, its training."""
+
+from .backbones import Backbone, backbone_names
+from .losses import classification_loss, diversity_loss, ranking_loss
+from .model import RACNN
+from .output import RACNNOutput
+
+__all__ = [
+    "RACNN",
+    "Backbone",
+    "RACNNOutput",
+    "backbone_names",
+    "classification_loss",
+    "diversity_loss",
+    "ranking_loss",
+]

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Everything that can be configured, with defaults as in the paper where it gives them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from racnn_ops import Boxcar
+
+from .data import READERS
+from .losses import MARGIN
+from .model import RACNN
+
+Schedule = Literal["paper", "joint", "fixed"]
+
+
+@dataclass
+class DataConfig:
+    """What to learn from.
+
+    Attributes:
+        name: "cub", "dogs", "cars" or "folder".
+        root: the data set's folder.
+        image_side: images become squares of this side; crops may be cut out of them at full resolution.
+        fit: "squash" stretches an image to the square, "pad" fills the square up.
+        validation: share of every training class held out for stopping and choosing; the test half is never
+            used for that.
+        workers: processes that decode images.
+        keep: hold decoded images in memory (3 * image_side**2 bytes each).
+        flip: mirror every other training image, drawn anew each epoch.
+        min_crop: least side of a random square cut out of a training image, as a share of its side.
+    """
+
+    name: Literal["cub", "dogs", "cars", "folder"] = "cub"
+    root: Path = Path("CUB_200_2011")
+    image_side: int = 448
+    fit: Literal["squash", "pad"] = "squash"
+    validation: float = 0.1
+    workers: int = 0
+    keep: bool = False
+    flip: bool = True
+    min_crop: float = 1.0
+
+
+@dataclass
+class ModelConfig:
+    """Arguments of :class:`racnn.RACNN`, which documents them; ``boxcar_*`` are those of its ``boxcar``."""
+
+    backbone: str = "vgg19"
+    weights: str | None = "DEFAULT"
+    scales: int = 3
+    sizes: list[int] = field(default_factory=lambda: [448, 224, 224])
+    windows: int = 1
+    crop_from: Literal["previous", "image"] = "previous"
+    mask_steepness: float | None = None
+    window_grad: Literal["exact", "boxcar"] = "exact"
+    boxcar_scale: float = Boxcar().scale
+    boxcar_shrink: float = Boxcar().shrink
+    chain_gradient: bool = True
+    half_side_bounds: list[float] = field(default_factory=lambda: [1 / 3, 1.0])
+    hidden: int = 1024
+    dropout: float = 0.0
+    descriptor_norm: Literal["l2", "tenth"] = "l2"
+
+    def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
+        """``pretrained=False`` where a checkpoint is about to be loaded."""
+        options: dict[str, Any] = dict(vars(self))
+        boxcar = Boxcar(scale=options.pop("boxcar_scale"), shrink=options.pop("boxcar_shrink"))
+        if not pretrained:
+            options["weights"] = None
+        return RACNN(num_classes, boxcar=boxcar, **options)
+
+
+@dataclass
+class TrainingConfig:
+    """How to learn.
+
+    Attributes:
+        schedule: "paper": classifiers, APN pre-training, alternation, fusion; "joint": classifiers, APN
+            pre-training, everything together, fusion; "fixed": classifiers on windows that are not learned,
+            fusion: the ablation.
+        fixed_windows: of the schedule "fixed".
+        classify_epochs, imitate_epochs, rank_epochs, joint_epochs, fuse_epochs: at most, for each phase.
+        rounds: of the alternation, at most.
+        patience: a phase ends after so many epochs without a better validation loss.
+        tolerance: what counts as better, relative; the alternation ends when neither loss changes by more.
+        batch_size: images a step, over all processes and accumulated parts.
+        accumulate: parts of a batch, one after another, each on every process.
+        optimizer: "sgd" with ``momentum``, or "adamw".
+        lr_backbone, lr_classifier, lr_apn: learning rates; lr_classifier is also the fusion head's.
+        lr_schedule: within a phase: "constant", "cosine" to 0, or "step": a tenth after each third.
+        label_smoothing, margin: of the losses.
+        detach_coarse: see :func:`racnn.losses.ranking_hinges`.
+        diversity: weight of the overlap of an image's windows.
+        clip_norm: largest gradient norm of the APNs; 0: unlimited.
+        freeze_blocks: so many leading children of every backbone keep their weights; -1: all of them.
+        freeze_batch_norm: batch norms of trained backbones keep their statistics.
+        cache: keep what frozen backbones say about fixed crops; needs freeze_blocks -1 and min_crop 1.
+        amp: "bf16" or "fp16" autocast.
+        ema: decay of the averaged weights that are validated and kept; 0: none.
+        checkpoint_every: steps between checkpoints within an epoch; 0: after each epoch only.
+        track: images whose windows are recorded after each epoch.
+        device: such as "cpu" or "cuda"; "auto".
+        seed: of weights, order, augmentation and the validation split.
+    """
+
+    schedule: Schedule = "paper"
+    fixed_windows: Literal["response", "centre", "random"] = "response"
+    classify_epochs: int = 30
+    imitate_epochs: int = 10
+    rank_epochs: int = 10
+    joint_epochs: int = 30
+    fuse_epochs: int = 30
+    rounds: int = 4
+    patience: int = 4
+    tolerance: float = 0.01
+    batch_size: int = 16
+    accumulate: int = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    lr_backbone: float = 1e-3
+    lr_classifier: float = 1e-2
+    lr_apn: float = 1e-3
+    lr_schedule: Literal["constant", "cosine", "step"] = "cosine"
+    label_smoothing: float = 0.0
+    margin: float = MARGIN
+    detach_coarse: bool = True
+    diversity: float = 0.0
+    clip_norm: float = 0.0
+    freeze_blocks: int = 0
+    freeze_batch_norm: bool = False
+    cache: bool = False
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    ema: float = 0.0
+    checkpoint_every: int = 0
+    track: int = 8
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Of plain values, as YAML and checkpoints can hold them."""
+        sections = asdict(self)
+        sections["data"]["root"] = str(self.data.root)
+        return sections
+
+    @classmethod
+    def from_dict(cls, sections: dict[str, dict[str, Any]]) -> Config:
+        data = {**sections["data"], "root": Path(sections["data"]["root"])}
+        return cls(
+            DataConfig(**data), ModelConfig(**sections["model"]), TrainingConfig(**sections["training"])
+        )
+
+    def check(self) -> Config:
+        """Raises ValueError for values that cannot work together or at all."""
+        t, d = self.training, self.data
+        if d.name not in READERS:
+            raise ValueError(f"data.name must be one of {', '.join(map(repr, READERS))}, got {d.name!r}")
+        for name in ("batch_size", "accumulate", "rounds", "patience"):
+            _at_least(f"training.{name}", getattr(t, name), 1)
+        for name in ("classify", "imitate", "rank", "joint", "fuse"):
+            _at_least(f"training.{name}_epochs", getattr(t, f"{name}_epochs"), 0)
+        _at_least("training.freeze_blocks", t.freeze_blocks, -1)
+        _at_least("training.checkpoint_every", t.checkpoint_every, 0)
+        _at_least("data.workers", d.workers, 0)
+        if t.batch_size % t.accumulate:
+            raise ValueError(
+                f"training.batch_size must be a multiple of accumulate ({t.accumulate}), got {t.batch_size}"
+            )
+        if not 0 < d.min_crop <= 1:
+            raise ValueError(f"data.min_crop must be in (0, 1], got {d.min_crop}")
+        if not 0 <= t.ema < 1:
+            raise ValueError(f"training.ema must be in [0, 1), got {t.ema}")
+        if t.cache and (t.freeze_blocks != -1 or d.min_crop != 1):
+            raise ValueError("training.cache needs training.freeze_blocks -1 and data.min_crop 1")
+        return self
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Any data set of one folder a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from .records import Record, Split, require
+
+TEST_NAMES = ("test", "val")
+
+
+def read_folder(root: Path) -> Split:
+    """Read ``train/<class>/*`` and ``test/<class>/*`` (or ``val/``), torchvision's ``ImageFolder`` layout.
+
+    Raises:
+        FileNotFoundError: a half is missing.
+        ValueError: a class of the test half is not in the training half, or there are no images.
+    """
+    require(root, "image folder", ("train",))
+    test = next((name for name in TEST_NAMES if (root / name).is_dir()), None)
+    if test is None:
+        raise FileNotFoundError(f"image folder: {str(root)!r} lacks {' or '.join(TEST_NAMES)}")
+    classes = tuple(sorted(path.name for path in (root / "train").iterdir() if path.is_dir()))
+    unknown = sorted({path.name for path in (root / test).iterdir() if path.is_dir()} - set(classes))
+    if unknown:
+        raise ValueError(
+            f"{root / test} must hold the classes of train/, got {', '.join(unknown[:3])} besides"
+        )
+    halves = [
+        tuple(
+            Record(path, label)
+            for label, name in enumerate(classes)
+            for path in sorted((root / half / name).rglob("*"))
+            if path.suffix.lower() in IMG_EXTENSIONS
+        )
+        for half in ("train", test)
+    ]
+    return Split(classes, halves[0], halves[1]).check(root)

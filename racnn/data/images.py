@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Image files to square uint8 tensors, and coordinates between the two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .records import Box, Record
+
+FITS = ("squash", "pad")
+UNREADABLE = -1
+"""The label of an image that could not be read."""
+
+
+class Placement(NamedTuple):
+    """Where the file's pixels lie on the square: ``square = file * scale + offset``, for x and y."""
+
+    scale_x: float
+    scale_y: float
+    offset_x: float = 0.0
+    offset_y: float = 0.0
+
+    def to_square(self, box: Box) -> Box:
+        left, top, right, bottom = box
+        return (
+            left * self.scale_x + self.offset_x,
+            top * self.scale_y + self.offset_y,
+            right * self.scale_x + self.offset_x,
+            bottom * self.scale_y + self.offset_y,
+        )
+
+    def to_file(self, box: Box) -> Box:
+        left, top, right, bottom = box
+        return (
+            (left - self.offset_x) / self.scale_x,
+            (top - self.offset_y) / self.scale_y,
+            (right - self.offset_x) / self.scale_x,
+            (bottom - self.offset_y) / self.scale_y,
+        )
+
+
+class Sample(NamedTuple):
+    """One image, or a batch of them.
+
+    Shapes: image (3, S, S) uint8; label () int64; number () int64, that of the record; box (4), NaN where
+    there is none.
+    """
+
+    image: Tensor
+    label: Tensor
+    number: Tensor
+    box: Tensor
+
+
+def read_square(path: Path, side: int, fit: str) -> tuple[Tensor, Placement]:
+    """An image file as (3, side, side) uint8, turned upright by its EXIF tag.
+
+    ``fit="squash"`` stretches it to the square, the usual preprocessing of RA-CNN; ``"pad"`` keeps its
+    proportions and fills with grey.
+
+    Raises:
+        OSError: the file cannot be decoded.
+    """
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError(f"{path}: {error}") from error
+    width, height = picture.size
+    if fit == "squash":
+        picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+        placement = Placement(side / width, side / height)
+    else:
+        ratio = side / max(width, height)
+        wide, high = max(round(width * ratio), 1), max(round(height * ratio), 1)
+        left, top = (side - wide) // 2, (side - high) // 2
+        square = Image.new("RGB", (side, side), (124, 116, 104))
+        square.paste(picture.resize((wide, high), Image.Resampling.BICUBIC), (left, top))
+        picture, placement = square, Placement(wide / width, high / height, left, top)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous(), placement
+
+
+class Images(Dataset[Sample]):
+    """Records as :class:`Sample`. A file that cannot be decoded gives grey pixels and the label UNREADABLE.
+
+    Args:
+        side: of the square, in pixels.
+        fit: ``"squash"`` or ``"pad"``, see :func:`read_square`.
+        keep: hold decoded images in memory, 3 * side * side bytes each.
+    """
+
+    def __init__(
+        self, records: tuple[Record, ...], side: int, fit: str = "squash", keep: bool = False
+    ) -> None:
+        if fit not in FITS:
+            raise ValueError(f"fit must be one of {', '.join(map(repr, FITS))}, got {fit!r}")
+        if side < 8:
+            raise ValueError(f"image_side must be at least 8, got {side!r}")
+        self.records, self.side, self.fit = records, side, fit
+        self._kept: dict[int, Sample] | None = {} if keep else None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        if self._kept is None:
+            return self._read(index)
+        if index not in self._kept:
+            self._kept[index] = self._read(index)
+        return self._kept[index]
+
+    def _read(self, index: int) -> Sample:
+        path, label, box = self.records[index]
+        placed: Box | None = None
+        try:
+            image, placement = read_square(path, self.side, self.fit)
+            placed = placement.to_square(box) if box is not None else None
+        except OSError:
+            image, label = torch.full((3, self.side, self.side), 128, dtype=torch.uint8), UNREADABLE
+        numbers = placed if placed is not None else (float("nan"),) * 4
+        return Sample(image, torch.tensor(label), torch.tensor(index), torch.tensor(numbers))
+
+
+class Unreadable:
+    """Names each unreadable image once, and counts them."""
+
+    def __init__(self, records: tuple[Record, ...]) -> None:
+        self.records = records
+        self.paths: list[Path] = []
+
+    def note(self, batch: Sample) -> list[Path]:
+        """The paths that this batch adds."""
+        new = [self.records[i].path for i in batch.number[batch.label == UNREADABLE].tolist()]
+        new = [path for path in new if path not in self.paths]
+        self.paths += new
+        return new

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""RA-CNN: look at the whole image, propose where to look closer, crop, zoom, look again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from racnn_ops import AttentionCrop, Boxcar, attention_crop
+
+from . import windows as geometry
+from .backbones import BackboneFactory, feature_shape, make_backbone
+from .output import RACNNOutput
+from .parts import DESCRIPTOR_NORMS, FusionHead, Scale
+from .proposal import AttentionProposal
+from .windows import Bounds
+
+CROP_FROM = ("previous", "image")
+WINDOW_SOURCES = ("proposed", "response", "centre", "random")
+
+
+class RACNN(nn.Module):
+    """The recurrent attention network of Fu, Zheng, Mei, "Look Closer to See Better", CVPR 2017.
+
+    Args:
+        num_classes: at least 2.
+        backbone: a name of :func:`racnn.backbone_names`, or a callable that takes ``weights`` and returns a
+            module from images to feature maps; called once a scale, as scales share no parameters.
+        scales: at least 1; 1 is the backbone alone.
+        sizes (int or sequence of int): side of each scale's input, in pixels. The last one counts for all
+            further scales.
+        weights: ``"DEFAULT"`` (pretrained), the path of a state dict, or None (random).
+        windows: K, windows an image at every scale but the first. Each proposes one window at the next scale;
+            a scale's descriptor is the mean of its windows'.
+        crop_from: ``"previous"`` cuts a scale's input out of the previous one's, as in the paper;
+            ``"image"`` composes the windows and cuts it out of the image, so that it sees real pixels.
+        mask_steepness, window_grad, boxcar: see :func:`racnn_ops.attention_crop`.
+        chain_gradient: whether a scale's loss reaches windows coarser than its own (in the release not).
+        half_side_bounds (float, float): of tl, as shares of the coarser scale's tl. The paper: at least 1/3.
+        hidden: width of the APN's hidden layer.
+        dropout: before each scale's classifier.
+        descriptor_norm: ``"l2"`` or ``"tenth"``, see :class:`FusionHead`.
+
+    Shapes: images (B, 3, S, S), uint8 or floats in [0, 1], of any side S; they are resized to ``sizes[0]``
+    for scale 1. The result is an :class:`RACNNOutput`.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: naming the argument, what it was and what is allowed.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: str | BackboneFactory = "vgg19",
+        scales: int = 3,
+        sizes: int | Sequence[int] = (448, 224, 224),
+        *,
+        weights: str | Path | None = "DEFAULT",
+        windows: int = 1,
+        crop_from: str = "previous",
+        mask_steepness: float | None = None,
+        window_grad: str = "exact",
+        boxcar: Boxcar | None = None,
+        chain_gradient: bool = True,
+        half_side_bounds: Sequence[float] = (1 / 3, 1.0),
+        hidden: int = 1024,
+        dropout: float = 0.0,
+        descriptor_norm: str = "l2",
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("num_classes", num_classes, 2),
+            ("scales", scales, 1),
+            ("windows", windows, 1),
+            ("hidden", hidden, 1),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        for name, choice, allowed in (
+            ("crop_from", crop_from, CROP_FROM),
+            ("descriptor_norm", descriptor_norm, DESCRIPTOR_NORMS),
+        ):
+            if choice not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {choice!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+        if len(half_side_bounds) != 2:
+            raise ValueError(f"half_side_bounds must be a pair, got {half_side_bounds!r}")
+        self.num_classes, self.sizes = num_classes, _check_sizes(sizes, scales)
+        self.num_windows, self.crop_from, self.chain_gradient = windows, crop_from, chain_gradient
+        self.crop_options: dict[str, Any] = {
+            "boundary": "border",
+            "mask_steepness": mask_steepness,
+            "window_grad": window_grad,
+            "boxcar": boxcar,
+        }
+        AttentionCrop(self.sizes[0], **self.crop_options)  # refuses options that no crop can have
+        bounds = Bounds(*half_side_bounds).check()
+
+        self.scales = nn.ModuleList()
+        channels = []
+        for n, size in enumerate(self.sizes, 1):
+            made = make_backbone(backbone, weights)
+            shape = feature_shape(made.features, size)
+            proposal = None
+            if n < scales:
+                count = windows if n == 1 else 1
+                proposal = AttentionProposal(shape, count=count, hidden=hidden, bounds=bounds)
+            self.scales.append(Scale(made.features, shape, num_classes, dropout, proposal))
+            channels.append(shape[0])
+        # Scale n's head fuses scales 1 to n.
+        self.fusion = nn.ModuleList(
+            FusionHead(channels[:n], num_classes, descriptor_norm) for n in range(2, scales + 1)
+        )
+        self.register_buffer("mean", torch.tensor(made.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(made.std).view(1, -1, 1, 1), persistent=False)
+        self._statistics: dict[str, Any] = {"mean": made.mean, "std": made.std}
+
+    def proposal(self, n: int) -> AttentionProposal:
+        """The APN of scale ``n`` (from 1), which proposes the windows of scale ``n + 1``."""
+        proposal = self.scales[n - 1].proposal
+        assert isinstance(proposal, AttentionProposal)
+        return proposal
+
+    def forward(
+        self,
+        images: Tensor,
+        windows: str | Sequence[Tensor] = "proposed",
+        *,
+        scales: int | None = None,
+        coarse_features: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> RACNNOutput:
+        """Look at all scales.
+
+        Args:
+            images (Tensor[B, 3, S, S]): uint8, or floats in [0, 1].
+            windows: where windows come from: ``"proposed"`` by the APNs; ``"response"``, around the highest
+                responses of the features; ``"centre"`` or ``"random"``, half as wide as the coarser window;
+                or N - 1 tensors (B, K, 3), pixels of ``images``.
+            scales: look no closer than this one; all by default.
+            coarse_features (Tensor[B, C, h, w], optional): scale 1's feature map, where it is known already.
+            generator: of ``"random"`` windows.
+        """
+        self._check(images, windows)
+        side = float(images.shape[-1])
+        crops = [self._first_input(images)]
+        coarse: Tensor = self._features(0, crops[0]) if coarse_features is None else coarse_features
+        features, descriptors = [coarse], [coarse.mean((2, 3))]
+        parent = geometry.whole(len(images), side, crops[0]).unsqueeze(1)
+        absolute: list[Tensor] = []
+        relative: list[Tensor] = []
+        for n in range(1, scales or len(self.scales)):
+            if isinstance(windows, str):
+                relative.append(
+                    self._look(windows, n, self._link(features[-1]) if n > 1 else features[-1], generator)
+                )
+                absolute.append(geometry.compose(self._link(parent), relative[-1]))
+            else:
+                absolute.append(windows[n - 1].to(parent))
+                relative.append(geometry.relative_to(self._link(parent), absolute[-1]))
+            parent = absolute[-1]
+            crops.append(self._crop(images, crops[-1], absolute[-1], relative[-1], self.sizes[n]))
+            features.append(self._features(n, crops[-1].flatten(0, 1)))
+            pooled = features[-1].mean((2, 3)).unflatten(0, parent.shape[:2])
+            descriptors.append(pooled.mean(1))
+        found = (descriptors, absolute, relative, crops, features)
+        return RACNNOutput(*self.classify(descriptors), *map(tuple, found))
+
+    def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Logits of each scale, and of scales 1 to 2, 1 to 3, ... fused, from descriptors (B, D).
+
+        Of the first scales only, where there are fewer descriptors than scales.
+        """
+        known = len(descriptors)
+        logits = tuple(
+            scale.classify(d) for scale, d in zip(self.each_scale()[:known], descriptors, strict=True)
+        )
+        fused = tuple(head(descriptors[:n]) for n, head in enumerate(self.fusion[: known - 1], 2))
+        return logits, fused
+
+    def each_scale(self) -> list[Scale]:
+        return [scale for scale in self.scales if isinstance(scale, Scale)]
+
+    def _features(self, n: int, images: Tensor) -> Tensor:
+        features: Tensor = self.scales[n].features(images)  # type: ignore[operator]
+        return features
+
+    def _first_input(self, images: Tensor) -> Tensor:
+        pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        size = self.sizes[0]
+        if images.shape[-1] != size:
+            pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+        return (pixels - self.mean) / self.std
+
+    def _look(self, source: str, n: int, features: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Relative windows (B, K, 3) of scale n + 1."""
+        count = self.num_windows if n == 1 else 1
+        if source == "proposed":
+            found: Tensor = self.proposal(n)(features)
+        elif source == "response":
+            found = geometry.highest_response(features, count)
+        else:
+            half = geometry.INITIAL_HALF_SIDE
+            found = torch.full((len(features), count, 3), 0.5, device=features.device)
+            found[..., 2] = half
+            if source == "random":
+                place = torch.rand((*found.shape[:2], 2), generator=generator)
+                found[..., :2] = half + (1 - 2 * half) * place.to(found)
+        # From scale 2 on, features are those of B * K crops.
+        return found.reshape(-1, self.num_windows, 3)
+
+    def _link(self, value: Tensor) -> Tensor:
+        return value if self.chain_gradient else value.detach()
+
+    def _crop(
+        self, images: Tensor, previous: Tensor, absolute: Tensor, relative: Tensor, size: int
+    ) -> Tensor:
+        """(B, K, 3, size, size)"""
+        if self.crop_from == "image":
+            return self.cut(images, absolute, size, dtype=torch.float32, **self._statistics)
+        pixels = relative * previous.shape[-1]
+        source = self._link(previous)
+        if previous.dim() == 5:
+            # Every window of the coarser scale has one child.
+            source, pixels = source.flatten(0, 1), pixels.reshape(-1, 1, 3)
+        return self.cut(source, pixels, size).reshape(*absolute.shape[:2], -1, size, size)
+
+    def cut(self, images: Tensor, windows: Tensor, size: int, **normalisation: Any) -> Tensor:
+        """Crops (B, K, C, size, size) out of images (B, C, H, W) at windows (B, K, 3) in their pixels.
+
+        A subclass may cut in another way; ``normalisation`` is ``mean``, ``std`` and ``dtype``.
+        """
+        return attention_crop(images, windows.contiguous(), size, **self.crop_options, **normalisation)
+
+    def _check(self, images: Tensor, windows: str | Sequence[Tensor]) -> None:
+        if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+            raise ValueError(
+                f"images must have shape (B, 3, S, S); resize or pad others: got {tuple(images.shape)}"
+            )
+        if isinstance(windows, str):
+            if windows not in WINDOW_SOURCES:
+                allowed = ", ".join(map(repr, WINDOW_SOURCES))
+                raise ValueError(f"windows must be tensors or one of {allowed}, got {windows!r}")
+            return
+        expected = (len(images), self.num_windows, 3)
+        shapes = [tuple(given.shape) for given in windows]
+        if shapes != [expected] * (len(self.scales) - 1):
+            raise ValueError(
+                f"windows must be {len(self.scales) - 1} tensors of shape {expected}, got shapes {shapes}"
+            )
+
+
+def _check_sizes(sizes: int | Sequence[int], scales: int) -> tuple[int, ...]:
+    given = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    if not given or not all(isinstance(size, int) and size >= 8 for size in given):
+        raise ValueError(f"sizes must be whole numbers of at least 8, got {sizes!r}")
+    return (given + given[-1:] * scales)[:scales]

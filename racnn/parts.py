@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the model is made of, besides the APN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .proposal import AttentionProposal
+
+DESCRIPTOR_NORMS = ("l2", "tenth")
+
+
+class Scale(nn.Module):
+    """One scale: features, a linear classifier of the pooled features, and, except the last, an APN."""
+
+    def __init__(
+        self,
+        features: nn.Module,
+        shape: tuple[int, int, int],
+        num_classes: int,
+        dropout: float,
+        proposal: AttentionProposal | None,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(shape[0], num_classes)
+        self.proposal = proposal
+
+    def classify(self, descriptor: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.dropout(descriptor))
+        return logits
+
+
+class FusionHead(nn.Module):
+    """Each descriptor normalised independently, concatenated, one fully connected layer (paper, section 3.3).
+
+    ``norm="l2"`` divides by the Euclidean norm, the usual reading; ``"tenth"`` multiplies by 0.1, as in
+    networks derived from the authors' release.
+    """
+
+    def __init__(self, channels: Sequence[int], num_classes: int, norm: str) -> None:
+        super().__init__()
+        self.norm = norm
+        self.classifier = nn.Linear(sum(channels), num_classes)
+
+    def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
+        normalise = F.normalize if self.norm == "l2" else lambda descriptor: 0.1 * descriptor
+        logits: Tensor = self.classifier(torch.cat([normalise(d.float()) for d in descriptors], 1))
+        return logits

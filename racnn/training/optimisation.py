@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Optimisers and learning rates. A rate is a function of the step alone, so there is no state to resume."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ..config import TrainingConfig
+from ..model import RACNN
+
+
+def parameter_groups(model: RACNN, config: TrainingConfig) -> list[dict[str, object]]:
+    """Trainable parameters of backbones, classifiers and APNs, each with its ``peak_lr``."""
+    parts: dict[str, list[nn.Parameter]] = {"backbone": [], "classifier": [], "apn": []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = "apn" if ".proposal." in name else "backbone" if ".features." in name else "classifier"
+            parts[part].append(parameter)
+    rates = {"backbone": config.lr_backbone, "classifier": config.lr_classifier, "apn": config.lr_apn}
+    return [
+        {"params": parameters, "peak_lr": rates[part], "lr": rates[part]}
+        for part, parameters in parts.items()
+        if parameters
+    ]
+
+
+def make_optimizer(model: RACNN, config: TrainingConfig) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, config)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr_classifier, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        groups, lr=config.lr_classifier, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, schedule: str, progress: float) -> None:
+    """``progress``: the share of the phase that is over."""
+    factor = 1.0
+    if schedule == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * progress))
+    elif schedule == "step":
+        factor = 0.1 ** min(math.floor(3 * progress), 2)
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["peak_lr"]

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The order of training: which part learns from which loss, and when that ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..config import TrainingConfig
+from ..model import RACNN
+
+Kind = Literal["classify", "imitate", "rank", "joint", "fuse"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Attributes:
+    name: unique in a run: "classify", "imitate", "classify 1", "rank 1", ..., "fuse".
+    kind: "classify": scales learn from L_cls, windows are fixed; "imitate": APNs learn to find the highest
+        response; "rank": APNs learn from L_rank, scales are fixed; "joint": scales and APNs learn from both;
+        "fuse": the fusion heads learn, all else is fixed.
+    windows: where windows come from, see :meth:`racnn.RACNN.forward`.
+    epochs: at most.
+    """
+
+    name: str
+    kind: Kind
+    windows: str
+    epochs: int
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """``best`` is the least validation loss."""
+
+    phase: Phase
+    best: float
+    epochs: int
+
+
+def next_phase(config: TrainingConfig, scales: int, done: list[PhaseResult]) -> Phase | None:
+    """What follows the phases that are ``done``; None at the end.
+
+    The paper's order (section 3.4) is: classifiers on the initial windows, APNs pre-trained on them, then, by
+    turns, classifiers and APNs until neither loss changes any more, then fusion of the frozen scales.
+    """
+    windows = "proposed" if config.schedule != "fixed" else config.fixed_windows
+    initial = "response" if config.schedule != "fixed" else config.fixed_windows
+    plan = [Phase("classify", "classify", initial, config.classify_epochs)]
+    if scales > 1:
+        if config.schedule != "fixed":
+            plan.append(Phase("imitate", "imitate", "response", config.imitate_epochs))
+        if config.schedule == "paper":
+            for turn in range(1, config.rounds + 1):
+                plan.append(Phase(f"classify {turn}", "classify", windows, config.classify_epochs))
+                plan.append(Phase(f"rank {turn}", "rank", windows, config.rank_epochs))
+            # The classifiers have the last word on the windows that were learned.
+            plan.append(Phase("classify last", "classify", windows, config.classify_epochs))
+        if config.schedule == "joint":
+            plan.append(Phase("joint", "joint", windows, config.joint_epochs))
+        plan.append(Phase("fuse", "fuse", windows, config.fuse_epochs))
+    if _settled(config, done):
+        plan = [phase for phase in plan if not phase.name[-1].isdigit() or _is_done(phase, done)]
+    remaining = [phase for phase in plan if phase.epochs > 0 and not _is_done(phase, done)]
+    return remaining[0] if remaining else None
+
+
+def _is_done(phase: Phase, done: list[PhaseResult]) -> bool:
+    return any(result.phase.name == phase.name for result in done)
+
+
+def _settled(config: TrainingConfig, done: list[PhaseResult]) -> bool:
+    """Whether neither loss of the alternation's last turn differs from the turn before."""
+    turns = {
+        kind: [r.best for r in done if r.phase.kind == kind and r.phase.name[-1].isdigit()]
+        for kind in ("classify", "rank")
+    }
+    if len(turns["classify"]) != len(turns["rank"]) or len(turns["rank"]) < 2:
+        return False
+    return all(
+        abs(values[-1] - values[-2]) <= config.tolerance * max(abs(values[-2]), 1e-12)
+        for values in turns.values()
+    )
+
+
+def set_trainable(model: RACNN, phase: Phase, config: TrainingConfig) -> None:
+    """Freeze what a phase does not train: no gradients, no dropout, no batch-norm statistics."""
+    model.eval()
+    model.requires_grad_(False)
+    for scale in model.each_scale():
+        if phase.kind in ("classify", "joint"):
+            _thaw_backbone(list(scale.features.children()), config)
+            scale.dropout.train()
+            scale.classifier.requires_grad_(True).train()
+        if phase.kind in ("imitate", "rank", "joint") and scale.proposal is not None:
+            scale.proposal.requires_grad_(True).train()
+    if phase.kind == "fuse":
+        model.fusion.requires_grad_(True).train()
+
+
+def _thaw_backbone(blocks: list, config: TrainingConfig) -> None:  # type: ignore[type-arg]
+    frozen = len(blocks) if config.freeze_blocks == -1 else config.freeze_blocks
+    for block in blocks[frozen:]:
+        block.requires_grad_(True).train()
+        if config.freeze_batch_norm:
+            for module in block.modules():
+                if "BatchNorm" in type(module).__name__:
+                    module.eval()

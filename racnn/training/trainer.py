@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Runs the phases: trains, validates, keeps the best, writes checkpoints, resumes exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import Config
+from ..data import Images, Sample, Split, Unreadable, hold_out
+from ..model import RACNN
+from . import checkpoint
+from .batches import Augmentation, epoch_batches, in_order, load
+from .cache import Cache
+from .engine import Engine
+from .meters import Meters
+from .phases import Phase, PhaseResult, next_phase
+from .processes import Processes
+from .reporting import Reporter
+from .step import Known
+
+LAST, BEST, HISTORY = "last.pt", "best.pt", "history.json"
+# What a resumed run may change: it decides where and how fast, not what.
+FREE = {("data", "root"), ("data", "workers"), ("data", "keep")}
+FREE |= {("training", "device"), ("training", "checkpoint_every")}
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has written a checkpoint."""
+
+
+@dataclass
+class Position:
+    """Where a run is: ``epoch`` and ``step_in_epoch`` of the phase, ``step`` of the run."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best: float = math.inf
+    bad_epochs: int = 0
+
+
+class Trainer:
+    """One run in one folder.
+
+    Args:
+        config: what to do.
+        split: the data. The validation part is taken from its training half; its test half is not touched.
+        output: receives ``last.pt``, ``best.pt``, ``history.json`` and ``tensorboard/``.
+        resume: go on from ``last.pt``.
+
+    Raises:
+        FileExistsError: ``output`` holds a run, and ``resume`` is False.
+        FileNotFoundError: there is nothing to resume.
+        ValueError: the configuration contradicts itself, the data or the checkpoint.
+    """
+
+    def __init__(
+        self, config: Config, split: Split, output: Path, processes: Processes, *, resume: bool = False
+    ) -> None:
+        self.config, self.output, self.processes = config.check(), output, processes
+        self.classes = split.classes
+        training, data = config.training, config.data
+        train, validation = hold_out(split.train, data.validation, training.seed)
+        _check_batch(config, len(train), processes)
+        state = self._find_state(resume)
+        self.train_images = Images(train, data.image_side, data.fit, data.keep)
+        self.validation_images = Images(validation, data.image_side, data.fit, data.keep)
+        self.unreadable = (Unreadable(train), Unreadable(validation))
+        torch.manual_seed(training.seed)
+        self.model = config.model.build(len(split.classes), pretrained=not resume).to(processes.device)
+        self.caches: tuple[Cache, ...] = ()
+        if training.cache:
+            self.caches = (
+                Cache(self.model, self.train_images, data.flip, processes.device),
+                Cache(self.model, self.validation_images, False, processes.device),
+            )
+        self.done: list[PhaseResult] = []
+        self.history: list[dict[str, Any]] = []
+        self.at, self.meters = Position(), Meters()
+        self.stop_requested = False
+        self._engine_state: dict[str, Any] | None = None
+        if state is not None:
+            self._restore(state)
+        self.reporter = Reporter(output, processes, self.at.step)
+
+    def run(self) -> RACNN:
+        """All phases that are left. Returns the model with the best weights of the last phase.
+
+        Raises:
+            Stopped: :attr:`stop_requested` was set; the checkpoint is on disk.
+            FloatingPointError: a loss is not finite.
+        """
+        with self.reporter:
+            while phase := next_phase(self.config.training, len(self.model.sizes), self.done):
+                self._run_phase(phase)
+        return self.model.eval()
+
+    def _run_phase(self, phase: Phase) -> None:
+        self.model.eval()
+        for cache in self.caches:
+            cache.prepare(phase)
+        engine = Engine(self.model, phase, self.config.training, self.processes)
+        if self._engine_state is not None:
+            engine.load_state_dict(self._engine_state)
+            self._engine_state = None
+        if self.at.best == math.inf:
+            self._judge_start(phase, engine)
+        while self.at.epoch < phase.epochs and self.at.bad_epochs < self.config.training.patience:
+            self._train_epoch(phase, engine)
+            self._end_epoch(phase, engine)
+            self._save(phase, engine)
+        self.processes.wait()
+        self.model.load_state_dict(checkpoint.load(self.output / BEST, self.processes.device)["model"])
+        self.done.append(PhaseResult(phase, self.at.best, self.at.epoch))
+        self.at = Position(step=self.at.step)
+        self.processes.wait()
+        self._save(None, None)
+
+    def _train_epoch(self, phase: Phase, engine: Engine) -> None:
+        config, count = self.config.training, len(self.train_images)
+        order = 1000 * len(self.done) + self.at.epoch  # every epoch of the run has its own
+        steps = epoch_batches(count, config.batch_size, config.accumulate, config.seed, order, self.processes)
+        augment = Augmentation(count, self.config.data, config.seed, order)
+        parts = [numbers for parts in steps[self.at.step_in_epoch :] for numbers in parts]
+        batches = load(self.train_images, parts, self.config.data.workers)
+        engine.start_epoch()
+        self.reporter.start_epoch(
+            f"{phase.name}, epoch {self.at.epoch + 1}", len(steps), self.at.step_in_epoch
+        )
+        for position in range(self.at.step_in_epoch, len(steps)):
+            engine.start_step(self.at.step, (self.at.epoch + position / len(steps)) / phase.epochs)
+            for part in range(config.accumulate):
+                self._train_part(engine, next(batches), augment, part == config.accumulate - 1)
+            engine.update()
+            self.at.step += 1
+            self.at.step_in_epoch = position + 1
+            self.reporter.step()
+            stop = self._all_agree_to_stop()
+            if stop or (config.checkpoint_every and self.at.step % config.checkpoint_every == 0):
+                self._save(phase, engine)
+            if stop:
+                raise Stopped
+
+    def _train_part(self, engine: Engine, batch: Sample, augment: Augmentation, is_last: bool) -> None:
+        self._note_unreadable(batch, self.unreadable[0])
+        device = self.processes.device
+        images = augment(batch.image.to(device, non_blocking=True), batch.number)
+        known = Known()
+        if self.caches:
+            known = self.caches[0].look_up(batch.number, augment.mirrored[batch.number])
+        self.meters.add(engine.backward(images, batch.label.to(device), known, is_last))
+
+    def _all_agree_to_stop(self) -> bool:
+        """One process that stops alone would leave the others waiting for it."""
+        if self.processes.world == 1:
+            return self.stop_requested
+        flag = torch.tensor(float(self.stop_requested), device=self.processes.device)
+        return bool(self.processes.total(flag) > 0)
+
+    @torch.no_grad()
+    def validate(self, engine: Engine) -> dict[str, float]:
+        """The phase's loss and accuracies on the validation images; empty without such images."""
+        if len(self.validation_images) == 0:
+            return {}
+        self.model.eval()
+        meters, device = Meters(), self.processes.device
+        batches = in_order(len(self.validation_images), self.config.training.batch_size)
+        mine = batches[self.processes.rank :: self.processes.world]
+        for batch in load(self.validation_images, mine, self.config.data.workers):
+            self._note_unreadable(batch, self.unreadable[1])
+            known = self.caches[1].look_up(batch.number) if self.caches else Known()
+            with engine.autocast():
+                meters.add(engine.step(batch.image.to(device), batch.label.to(device), known))
+        return meters.means(self.processes)
+
+    def _judge_start(self, phase: Phase, engine: Engine) -> None:
+        """What a phase starts with is the first that its epochs have to beat."""
+        if self.at.step_in_epoch == 0 and self.at.epoch == 0:
+            validation = self.validate(engine)
+            if validation and math.isfinite(validation["loss"]):
+                self._keep(phase, validation["loss"])
+
+    def _keep(self, phase: Phase, loss: float) -> None:
+        self.at.best = loss
+        if self.processes.is_first:
+            checkpoint.save(self._state(phase) | {"loss": loss}, self.output / BEST)
+
+    def _end_epoch(self, phase: Phase, engine: Engine) -> None:
+        train = self.meters.means(self.processes)
+        at = self.at
+        with engine.averaged_weights():
+            validation = self.validate(engine)
+            loss = (validation or train)["loss"]
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"{phase.name}, epoch {at.epoch + 1}: the loss is {loss}")
+            worth_it = at.best == math.inf or loss < at.best - self.config.training.tolerance * abs(at.best)
+            at.bad_epochs = 0 if worth_it else at.bad_epochs + 1
+            if loss < at.best:
+                self._keep(phase, loss)
+            windows = self._tracked_windows(phase)
+        record = {"phase": phase.name, "epoch": at.epoch + 1, "step": at.step, "train": train}
+        record |= {"validation": validation, "windows": windows}
+        self.history.append(record)
+        self.reporter.end_epoch(record)
+        at.epoch, at.step_in_epoch, self.meters = at.epoch + 1, 0, Meters()
+
+    def tracked_images(self) -> Images:
+        return self.validation_images if len(self.validation_images) else self.train_images
+
+    @torch.no_grad()
+    def _tracked_windows(self, phase: Phase) -> list[Any]:
+        """Windows of a few images: scale x image x window x (tx, ty, tl), to see how they move."""
+        images = self.tracked_images()
+        count = min(self.config.training.track, len(images))
+        if count == 0 or not self.processes.is_first:
+            return []
+        self.model.eval()
+        pixels = torch.stack([images[i].image for i in range(count)]).to(self.processes.device)
+        output = self.model(pixels, "proposed" if phase.kind == "imitate" else phase.windows)
+        return [(windows * 100).round().div(100).tolist() for windows in output.windows]
+
+    def _note_unreadable(self, batch: Sample, unreadable: Unreadable) -> None:
+        for path in unreadable.note(batch):
+            self.reporter.note(f"cannot be read, left out: {path}")
+
+    def _state(self, phase: Phase | None) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "classes": list(self.classes),
+            "config": self.config.to_dict(),
+            "phase": phase.name if phase else None,
+        }
+
+    def _save(self, phase: Phase | None, engine: Engine | None) -> None:
+        """``last.pt``: all that decides how the run goes on. To be called on all processes."""
+        sums = self.meters.totals(self.processes)
+        if not self.processes.is_first:
+            return
+        state = self._state(phase) | {
+            "engine": engine.state_dict() if engine else None,
+            "done": [asdict(result) for result in self.done],
+            "history": self.history,
+            "meters": sums,
+            "position": asdict(self.at),
+            "unreadable": [str(path) for u in self.unreadable for path in u.paths],
+        }
+        checkpoint.save(state, self.output / LAST)
+        checkpoint.save_json(self.history, self.output / HISTORY)
+
+    def _find_state(self, resume: bool) -> dict[str, Any] | None:
+        path = self.output / LAST
+        if not resume:
+            if path.is_file():
+                raise FileExistsError(
+                    f"output {str(self.output)!r} holds a run: resume it, or name another folder"
+                )
+            return None
+        state = checkpoint.load(path, self.processes.device)
+        for section, values in self.config.to_dict().items():
+            for name, value in values.items():
+                then = state["config"][section][name]
+                if then != value and (section, name) not in FREE:
+                    raise ValueError(f"{section}.{name} must be {then!r} as in {path}, got {value!r}")
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.done = [PhaseResult(Phase(**r["phase"]), r["best"], r["epochs"]) for r in state["done"]]
+        self.history = state["history"]
+        self.at = Position(**state["position"])
+        # Sums of all processes were saved; one of them goes on with them.
+        self.meters = Meters(state["meters"] if self.processes.is_first else {})
+        self._engine_state = state["engine"]
+
+
+def _check_batch(config: Config, images: int, processes: Processes) -> None:
+    training = config.training
+    parts = processes.world * training.accumulate
+    if training.batch_size % parts:
+        raise ValueError(
+            f"training.batch_size must be a multiple of {parts} "
+            f"(processes {processes.world}, accumulate {training.accumulate}), got {training.batch_size}"
+        )
+    if training.batch_size > images:
+        raise ValueError(
+            f"training.batch_size must be at most {images}, the training images, got {training.batch_size}"
+        )

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The model: shapes, windows, gradients, options, errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from trees import random_images, tiny_backbone
+
+from racnn import RACNN, backbone_names, ranking_loss
+from racnn.backbones import feature_shape, make_backbone
+from racnn.windows import corners
+from racnn_ops import attention_crop
+
+
+def make(scales: int = 3, **options: Any) -> RACNN:
+    torch.manual_seed(0)
+    return RACNN(5, tiny_backbone, scales, (24, 16), weights=None, hidden=16, **options)
+
+
+@pytest.mark.parametrize("windows", [1, 3])
+@pytest.mark.parametrize("crop_from", ["previous", "image"])
+@pytest.mark.parametrize("scales", [1, 2, 4])
+def test_shapes(scales: int, crop_from: str, windows: int) -> None:
+    model = make(scales, crop_from=crop_from, windows=windows)
+    output = model(random_images(2))
+    assert model.sizes == (24, 16, 16, 16)[:scales]
+    assert [tuple(logits.shape) for logits in output.logits] == [(2, 5)] * scales
+    assert [tuple(logits.shape) for logits in output.fused_logits] == [(2, 5)] * (scales - 1)
+    assert [tuple(d.shape) for d in output.descriptors] == [(2, 12)] * scales
+    assert [tuple(w.shape) for w in output.windows] == [(2, windows, 3)] * (scales - 1)
+    expected = [(2, 3, 24, 24), *[(2, windows, 3, 16, 16)] * (scales - 1)]
+    assert [tuple(c.shape) for c in output.crops] == expected
+    assert list(output.by_name()) == [
+        *map(str, range(1, scales + 1)),
+        *["1+2", "1+2+3", "1+2+3+4"][: scales - 1],
+    ]
+    for probabilities in output.probabilities:
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(2))
+
+
+def test_scales_share_no_parameters() -> None:
+    model = make(3)
+    seen = [{id(p) for p in scale.parameters()} for scale in model.scales]
+    assert not seen[0] & seen[1]
+    assert not seen[1] & seen[2]
+
+
+def test_an_untrained_apn_proposes_half_the_side_in_the_middle() -> None:
+    output = make(3)(random_images(2, 48))
+    torch.testing.assert_close(
+        output.windows[0], torch.tensor([24.0, 24.0, 12.0]).expand(2, 1, 3), atol=0.3, rtol=0
+    )
+    torch.testing.assert_close(
+        output.windows[1], torch.tensor([24.0, 24.0, 6.0]).expand(2, 1, 3), atol=0.3, rtol=0
+    )
+
+
+def test_several_windows_start_apart() -> None:
+    first, second = make(2, windows=2)(random_images(1)).windows[0][0]
+    assert (first - second).abs().max() > 5
+
+
+def given_windows(*numbers: tuple[float, float, float]) -> list[Tensor]:
+    return [torch.tensor(window).expand(2, 1, 3) for window in numbers]
+
+
+def test_crops_from_the_image_are_normalised_pixels_of_it() -> None:
+    images = random_images(2)
+    windows = given_windows((20.0, 24.0, 11.0), (18.0, 25.0, 5.0))
+    output = make(3, crop_from="image")(images, windows)
+    for crops, window in zip(output.crops[1:], windows, strict=True):
+        expected = (attention_crop(images.float(), window[:, 0], 16, boundary="border") / 255 - 0.5) / 0.25
+        torch.testing.assert_close(crops[:, 0], expected)
+
+
+def test_crops_from_the_previous_input_compose_to_the_same_place() -> None:
+    # A smooth image: both ways see the same there, up to the blur of being resampled twice.
+    ramp = torch.linspace(0, 1, 48)
+    across = ramp.expand(48, 48)
+    images = torch.stack((across, across.T, across)).expand(2, 3, 48, 48)
+    windows = given_windows((20.0, 24.0, 11.0), (18.0, 25.0, 5.0))
+    outputs = [make(3, crop_from=source)(images, windows) for source in ("previous", "image")]
+    torch.testing.assert_close(outputs[0].crops[2], outputs[1].crops[2], atol=0.02, rtol=0)
+    assert (outputs[0].crops[2] - outputs[0].crops[1]).abs().max() > 0.2
+
+
+def test_relative_windows_compose_to_windows() -> None:
+    output = make(3)(random_images(2, 48))
+    first, second = output.windows
+    box, inner = corners(first), corners(second)
+    assert (inner[..., :2] >= box[..., :2]).all()
+    assert (inner[..., 2:] <= box[..., 2:]).all()
+    torch.testing.assert_close(second[..., 2], 2 * first[..., 2] * output.relative_windows[1][..., 2])
+    assert (second[..., 2] >= first[..., 2] / 3).all()
+
+
+@pytest.mark.parametrize("crop_from", ["previous", "image"])
+@pytest.mark.parametrize("chained", [True, False])
+def test_the_chain_carries_gradients_to_coarser_windows(crop_from: str, chained: bool) -> None:
+    model = make(3, crop_from=crop_from, chain_gradient=chained)
+    output = model(random_images(2))
+    output.logits[2].square().sum().backward()
+    reached = [model.proposal(n).output.weight.grad is not None for n in (1, 2)]
+    assert reached == [chained, True]
+
+
+@pytest.mark.parametrize("options", [{}, {"window_grad": "boxcar"}, {"mask_steepness": 1.0}])
+def test_the_ranking_loss_reaches_every_apn(options: dict[str, Any]) -> None:
+    model = make(3, **options)
+    labels = torch.tensor([0, 1])
+    ranking_loss(model(random_images(2)).logits, labels, margin=1.0).backward()
+    for n in (1, 2):
+        gradient = model.proposal(n).output.weight.grad
+        assert gradient is not None
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() > 0
+
+
+def test_the_window_gradient_is_the_derivative() -> None:
+    model = make(2, crop_from="image")
+    images = torch.nn.functional.avg_pool2d(random_images(1).float() / 255, 5, 1, 2)
+    window = torch.tensor([[[23.0, 25.0, 10.3]]], requires_grad=True)
+    model(images, [window]).logits[1][0, 0].backward()
+    assert window.grad is not None
+    step = 0.02
+    for axis in range(3):
+        shift = step * torch.eye(3)[axis]
+        with torch.no_grad():
+            high = model(images, [window + shift]).logits[1][0, 0]
+            low = model(images, [window - shift]).logits[1][0, 0]
+        difference = ((high - low) / (2 * step)).item()
+        assert window.grad[0, 0, axis].item() == pytest.approx(difference, rel=0.1, abs=2e-4)
+
+
+def test_known_coarse_features_change_nothing() -> None:
+    model, images = make(3), random_images(2)
+    first = model(images)
+    again = model(images, coarse_features=first.features[0])
+    assert torch.equal(first.logits[2], again.logits[2])
+
+
+def test_random_windows_follow_their_generator() -> None:
+    model, images = make(3), random_images(4)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
+    windows = [model(images, "random", generator=generator).windows[0] for generator in generators]
+    assert torch.equal(windows[0], windows[1])
+    assert not torch.equal(windows[0], windows[2])
+    assert corners(windows[2]).min() >= 0
+    assert corners(windows[2]).max() <= 48
+
+
+def test_autocast_keeps_windows_in_float32() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        output = make(3)(random_images(2))
+    assert {w.dtype for w in output.windows} == {torch.float32}
+
+
+def test_state_dict_round_trip() -> None:
+    model, other = make(3), RACNN(5, tiny_backbone, 3, (24, 16), weights=None, hidden=16)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model(random_images()).logits[2], other(random_images()).logits[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 1}, "num_classes must be a whole number of at least 2, got 1"),
+        ({"scales": 0}, "scales must be"),
+        ({"windows": 0}, "windows must be"),
+        ({"sizes": (4,)}, "sizes must be"),
+        ({"sizes": ()}, "sizes must be"),
+        ({"crop_from": "nowhere"}, "crop_from must be one of 'previous', 'image', got 'nowhere'"),
+        ({"window_grad": "thirds"}, "window_grad must be one of"),
+        ({"mask_steepness": -1.0}, "mask_steepness must be positive"),
+        ({"half_side_bounds": (0.0, 1.0)}, "half_side_bounds"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
+        ({"descriptor_norm": "l1"}, "descriptor_norm must be one of"),
+        ({"backbone": "vgg99"}, "backbone must be a callable or one of .*vgg19.*got 'vgg99'"),
+        ({"backbone": lambda weights: nn.Flatten()}, "backbone must give feature maps"),
+    ],
+)
+def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> None:
+    arguments = {"num_classes": 5, "backbone": tiny_backbone, "sizes": (24, 16), "weights": None} | options
+    with pytest.raises(ValueError, match=message):
+        RACNN(**arguments)
+
+
+def test_wrong_inputs_are_refused() -> None:
+    model = make(3)
+    with pytest.raises(ValueError, match=r"images must have shape \(B, 3, S, S\)"):
+        model(torch.zeros(2, 3, 48, 40))
+    with pytest.raises(ValueError, match="windows must be tensors or one of"):
+        model(random_images(), "everywhere")
+    with pytest.raises(ValueError, match=r"windows must be 2 tensors of shape \(2, 1, 3\)"):
+        model(random_images(), [torch.zeros(2, 1, 3)])
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "channels"),
+    [
+        ("vgg19", 16, 512),
+        ("resnet50", 32, 2048),
+        ("mobilenet_v3_large", 32, 960),
+        ("efficientnet_b0", 32, 1280),
+        ("convnext_tiny", 32, 768),
+    ],
+)
+def test_torchvision_backbones(name: str, stride: int, channels: int) -> None:
+    shape = feature_shape(make_backbone(name, None).features, 64)
+    assert shape == (channels, 64 // stride, 64 // stride)
+
+
+def test_weights_from_a_file(tmp_path: Path) -> None:
+    from torchvision import models
+
+    network = models.mobilenet_v3_small(weights=None)
+    torch.save(network.state_dict(), tmp_path / "whole.pt")
+    torch.save(network.features.state_dict(), tmp_path / "features.pt")
+    for name in ("whole.pt", "features.pt"):
+        made = make_backbone("mobilenet_v3_small", tmp_path / name).features
+        expected = network.features.state_dict()
+        assert all(torch.equal(value, expected[key]) for key, value in made.state_dict().items())
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="weights must be 'DEFAULT', None or a file's path"):
+        make_backbone("vgg19", tmp_path / "missing.pt")
+    torch.save({"stem.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="weights must be a state dict of this backbone"):
+        make_backbone("mobilenet_v3_small", tmp_path / "other.pt")
+
+
+def test_backbone_names_are_those_that_work() -> None:
+    names = backbone_names()
+    assert {"vgg16", "vgg19", "resnet50", "convnext_tiny", "efficientnet_lite0"} <= set(names)
+    assert "vit_b_16" not in names
