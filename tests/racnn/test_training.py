@@ -86,7 +86,7 @@ PARTS = {"classify": (True, False, False), "rank": (False, True, False), "fuse":
 def test_the_frozen_part_stays_as_it_is(kind: Any) -> None:
     torch.manual_seed(0)
     model = RACNN(3, with_batch_norm, 2, (16,), weights=None, hidden=8, dropout=0.5)
-    config = TrainingConfig(lr_backbone=0.1, lr_classifier=0.1, lr_apn=0.1)
+    config = TrainingConfig(lr_backbone=0.1, lr_classifier=0.1, lr_apn=0.1, lr_fusion=0.1)
     phase = Phase("p", kind, "proposed", 1)
     set_trainable(model, phase, config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -126,8 +126,10 @@ def test_frozen_blocks_and_frozen_batch_norms() -> None:
 
 def test_rates_follow_their_schedule() -> None:
     model = RACNN(3, tiny_backbone, 2, (16,), weights=None)
-    set_trainable(model, Phase("p", "joint", "proposed", 1), TrainingConfig())
-    config = TrainingConfig(lr_backbone=1.0, lr_classifier=2.0, lr_apn=4.0)
+    config = TrainingConfig(lr_backbone=1.0, lr_classifier=2.0, lr_apn=4.0, lr_fusion=8.0)
+    set_trainable(model, Phase("p", "fuse", "proposed", 1), config)
+    assert [group["lr"] for group in make_optimizer(model, config).param_groups] == [8.0]
+    set_trainable(model, Phase("p", "joint", "proposed", 1), config)
     optimizer = make_optimizer(model, config)
     for schedule, progress, factor in (
         ("constant", 0.9, 1.0),
