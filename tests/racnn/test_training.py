@@ -14,9 +14,10 @@ from trees import make_cub, random_images, tiny_backbone
 
 from racnn import RACNN, Backbone
 from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
-from racnn.data import read_split
+from racnn.data import Images, read_split
 from racnn.training import checkpoint
 from racnn.training.batches import Augmentation, epoch_batches
+from racnn.training.cache import Cache
 from racnn.training.optimisation import make_optimizer, set_rates
 from racnn.training.phases import Phase, PhaseResult, next_phase, set_trainable
 from racnn.training.processes import Processes
@@ -218,6 +219,28 @@ def test_a_cache_changes_nothing_but_the_time(birds: Path, tmp_path: Path) -> No
     for one, other in zip(plain.history, cached.history, strict=True):
         assert one["validation"]["loss"] == pytest.approx(other["validation"]["loss"], rel=1e-3)
     torch.testing.assert_close(plain.model.state_dict(), cached.model.state_dict(), atol=2e-4, rtol=1e-3)
+
+
+def test_a_cache_follows_the_windows(birds: Path) -> None:
+    config = tiny_config(birds)
+    model = config.model.build(3).eval()
+    images = Images(read_split("cub", birds).train, 32)
+    cache = Cache(model, images, True, CPU)
+    phase = Phase("p", "classify", "proposed", 1)
+    numbers, mirrored = torch.tensor([7, 2, 7]), torch.tensor([False, True, True])
+    pixels = torch.stack([images[n].image for n in numbers.tolist()])
+    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+    seen = []
+    for _ in range(2):
+        cache.prepare(phase)
+        known = cache.look_up(numbers, mirrored)
+        assert known.descriptors is not None
+        for descriptor, expected in zip(known.descriptors, model(pixels).descriptors, strict=True):
+            torch.testing.assert_close(descriptor, expected)
+        seen.append(known.descriptors[1])
+        with torch.no_grad():
+            model.proposal(1).output.bias += 1
+    assert not torch.allclose(*seen)
 
 
 def test_accumulated_parts_are_one_batch(birds: Path, tmp_path: Path) -> None:
