@@ -37,7 +37,7 @@ format: $(VENV)/built
 
 # Editable and without isolation, so that CMake's build folder keeps its objects between runs.
 $(VENV)/built: $(VENV)/torch pyproject.toml $(BUILD_INPUTS)
-	pip install --no-build-isolation --editable '.[bench,test]'
+	pip install --no-build-isolation --editable '.[bench,racnn,test]'
 	touch $@
 
 $(VENV)/torch: $(VENV)/bin/python
