@@ -99,6 +99,7 @@ def _train(options: Namespace, main_parser: ArgumentParser) -> int:
 
         def stop(number: int, frame: Any) -> None:
             trainer.stop_requested = True
+            signal.signal(number, signal.SIG_DFL)  # asked twice, it ends at once
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)

@@ -84,12 +84,14 @@ class TrainingConfig:
         fixed_windows: of the schedule "fixed".
         classify_epochs, imitate_epochs, rank_epochs, joint_epochs, fuse_epochs: at most, for each phase.
         rounds: of the alternation, at most.
-        patience: a phase ends after so many epochs without a better validation loss.
+        patience: a phase ends after so many epochs without a better validation loss. With a falling learning
+            rate the best epochs are the last: then no less than a phase has epochs.
         tolerance: what counts as better, relative; the alternation ends when neither loss changes by more.
         batch_size: images a step, over all processes and accumulated parts.
         accumulate: parts of a batch, one after another, each on every process.
         optimizer: "sgd" with ``momentum``, or "adamw".
-        lr_backbone, lr_classifier, lr_apn: learning rates; lr_classifier is also the fusion head's.
+        lr_backbone, lr_classifier, lr_apn, lr_fusion: learning rates. The fusion heads read descriptors of
+            length 1, far shorter than the classifiers', and want a larger one.
         lr_schedule: within a phase: "constant", "cosine" to 0, or "step": a tenth after each third.
         label_smoothing, margin: of the losses.
         detach_coarse: see :func:`racnn.losses.ranking_hinges`.
@@ -124,6 +126,7 @@ class TrainingConfig:
     lr_backbone: float = 1e-3
     lr_classifier: float = 1e-2
     lr_apn: float = 1e-3
+    lr_fusion: float = 0.1
     lr_schedule: Literal["constant", "cosine", "step"] = "cosine"
     label_smoothing: float = 0.0
     margin: float = MARGIN

@@ -11,15 +11,18 @@ from torch import nn
 from ..config import TrainingConfig
 from ..model import RACNN
 
+MARKS = {".proposal.": "apn", ".features.": "backbone", ".fusion.": "fusion"}
+"""Parts of parameters' names; what has none of them is a classifier."""
+
 
 def parameter_groups(model: RACNN, config: TrainingConfig) -> list[dict[str, object]]:
-    """Trainable parameters of backbones, classifiers and APNs, each with its ``peak_lr``."""
-    parts: dict[str, list[nn.Parameter]] = {"backbone": [], "classifier": [], "apn": []}
+    """Trainable parameters of backbones, classifiers, APNs and fusion heads, each with its ``peak_lr``."""
+    parts: dict[str, list[nn.Parameter]] = {"backbone": [], "classifier": [], "apn": [], "fusion": []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = "apn" if ".proposal." in name else "backbone" if ".features." in name else "classifier"
+            part = next((part for mark, part in MARKS.items() if mark in f".{name}"), "classifier")
             parts[part].append(parameter)
-    rates = {"backbone": config.lr_backbone, "classifier": config.lr_classifier, "apn": config.lr_apn}
+    rates = {part: getattr(config, f"lr_{part}") for part in parts}
     return [
         {"params": parameters, "peak_lr": rates[part], "lr": rates[part]}
         for part, parameters in parts.items()

@@ -99,13 +99,15 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
 
 def test_windows_are_drawn_where_they_are(tmp_path: Path) -> None:
     image = torch.zeros(3, 64, 64, dtype=torch.uint8)
-    record = {"phase": "rank 1", "epoch": 1, "windows": [[[[40.0, 24.0, 10.0]]]]}
-    pictures.draw_history([record], [image], tmp_path / "windows.gif")
+    windows = [[[[40.0, 24.0, 10.0]], [[20.0, 44.0, 10.0]]]]  # one scale, two images
+    record = {"phase": "rank 1", "epoch": 1, "windows": windows}
+    pictures.draw_history([record], [image, image], tmp_path / "windows.gif")
     with Image.open(tmp_path / "windows.gif") as animation:
         pixels = animation.convert("RGB")
-    assert pixels.getpixel((30, 24)) != (0, 0, 0)  # the left edge
-    assert pixels.getpixel((24, 30)) == (0, 0, 0)
-    assert pixels.getpixel((40, 24)) == (0, 0, 0)
+    for left, middle in ((30, 24), (64 + 10, 44)):
+        assert pixels.getpixel((left, middle)) != (0, 0, 0)
+        assert pixels.getpixel((left + 10, middle)) == (0, 0, 0)
+        assert pixels.getpixel((left - 6, middle)) == (0, 0, 0)
 
 
 def test_nothing_to_draw_is_said(tmp_path: Path) -> None:

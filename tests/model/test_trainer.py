@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whole runs in one process: resume, caches, accumulation, what is logged, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trees import make_cub, tiny_backbone
+
+from racnn import RACNN
+from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
+from racnn.data import Images, read_split
+from racnn.training.cache import Cache
+from racnn.training.phases import Phase
+from racnn.training.processes import Processes
+from racnn.training.trainer import Stopped, Trainer
+
+CPU = torch.device("cpu")
+ALONE = Processes(0, 1, CPU)
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cub(tmp_path_factory.mktemp("birds"), each=9)
+
+
+class TinyConfig(ModelConfig):
+    """Builds with the tests' backbone."""
+
+    def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
+        options = dict(vars(self)) | {"backbone": tiny_backbone, "weights": None}
+        del options["boxcar_scale"], options["boxcar_shrink"]
+        return RACNN(num_classes, **options)
+
+
+def tiny_config(root: Path, **training: Any) -> Config:
+    short = {f"{name}_epochs": 1 for name in ("classify", "imitate", "rank", "joint", "fuse")}
+    options = {"batch_size": 6, "rounds": 1, "device": "cpu", "track": 2} | short | training
+    return Config(
+        DataConfig(root=root, image_side=32, validation=0.2),
+        TinyConfig(scales=3, sizes=[16], hidden=8),
+        TrainingConfig(**options),
+    )
+
+
+def run(config: Config, output: Path, resume: bool = False) -> Trainer:
+    trainer = Trainer(config, read_split("cub", config.data.root), output, ALONE, resume=resume)
+    trainer.run()
+    return trainer
+
+
+def same(one: Trainer, other: Trainer) -> bool:
+    states = one.model.state_dict(), other.model.state_dict()
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"schedule": "joint", "accumulate": 2, "ema": 0.9, "diversity": 0.1, "amp": "bf16"},
+        {"schedule": "fixed", "optimizer": "adamw", "lr_schedule": "step", "clip_norm": 1.0},
+        {"freeze_blocks": -1, "cache": True},
+    ],
+)
+def test_a_stopped_run_goes_on_exactly(
+    birds: Path, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(birds, **options)
+    config.model.dropout = 0.2
+    whole = run(config, tmp_path / "whole")
+    stopped = Trainer(config, read_split("cub", birds), tmp_path / "stopped", ALONE)
+    # In the middle of the second phase.
+    monkeypatch.setattr(stopped, "_all_agree_to_stop", lambda: stopped.at.step == 3)
+    with pytest.raises(Stopped):
+        stopped.run()
+    resumed = run(config, tmp_path / "stopped", resume=True)
+    assert same(whole, resumed)
+    assert whole.history == resumed.history
+    assert whole.at.step == resumed.at.step > 3
+
+
+def test_other_seeds_give_other_weights(birds: Path, tmp_path: Path) -> None:
+    config = tiny_config(birds, schedule="fixed")
+    first = run(config, tmp_path / "0")
+    other = run(replace(config, training=replace(config.training, seed=1)), tmp_path / "1")
+    assert not same(first, other)
+
+
+def test_a_cache_changes_nothing_but_the_time(birds: Path, tmp_path: Path) -> None:
+    plain = run(tiny_config(birds, freeze_blocks=-1), tmp_path / "plain")
+    cached = run(tiny_config(birds, freeze_blocks=-1, cache=True), tmp_path / "cached")
+    for one, other in zip(plain.history, cached.history, strict=True):
+        assert one["validation"]["loss"] == pytest.approx(other["validation"]["loss"], rel=1e-3)
+    torch.testing.assert_close(plain.model.state_dict(), cached.model.state_dict(), atol=2e-4, rtol=1e-3)
+
+
+def test_a_cache_follows_the_windows(birds: Path) -> None:
+    config = tiny_config(birds)
+    model = config.model.build(3).eval()
+    images = Images(read_split("cub", birds).train, 32)
+    cache = Cache(model, images, True, CPU)
+    phase = Phase("p", "classify", "proposed", 1)
+    numbers, mirrored = torch.tensor([7, 2, 7]), torch.tensor([False, True, True])
+    pixels = torch.stack([images[n].image for n in numbers.tolist()])
+    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+    seen = []
+    for _ in range(2):
+        cache.prepare(phase)
+        known = cache.look_up(numbers, mirrored)
+        assert known.descriptors is not None
+        for descriptor, expected in zip(known.descriptors, model(pixels).descriptors, strict=True):
+            torch.testing.assert_close(descriptor, expected)
+        seen.append(known.descriptors[1])
+        with torch.no_grad():
+            model.proposal(1).output.bias += 1
+    assert not torch.allclose(*seen)
+
+
+def test_accumulated_parts_are_one_batch(birds: Path, tmp_path: Path) -> None:
+    whole = run(tiny_config(birds, schedule="fixed"), tmp_path / "whole")
+    parts = run(tiny_config(birds, schedule="fixed", accumulate=3), tmp_path / "parts")
+    torch.testing.assert_close(whole.model.state_dict(), parts.model.state_dict(), atol=1e-5, rtol=1e-4)
+
+
+def test_the_log_answers_what_fails_silently(birds: Path, tmp_path: Path) -> None:
+    trainer = run(tiny_config(birds), tmp_path)
+    rank = next(record for record in trainer.history if record["phase"] == "rank 1")
+    for n in (2, 3):
+        assert {f"tl mean {n}", f"tl spread {n}", f"at a bound {n}"} <= rank["train"].keys()
+        assert rank["train"][f"window gradient {n}"] > 0
+    assert 0 <= rank["train"]["hinge active 1-2"] <= 1
+    assert len(rank["windows"]) == 2
+    assert len(rank["windows"][0]) == 2
+    assert (tmp_path / "tensorboard").is_dir()
+
+
+def test_an_unreadable_image_does_not_end_a_run(birds: Path, tmp_path: Path) -> None:
+    root = make_cub(tmp_path / "data", each=9)
+    broken = read_split("cub", root).train[0].path
+    broken.write_bytes(b"no picture")
+    trainer = run(tiny_config(root, schedule="fixed"), tmp_path / "run")
+    assert [path for u in trainer.unreadable for path in u.paths] == [broken]
+
+
+def test_a_phase_that_only_makes_it_worse_is_undone(birds: Path, tmp_path: Path) -> None:
+    config = tiny_config(birds, imitate_epochs=2, rank_epochs=0, lr_apn=1e4)
+    trainer = Trainer(config, read_split("cub", birds), tmp_path, ALONE)
+    start = {name: value.clone() for name, value in trainer.model.proposal(1).state_dict().items()}
+    trainer.run()
+    imitate = [record for record in trainer.history if record["phase"] == "imitate"]
+    assert min(record["validation"]["loss"] for record in imitate) > trainer.done[1].best
+    torch.testing.assert_close(trainer.model.proposal(1).state_dict(), start, atol=0, rtol=0)
+
+
+def test_runs_do_not_overwrite_each_other(birds: Path, tmp_path: Path) -> None:
+    config = tiny_config(birds, schedule="fixed")
+    split = read_split("cub", birds)
+    run(config, tmp_path)
+    with pytest.raises(FileExistsError, match="holds a run"):
+        Trainer(config, split, tmp_path, ALONE)
+    other = replace(config, training=replace(config.training, lr_apn=0.5))
+    with pytest.raises(ValueError, match=r"training.lr_apn must be 0.001 as in .*last.pt, got 0.5"):
+        Trainer(other, split, tmp_path, ALONE, resume=True)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        Trainer(config, split, tmp_path / "other", ALONE, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 7, "accumulate": 2}, "training.batch_size must be a multiple"),
+        ({"batch_size": 500}, "training.batch_size must be at most"),
+        ({"cache": True}, "training.cache needs training.freeze_blocks -1"),
+        ({"ema": 1.0}, "training.ema must be in"),
+        ({"rounds": 0}, "training.rounds must be at least 1, got 0"),
+        ({"amp": "fp16"}, "training.amp 'fp16' needs CUDA"),
+    ],
+)
+def test_wrong_configurations_are_refused(
+    birds: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(tiny_config(birds, **options), tmp_path)
