@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from ..data import Images
+from ..data import Images, Sample
 from ..model import RACNN
 from .batches import in_order, load
 from .phases import Phase
@@ -29,6 +31,7 @@ class Cache:
         self.model, self.images, self.device = model, images, device
         self.versions = (False, True) if mirrored else (False,)
         self._features: list[list[Tensor]] = [[] for _ in self.versions]
+        self._labels: list[Tensor] = []
         self._descriptors: list[list[Tensor]] | None = None
         self._made_with: tuple[str, list[Tensor]] | None = None
 
@@ -45,6 +48,8 @@ class Cache:
             return
         for numbers in in_order(len(self.images), BATCH):
             batch = next(load(self.images, [numbers], 0))
+            if len(self._labels) * BATCH <= numbers[0]:
+                self._labels.append(batch.label)
             for version, mirrored in enumerate(self.versions):
                 pixels = batch.image.to(self.device)
                 pixels = pixels.flip(-1) if mirrored else pixels
@@ -68,6 +73,15 @@ class Cache:
         if self._descriptors is None or self._made_with is None or self._made_with[0] != windows:
             return False
         return all(torch.equal(a, b) for a, b in zip(self._made_with[1], weights, strict=True))
+
+    def batches(self, parts: list[list[int]], workers: int) -> Iterator[Sample]:
+        """As :func:`racnn.training.batches.load`, but without pixels where descriptors say all."""
+        if self._descriptors is None:
+            yield from load(self.images, parts, workers)
+            return
+        labels, nothing = torch.cat(self._labels), torch.empty(0)
+        for numbers in map(torch.tensor, parts):
+            yield Sample(nothing, labels[numbers], numbers, nothing)
 
     def look_up(self, numbers: Tensor, mirrored: Tensor | None = None) -> Known:
         """Of images in any order; ``mirrored`` (B) tells which are mirrored."""

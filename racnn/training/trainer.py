@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Stopped(Exception):
 
 @dataclass
 class Position:
-    """Where a run is: ``epoch`` and ``step_in_epoch`` of the phase, ``step`` of the run."""
+    """``epoch`` and ``step_in_epoch`` are those of the phase, ``step`` is that of the run."""
 
     epoch: int = 0
     step_in_epoch: int = 0
@@ -127,7 +128,7 @@ class Trainer:
         steps = epoch_batches(count, config.batch_size, config.accumulate, config.seed, order, self.processes)
         augment = Augmentation(count, self.config.data, config.seed, order)
         parts = [numbers for parts in steps[self.at.step_in_epoch :] for numbers in parts]
-        batches = load(self.train_images, parts, self.config.data.workers)
+        batches = self._batches(0, parts)
         engine.start_epoch()
         self.reporter.start_epoch(
             f"{phase.name}, epoch {self.at.epoch + 1}", len(steps), self.at.step_in_epoch
@@ -149,11 +150,19 @@ class Trainer:
     def _train_part(self, engine: Engine, batch: Sample, augment: Augmentation, is_last: bool) -> None:
         self._note_unreadable(batch, self.unreadable[0])
         device = self.processes.device
-        images = augment(batch.image.to(device, non_blocking=True), batch.number)
-        known = Known()
+        images, known = batch.image.to(device, non_blocking=True), Known()
         if self.caches:
             known = self.caches[0].look_up(batch.number, augment.mirrored[batch.number])
+        if known.descriptors is None:
+            images = augment(images, batch.number)
         self.meters.add(engine.backward(images, batch.label.to(device), known, is_last))
+
+    def _batches(self, half: int, parts: list[list[int]]) -> Iterator[Sample]:
+        """Of the training (0) or the validation images (1)."""
+        workers = self.config.data.workers
+        if self.caches:
+            return self.caches[half].batches(parts, workers)
+        return load((self.train_images, self.validation_images)[half], parts, workers)
 
     def _all_agree_to_stop(self) -> bool:
         """One process that stops alone would leave the others waiting for it."""
@@ -171,7 +180,7 @@ class Trainer:
         meters, device = Meters(), self.processes.device
         batches = in_order(len(self.validation_images), self.config.training.batch_size)
         mine = batches[self.processes.rank :: self.processes.world]
-        for batch in load(self.validation_images, mine, self.config.data.workers):
+        for batch in self._batches(1, mine):
             self._note_unreadable(batch, self.unreadable[1])
             known = self.caches[1].look_up(batch.number) if self.caches else Known()
             with engine.autocast():
@@ -209,13 +218,10 @@ class Trainer:
         self.reporter.end_epoch(record)
         at.epoch, at.step_in_epoch, self.meters = at.epoch + 1, 0, Meters()
 
-    def tracked_images(self) -> Images:
-        return self.validation_images if len(self.validation_images) else self.train_images
-
     @torch.no_grad()
     def _tracked_windows(self, phase: Phase) -> list[Any]:
         """Windows of a few images: scale x image x window x (tx, ty, tl), to see how they move."""
-        images = self.tracked_images()
+        images = self.validation_images if len(self.validation_images) else self.train_images
         count = min(self.config.training.track, len(images))
         if count == 0 or not self.processes.is_first:
             return []

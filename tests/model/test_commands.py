@@ -117,8 +117,8 @@ def test_two_processes_have_the_losses_of_one(config: Path, whole: Path, tmp_pat
 
 
 def test_a_killed_worker_ends_the_run_with_a_message(config: Path, whole: Path, tmp_path: Path) -> None:
-    line = command("train", "--config", config, "--output", tmp_path, "--training.classify_epochs", 40)
-    line += ["--training.patience", "40"]
+    line = command("train", "--config", config, "--output", tmp_path, "--training.classify_epochs", 15)
+    line += ["--training.patience", "15"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = subprocess.Popen(
         [*launcher, *line[1:]], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
