@@ -26,8 +26,7 @@ from .step import Known
 
 LAST, BEST, HISTORY = "last.pt", "best.pt", "history.json"
 # What a resumed run may change: it decides where and how fast, not what.
-FREE = {("data", "root"), ("data", "workers"), ("data", "keep")}
-FREE |= {("training", "device"), ("training", "checkpoint_every")}
+FREE = {"data.root", "data.workers", "data.keep", "training.device", "training.checkpoint_every"}
 
 
 class Stopped(Exception):
@@ -188,8 +187,11 @@ class Trainer:
         return meters.means(self.processes)
 
     def _judge_start(self, phase: Phase, engine: Engine) -> None:
-        """What a phase starts with is the first that its epochs have to beat."""
-        if self.at.step_in_epoch == 0 and self.at.epoch == 0:
+        """What an APN starts with is the first that its epochs have to beat.
+
+        Not so classifiers: those of older windows can be better calibrated and yet fit the new ones worse.
+        """
+        if phase.kind in ("imitate", "rank", "joint") and self.at.step_in_epoch == self.at.epoch == 0:
             validation = self.validate(engine)
             if validation and math.isfinite(validation["loss"]):
                 self._keep(phase, validation["loss"])
@@ -270,7 +272,7 @@ class Trainer:
         for section, values in self.config.to_dict().items():
             for name, value in values.items():
                 then = state["config"][section][name]
-                if then != value and (section, name) not in FREE:
+                if then != value and f"{section}.{name}" not in FREE:
                     raise ValueError(f"{section}.{name} must be {then!r} as in {path}, got {value!r}")
         return state
 
