@@ -38,7 +38,7 @@ DONE = "done"
 # classifiers trained on them as long; and one larger input, about as expensive as two scales.
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact": {},
-    "boxcar": {"model.window_grad": "boxcar"},
+    "boxcar": {"model.window_grad": "boxcar", "model.boxcar_scale": 1e-3},
     "response": {"training.schedule": "fixed", "training.fixed_windows": "response"},
     "centre": {"training.schedule": "fixed", "training.fixed_windows": "centre"},
     "random": {"training.schedule": "fixed", "training.fixed_windows": "random"},

@@ -119,13 +119,11 @@ def _load(model: nn.Module, features: nn.Module, path: Path) -> None:
     model.load_state_dict(ours, strict=False)
 
 
-class _Lite0Features(nn.Sequential):
+def _lite0_features(network: nn.Module) -> nn.Sequential:
     """EfficientNet-Lite0 up to its last convolution; 18 children: stem, 16 blocks, head."""
-
-    def __init__(self, network: nn.Module) -> None:
-        stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)  # type: ignore[arg-type]
-        head = nn.Sequential(network._conv_head, network._bn1, network._swish)  # type: ignore[arg-type]
-        super().__init__(stem, *network._blocks, head)  # type: ignore[misc]
+    stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)  # type: ignore[arg-type]
+    head = nn.Sequential(network._conv_head, network._bn1, network._swish)  # type: ignore[arg-type]
+    return nn.Sequential(stem, *network._blocks, head)  # type: ignore[misc]
 
 
 def _lite0(weights: str | Path | None) -> Backbone:
@@ -143,7 +141,7 @@ def _lite0(weights: str | Path | None) -> Backbone:
     if weights is not None:
         _load(network, network, Path(weights))
     # It was trained on (x - 127) / 128 of 8-bit pixels.
-    return Backbone(_Lite0Features(network), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    return Backbone(_lite0_features(network), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
 def feature_shape(features: nn.Module, side: int) -> tuple[int, int, int]:

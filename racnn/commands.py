@@ -132,6 +132,8 @@ def load_model(path: Path, device: str = "auto") -> tuple[RACNN, Config, list[st
     config = Config.from_dict(state["config"])
     model = config.model.build(len(state["classes"]), pretrained=False)
     model.load_state_dict(state["model"])
+    if config.training.channels_last:
+        model.to(memory_format=torch.channels_last)
     return model.to(place).eval(), config, list(state["classes"])
 
 

@@ -89,7 +89,12 @@ class TrainingConfig:
         tolerance: what counts as better, relative; the alternation ends when neither loss changes by more.
         batch_size: images a step, over all processes and accumulated parts.
         accumulate: parts of a batch, one after another, each on every process.
+        jitter: while classifiers and fusion learn, windows are moved at random by up to this share of their
+            half side, and scaled by up to ``exp(jitter)``. Otherwise a classifier memorises its training
+            images as seen through the windows of the day, and the ranking loss finds no better ones.
         optimizer: "sgd" with ``momentum``, or "adamw".
+        weight_decay: of weights, not of biases; of classifiers and fusion heads ``decay_classifier`` and
+            ``decay_fusion``, unless they are None.
         lr_backbone, lr_classifier, lr_apn, lr_fusion: learning rates. The fusion heads read descriptors of
             length 1, far shorter than the classifiers', and want a larger one.
         lr_schedule: within a phase: "constant", "cosine" to 0, or "step": a tenth after each third.
@@ -100,6 +105,9 @@ class TrainingConfig:
         freeze_blocks: so many leading children of every backbone keep their weights; -1: all of them.
         freeze_batch_norm: batch norms of trained backbones keep their statistics.
         cache: keep what frozen backbones say about fixed crops; needs freeze_blocks -1 and min_crop 1.
+        views: of every training image that the cache keeps; every second one is mirrored (``data.flip``),
+            and each has a ``jitter`` of its own.
+        channels_last: memory format of the network; some are much faster in it.
         amp: "bf16" or "fp16" autocast.
         ema: decay of the averaged weights that are validated and kept; 0: none.
         checkpoint_every: steps between checkpoints within an epoch; 0: after each epoch only.
@@ -120,9 +128,12 @@ class TrainingConfig:
     tolerance: float = 0.01
     batch_size: int = 16
     accumulate: int = 1
+    jitter: float = 0.0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    decay_classifier: float | None = None
+    decay_fusion: float | None = None
     lr_backbone: float = 1e-3
     lr_classifier: float = 1e-2
     lr_apn: float = 1e-3
@@ -136,6 +147,8 @@ class TrainingConfig:
     freeze_blocks: int = 0
     freeze_batch_norm: bool = False
     cache: bool = False
+    views: int = 2
+    channels_last: bool = False
     amp: Literal["none", "bf16", "fp16"] = "none"
     ema: float = 0.0
     checkpoint_every: int = 0
@@ -170,7 +183,7 @@ class Config:
         t, d = self.training, self.data
         if d.name not in READERS:
             raise ValueError(f"data.name must be one of {', '.join(map(repr, READERS))}, got {d.name!r}")
-        for name in ("batch_size", "accumulate", "rounds", "patience"):
+        for name in ("batch_size", "accumulate", "rounds", "patience", "views"):
             _at_least(f"training.{name}", getattr(t, name), 1)
         for name in ("classify", "imitate", "rank", "joint", "fuse"):
             _at_least(f"training.{name}_epochs", getattr(t, f"{name}_epochs"), 0)
@@ -183,6 +196,8 @@ class Config:
             )
         if not 0 < d.min_crop <= 1:
             raise ValueError(f"data.min_crop must be in (0, 1], got {d.min_crop}")
+        if not 0 <= t.jitter <= 1:
+            raise ValueError(f"training.jitter must be in [0, 1], got {t.jitter}")
         if not 0 <= t.ema < 1:
             raise ValueError(f"training.ema must be in [0, 1), got {t.ema}")
         if t.cache and (t.freeze_blocks != -1 or d.min_crop != 1):

@@ -103,7 +103,7 @@ class RACNN(nn.Module):
             "boxcar": boxcar,
         }
         AttentionCrop(self.sizes[0], **self.crop_options)  # refuses options that no crop can have
-        bounds = Bounds(*half_side_bounds).check()
+        self.bounds = Bounds(*half_side_bounds).check()
 
         self.scales = nn.ModuleList()
         channels = []
@@ -113,7 +113,7 @@ class RACNN(nn.Module):
             proposal = None
             if n < scales:
                 count = windows if n == 1 else 1
-                proposal = AttentionProposal(shape, count=count, hidden=hidden, bounds=bounds)
+                proposal = AttentionProposal(shape, count=count, hidden=hidden, bounds=self.bounds)
             self.scales.append(Scale(made.features, shape, num_classes, dropout, proposal))
             channels.append(shape[0])
         # Scale n's head fuses scales 1 to n.
@@ -137,6 +137,7 @@ class RACNN(nn.Module):
         *,
         scales: int | None = None,
         coarse_features: Tensor | None = None,
+        jitter: Sequence[Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> RACNNOutput:
         """Look at all scales.
@@ -148,6 +149,8 @@ class RACNN(nn.Module):
                 or N - 1 tensors (B, K, 3), pixels of ``images``.
             scales: look no closer than this one; all by default.
             coarse_features (Tensor[B, C, h, w], optional): scale 1's feature map, where it is known already.
+            jitter: N - 1 tensors (B, K, 3) that move the windows, see :func:`racnn.windows.moved`; not those
+                that are given as tensors.
             generator: of ``"random"`` windows.
         """
         self._check(images, windows)
@@ -160,8 +163,9 @@ class RACNN(nn.Module):
         relative: list[Tensor] = []
         for n in range(1, scales or len(self.scales)):
             if isinstance(windows, str):
+                found = self._look(windows, n, self._link(features[-1]) if n > 1 else coarse, generator)
                 relative.append(
-                    self._look(windows, n, self._link(features[-1]) if n > 1 else features[-1], generator)
+                    found if jitter is None else geometry.moved(found, jitter[n - 1], self.bounds)
                 )
                 absolute.append(geometry.compose(self._link(parent), relative[-1]))
             else:
@@ -172,8 +176,8 @@ class RACNN(nn.Module):
             features.append(self._features(n, crops[-1].flatten(0, 1)))
             pooled = features[-1].mean((2, 3)).unflatten(0, parent.shape[:2])
             descriptors.append(pooled.mean(1))
-        found = (descriptors, absolute, relative, crops, features)
-        return RACNNOutput(*self.classify(descriptors), *map(tuple, found))
+        seen = (descriptors, absolute, relative, crops, features)
+        return RACNNOutput(*self.classify(descriptors), *map(tuple, seen))
 
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Logits of each scale, and of scales 1 to 2, 1 to 3, ... fused, from descriptors (B, D).

@@ -75,6 +75,14 @@ def inside(windows: Tensor, side: float) -> Tensor:
     return torch.cat((centre, half), -1)
 
 
+def moved(relative: Tensor, amount: Tensor, bounds: Bounds) -> Tensor:
+    """Relative windows moved by ``amount`` (..., 3): the centre by shares of the half side, the half side by
+    factors of ``exp(amount)``; then brought back to ``bounds`` and into the parent."""
+    centre = relative[..., :2] + amount[..., :2] * relative[..., 2:]
+    half = (relative[..., 2:] * amount[..., 2:].exp()).clamp(*bounds.relative())
+    return inside(torch.cat((centre, half), -1), 1.0)
+
+
 def whole(batch: int, side: float, like: Tensor) -> Tensor:
     """(batch, 3): the window that is the whole image."""
     return like.new_full((batch, 3), side / 2, dtype=torch.float32)

@@ -50,17 +50,35 @@ def in_order(count: int, batch: int) -> list[list[int]]:
     return [list(range(start, min(start + batch, count))) for start in range(0, count, batch)]
 
 
+def draw_moves(shape: tuple[int, int, int], jitter: float, seed: int, key: int) -> Tensor | None:
+    """How windows are moved: (images, N - 1, K, 3), uniform in [-jitter, jitter]; None for jitter 0."""
+    if jitter == 0:
+        return None
+    generator = torch.Generator().manual_seed(_mix(seed + 13, key))
+    return jitter * (2 * torch.rand((*shape, 3), generator=generator) - 1)
+
+
+def pick(moves: Tensor | None, numbers: Tensor, device: torch.device) -> tuple[Tensor, ...] | None:
+    """A batch's moves as :meth:`racnn.RACNN.forward` takes them: N - 1 x (B, K, 3)."""
+    return None if moves is None else moves[numbers].to(device).unbind(1)
+
+
 class Augmentation:
     """Random mirroring and square crops, drawn for every image of an epoch at once.
 
     What an image gets depends on seed, epoch and its number alone, not on who loads it. Crops are made by
     :func:`racnn_ops.attention_crop`, from uint8 to uint8.
+
+    Attributes:
+        views (Tensor[count]): which view of an image is used, of so many as ``views`` says.
+        mirrored (Tensor[count]): whether it is mirrored: every second view is.
     """
 
-    def __init__(self, count: int, config: DataConfig, seed: int, epoch: int) -> None:
+    def __init__(self, count: int, config: DataConfig, seed: int, epoch: int, views: int = 2) -> None:
         generator = torch.Generator().manual_seed(_mix(seed + 7, epoch))
         numbers = torch.rand((count, 4), generator=generator)
-        self.mirrored = (numbers[:, 0] < 0.5) & config.flip
+        self.views = (views * numbers[:, 0]).long()
+        self.mirrored = (self.views % 2 == 1) & config.flip
         half = (config.min_crop + (1 - config.min_crop) * numbers[:, 1:2]) / 2
         self.windows = torch.cat((half + (1 - 2 * half) * numbers[:, 2:], half), 1)
         self.crops = config.min_crop < 1

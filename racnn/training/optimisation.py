@@ -16,27 +16,29 @@ MARKS = {".proposal.": "apn", ".features.": "backbone", ".fusion.": "fusion"}
 
 
 def parameter_groups(model: RACNN, config: TrainingConfig) -> list[dict[str, object]]:
-    """Trainable parameters of backbones, classifiers, APNs and fusion heads, each with its ``peak_lr``."""
-    parts: dict[str, list[nn.Parameter]] = {"backbone": [], "classifier": [], "apn": [], "fusion": []}
+    """Trainable parameters of backbones, classifiers, APNs and fusion heads, each with its ``peak_lr``.
+
+    Biases and batch norms have groups of their own, without weight decay: that of an APN's output decides
+    where windows are, and decay would move them.
+    """
+    parts: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             part = next((part for mark, part in MARKS.items() if mark in f".{name}"), "classifier")
-            parts[part].append(parameter)
-    rates = {part: getattr(config, f"lr_{part}") for part in parts}
-    return [
-        {"params": parameters, "peak_lr": rates[part], "lr": rates[part]}
-        for part, parameters in parts.items()
-        if parameters
-    ]
+            parts.setdefault((part, parameter.dim() > 1), []).append(parameter)
+    groups: list[dict[str, object]] = []
+    for (part, is_weight), parameters in sorted(parts.items(), key=lambda item: item[0]):
+        rate, decay = getattr(config, f"lr_{part}"), getattr(config, f"decay_{part}", None)
+        decay = (config.weight_decay if decay is None else decay) if is_weight else 0.0
+        groups.append({"params": parameters, "peak_lr": rate, "lr": rate, "weight_decay": decay})
+    return groups
 
 
 def make_optimizer(model: RACNN, config: TrainingConfig) -> torch.optim.Optimizer:
     groups = parameter_groups(model, config)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr_classifier, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        groups, lr=config.lr_classifier, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+        return torch.optim.AdamW(groups)
+    return torch.optim.SGD(groups, lr=config.lr_classifier, momentum=config.momentum)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: str, progress: float) -> None:

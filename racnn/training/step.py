@@ -39,13 +39,19 @@ class TrainingStep(nn.Module):
         self.model, self.phase, self.config = model, phase, config
         self.windows: tuple[Tensor, ...] = ()
 
-    def forward(self, images: Tensor, labels: Tensor, known: Known = Known()) -> dict[str, Tensor]:  # noqa: B008
+    def forward(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        known: Known = Known(),  # noqa: B008
+        jitter: tuple[Tensor, ...] | None = None,
+    ) -> dict[str, Tensor]:
         kind = self.phase.kind
         if known.descriptors is not None:
             return self._from_descriptors(known.descriptors, labels)
         if kind == "imitate":
             return self._imitate(images, labels, known)
-        output = self.model(images, self.phase.windows, coarse_features=known.coarse_features)
+        output = self.model(images, self.phase.windows, coarse_features=known.coarse_features, jitter=jitter)
         self._watch(output.relative_windows)
         terms = _accuracy(output.logits, output.fused_logits, labels)
         if kind in ("classify", "joint"):

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..config import Config
 from ..data import Images, Sample, Split, Unreadable, hold_out
 from ..model import RACNN
 from . import checkpoint
-from .batches import Augmentation, epoch_batches, in_order, load
+from .batches import Augmentation, draw_moves, epoch_batches, in_order, load, pick
 from .cache import Cache
 from .engine import Engine
 from .meters import Meters
@@ -73,11 +74,15 @@ class Trainer:
         self.unreadable = (Unreadable(train), Unreadable(validation))
         torch.manual_seed(training.seed)
         self.model = config.model.build(len(split.classes), pretrained=not resume).to(processes.device)
+        if training.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.caches: tuple[Cache, ...] = ()
         if training.cache:
+            seed, jitter = training.seed, training.jitter
+            views, flip = training.views, data.flip
             self.caches = (
-                Cache(self.model, self.train_images, data.flip, processes.device),
-                Cache(self.model, self.validation_images, False, processes.device),
+                Cache(self.model, self.train_images, views=views, flip=flip, jitter=jitter, seed=seed),
+                Cache(self.model, self.validation_images, seed=seed),
             )
         self.done: list[PhaseResult] = []
         self.history: list[dict[str, Any]] = []
@@ -125,7 +130,10 @@ class Trainer:
         config, count = self.config.training, len(self.train_images)
         order = 1000 * len(self.done) + self.at.epoch  # every epoch of the run has its own
         steps = epoch_batches(count, config.batch_size, config.accumulate, config.seed, order, self.processes)
-        augment = Augmentation(count, self.config.data, config.seed, order)
+        augment = Augmentation(count, self.config.data, config.seed, order, config.views)
+        shape = count, len(self.model.sizes) - 1, self.model.num_windows
+        jitter = config.jitter if phase.kind in ("classify", "fuse") else 0.0
+        moves = draw_moves(shape, jitter, config.seed, order)
         parts = [numbers for parts in steps[self.at.step_in_epoch :] for numbers in parts]
         batches = self._batches(0, parts)
         engine.start_epoch()
@@ -135,7 +143,7 @@ class Trainer:
         for position in range(self.at.step_in_epoch, len(steps)):
             engine.start_step(self.at.step, (self.at.epoch + position / len(steps)) / phase.epochs)
             for part in range(config.accumulate):
-                self._train_part(engine, next(batches), augment, part == config.accumulate - 1)
+                self._train_part(engine, next(batches), augment, moves, part == config.accumulate - 1)
             engine.update()
             self.at.step += 1
             self.at.step_in_epoch = position + 1
@@ -146,15 +154,18 @@ class Trainer:
             if stop:
                 raise Stopped
 
-    def _train_part(self, engine: Engine, batch: Sample, augment: Augmentation, is_last: bool) -> None:
+    def _train_part(
+        self, engine: Engine, batch: Sample, augment: Augmentation, moves: Tensor | None, is_last: bool
+    ) -> None:
         self._note_unreadable(batch, self.unreadable[0])
         device = self.processes.device
         images, known = batch.image.to(device, non_blocking=True), Known()
         if self.caches:
-            known = self.caches[0].look_up(batch.number, augment.mirrored[batch.number])
+            known = self.caches[0].look_up(batch.number, augment.views[batch.number])
         if known.descriptors is None:
             images = augment(images, batch.number)
-        self.meters.add(engine.backward(images, batch.label.to(device), known, is_last))
+        jitter = pick(moves, batch.number, device)
+        self.meters.add(engine.backward(images, batch.label.to(device), known, jitter, is_last))
 
     def _batches(self, half: int, parts: list[list[int]]) -> Iterator[Sample]:
         """Of the training (0) or the validation images (1)."""

@@ -14,6 +14,7 @@ from trees import make_cub, tiny_backbone
 from racnn import RACNN
 from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
 from racnn.data import Images, read_split
+from racnn.training.batches import pick
 from racnn.training.cache import Cache
 from racnn.training.phases import Phase
 from racnn.training.processes import Processes
@@ -103,15 +104,15 @@ def test_a_cache_follows_the_windows(birds: Path) -> None:
     config = tiny_config(birds)
     model = config.model.build(3).eval()
     images = Images(read_split("cub", birds).train, 32)
-    cache = Cache(model, images, True, CPU)
+    cache = Cache(model, images, views=2, flip=True)
     phase = Phase("p", "classify", "proposed", 1)
-    numbers, mirrored = torch.tensor([7, 2, 7]), torch.tensor([False, True, True])
+    numbers, views = torch.tensor([7, 2, 7]), torch.tensor([0, 1, 1])
     pixels = torch.stack([images[n].image for n in numbers.tolist()])
-    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+    pixels = torch.where((views == 1)[:, None, None, None], pixels.flip(-1), pixels)
     seen = []
     for _ in range(2):
         cache.prepare(phase)
-        known = cache.look_up(numbers, mirrored)
+        known = cache.look_up(numbers, views)
         assert known.descriptors is not None
         for descriptor, expected in zip(known.descriptors, model(pixels).descriptors, strict=True):
             torch.testing.assert_close(descriptor, expected)
@@ -119,6 +120,26 @@ def test_a_cache_follows_the_windows(birds: Path) -> None:
         with torch.no_grad():
             model.proposal(1).output.bias += 1
     assert not torch.allclose(*seen)
+
+
+def test_the_views_of_a_cache_have_moved_windows(birds: Path) -> None:
+    model = tiny_config(birds).model.build(3).eval()
+    images = Images(read_split("cub", birds).train, 32)
+    cache = Cache(model, images, views=3, flip=True, jitter=0.5, seed=4)
+    cache.prepare(Phase("p", "classify", "proposed", 1))
+    numbers = torch.tensor([4, 1])
+    pixels = torch.stack([images[n].image for n in numbers.tolist()])
+    seen = []
+    for view, moves in enumerate(cache.moves):
+        known = cache.look_up(numbers, torch.full((2,), view))
+        assert known.descriptors is not None
+        mirrored = pixels.flip(-1) if view == 1 else pixels
+        expected = model(mirrored, jitter=pick(moves, numbers, CPU)).descriptors
+        for descriptor, value in zip(known.descriptors, expected, strict=True):
+            torch.testing.assert_close(descriptor, value)
+        seen.append(known.descriptors)
+    torch.testing.assert_close(seen[0][0], seen[2][0])  # scale 1 sees the same image
+    assert not torch.allclose(seen[0][1], seen[2][1])
 
 
 def test_accumulated_parts_are_one_batch(birds: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_rates_follow_their_schedule() -> None:
     model = RACNN(3, tiny_backbone, 2, (16,), weights=None)
     config = TrainingConfig(lr_backbone=1.0, lr_classifier=2.0, lr_apn=4.0, lr_fusion=8.0)
     set_trainable(model, Phase("p", "fuse", "proposed", 1), config)
-    assert [group["lr"] for group in make_optimizer(model, config).param_groups] == [8.0]
+    assert {group["lr"] for group in make_optimizer(model, config).param_groups} == {8.0}
     set_trainable(model, Phase("p", "joint", "proposed", 1), config)
     optimizer = make_optimizer(model, config)
     for schedule, progress, factor in (
@@ -115,8 +115,24 @@ def test_rates_follow_their_schedule() -> None:
         ("step", 0.9, 0.01),
     ):
         set_rates(optimizer, schedule, progress)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        assert rates == pytest.approx([1.0 * factor, 2.0 * factor, 4.0 * factor])
+        rates = sorted({group["lr"] for group in optimizer.param_groups})
+        assert rates == pytest.approx(sorted({factor, 2.0 * factor, 4.0 * factor}))
+
+
+def test_weights_decay_and_biases_do_not() -> None:
+    model = RACNN(3, tiny_backbone, 2, (16,), weights=None)
+    config = TrainingConfig(optimizer="adamw", weight_decay=0.1, decay_classifier=5.0)
+    set_trainable(model, Phase("p", "joint", "proposed", 1), config)
+    decays = {
+        p: group["weight_decay"]
+        for group in make_optimizer(model, config).param_groups
+        for p in group["params"]
+    }
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert len(decays) == len(trained)
+    for name, parameter in trained.items():
+        expected = 5.0 if ".classifier." in name else 0.1
+        assert decays[parameter] == (expected if parameter.dim() > 1 else 0.0), name
 
 
 def test_processes_share_the_joint_batch() -> None:

@@ -85,3 +85,20 @@ def test_further_responses_lie_elsewhere() -> None:
     first, second = windows.highest_response(features, 2)[0]
     assert first.tolist() == [0.25, 0.25, 0.25]
     assert second.tolist() == [0.75, 0.75, 0.25]
+
+
+def test_moved_windows_keep_to_their_bounds() -> None:
+    bounds = Bounds(1 / 3, 0.8)
+    generator = torch.Generator().manual_seed(0)
+    window = windows.bounded(torch.randn((500, 3), generator=generator), bounds)
+    amount = 2 * torch.rand((500, 3), generator=generator) - 1
+    moved = windows.moved(window, amount, bounds)
+    assert (windows.corners(moved) >= -1e-6).all()
+    assert (windows.corners(moved) <= 1 + 1e-6).all()
+    lower, upper = bounds.relative()
+    assert moved[:, 2].min() >= lower
+    assert moved[:, 2].max() <= upper
+    assert torch.equal(windows.moved(window, torch.zeros(3), bounds), window)
+    small = torch.tensor([0.5, 0.4, 0.2])
+    by = windows.moved(small, torch.tensor([0.5, -0.25, 0.0]), bounds)
+    torch.testing.assert_close(by, torch.tensor([0.6, 0.35, 0.2]))
