@@ -40,7 +40,9 @@ def configure(source: Path, build: Path, *options: str, **env: str) -> subproces
 
 
 def load_script(path: Path) -> ModuleType:
-    """A program outside any package, as a module."""
+    """A program outside any package, as a module; like the program, it finds its neighbours."""
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

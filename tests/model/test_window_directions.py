@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The script that tells where gradients of windows point."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from commands import load_script
+from test_attention_learns import SIDE, blobs, surer_when_brighter
+from trees import make_cub
+
+from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
+from racnn.training import checkpoint
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks/window_directions.py"
+
+
+def test_the_exact_gradient_points_to_what_makes_scale_2_surer() -> None:
+    script = load_script(SCRIPT)
+    images, centres = blobs(40, seed=0)
+    window = torch.tensor([SIDE / 2, SIDE / 2, SIDE / 4]).repeat(len(images), 1)
+    way = script.surer(
+        surer_when_brighter("image"), images, torch.zeros(len(images), dtype=torch.long), [window]
+    )
+    agreement = script.summarise(way, torch.cat((centres - SIDE / 2, torch.zeros(len(images), 1)), 1))
+    assert agreement["cosine"] > 0.9
+    assert agreement["tx"] > 0.9
+    assert agreement["ty"] > 0.9
+
+
+def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
+    root = make_cub(tmp_path / "data")
+    config = Config(
+        DataConfig(root=root, image_side=40),
+        ModelConfig("squeezenet1_1", None, scales=3, sizes=[32], crop_from="image", hidden=8),
+        TrainingConfig(device="cpu"),
+    )
+    model = config.model.build(3)
+    state = {"model": model.state_dict(), "classes": ["red", "green", "blue"], "config": config.to_dict()}
+    checkpoint.save(state, tmp_path / "best.pt")
+    command = [sys.executable, str(SCRIPT), "--checkpoint", "best.pt", "--images", "5", "--output", "results"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "results/window_directions.json").read_text())
+    assert report["images"] == 5
+    assert {"exact", "boxcar surrogate"} <= set(report["results"])
+    for values in report["results"].values():
+        assert all(0 <= values[name] <= 1 for name in ("tx", "ty", "tl"))
+        assert -1 <= values["cosine"] <= 1
