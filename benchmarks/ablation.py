@@ -108,40 +108,36 @@ def spread(values: list[float]) -> Cell:
 
 
 def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Variant -> accuracy by scales, attention by scale, baselines with the same weights: over seeds."""
+    """Variant -> accuracy by scales, attention by scale, and both of other windows with its weights."""
     summary: dict[str, Any] = {}
     for variant, runs in results.items():
-        first = runs[0]
-        summary[variant] = {
-            "top1": {n: spread([r["accuracy"][n]["top1"] for r in runs]) for n in first["accuracy"]},
-            "attention": {
-                scale: {name: spread([r["attention"][scale][name] for r in runs]) for name in values}
-                for scale, values in first["attention"].items()
-            },
-            "same weights": {
-                windows: {
-                    n: spread([r["baselines"][windows]["accuracy"][n]["top1"] for r in runs])
-                    for n in values["accuracy"]
-                }
-                for windows, values in first["baselines"].items()
-            },
-        }
+        others = {windows: [run["baselines"][windows] for run in runs] for windows in runs[0]["baselines"]}
+        summary[variant] = over_seeds(runs)
+        summary[variant]["same weights"] = {windows: over_seeds(found) for windows, found in others.items()}
     return summary
+
+
+def over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    first = runs[0]
+    return {
+        "top1": {n: spread([run["accuracy"][n]["top1"] for run in runs]) for n in first["accuracy"]},
+        "attention": {
+            scale: {name: spread([run["attention"][scale][name] for run in runs]) for name in values}
+            for scale, values in first["attention"].items()
+        },
+    }
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
     names = max((list(values["top1"]) for values in summary.values()), key=len)
     table = Table("windows", *names, "IoU 2", title="test top-1 %, mean ± standard deviation over seeds")
-
-    def cells(values: dict[str, Cell]) -> list[str]:
-        found = [values.get(name) for name in names]
-        return [f"{100 * c['mean']:.1f} ± {100 * c['std']:.1f}" if c else "" for c in found]
-
-    for variant, values in summary.items():
-        iou = values["attention"].get("2", {}).get("iou")
-        table.add_row(variant, *cells(values["top1"]), f"{100 * iou['mean']:.1f}" if iou else "")
-    for windows, values in next(iter(summary.values()))["same weights"].items():
-        table.add_row(f"{next(iter(summary))}'s weights, {windows} windows", *cells(values))
+    first = next(iter(summary))
+    others = summary[first]["same weights"].items()
+    for title, values in [*summary.items(), *((f"{w}, weights of {first}", v) for w, v in others)]:
+        cells = [values["top1"].get(name) for name in names]
+        cells.append(values["attention"].get("2", {}).get("iou"))
+        shown = (f"{100 * c['mean']:.1f} ± {100 * c['std']:.1f}" if c else "" for c in cells)
+        table.add_row(title, *shown)
     console.print(table)
 
 

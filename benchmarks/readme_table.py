@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Prints the README's benchmark section from results files; ``--update`` puts it where the last one was.
+"""Prints the README's sections of numbers; ``--update`` puts them where the last ones were.
 
 python benchmarks/readme_table.py [--update] [benchmarks/results/cpu-….json …]
+
+The operator's section is made of the benchmark's results, the model's of those of ``ablation.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from cases import MODES
 from contestants import ALL
@@ -16,7 +20,7 @@ from results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+BIRDS = RESULTS / "birds.json"
 
 
 def section(path: Path) -> str:
@@ -52,18 +56,54 @@ def _provenance(results: Results, path: Path) -> str:
     )
 
 
+def birds_section(path: Path) -> str:
+    """Picture, table and provenance of the results file of ``ablation.py``."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    summary: dict[str, Any] = report["summary"]
+    first = next(iter(summary))
+    names = max((list(values["top1"]) for values in summary.values()), key=len)
+    lines = [f"![Accuracy of scales and windows]({_relative(path.with_suffix('.png'))})", ""]
+    lines += [
+        "| windows | " + " | ".join(names) + " | IoU of scale 2 |",
+        "|---|" + "---:|" * (len(names) + 1),
+    ]
+    for windows, values in summary.items():
+        lines.append(_row(windows, values, names))
+    for windows, values in summary[first]["same weights"].items():
+        lines.append(_row(f"{windows}, with the weights of {first}", values, names))
+    provenance = (
+        f"Top-1 % on the {report['test_images']} test images, mean ± standard deviation over "
+        f"{len(report['seeds'])} seeds; IoU % with the smallest square around the bird. {report['cpu']}, "
+        f"{report['date'][:10]}, commit `{(report['git']['commit'] or 'unknown')[:10]}`. "
+        f"Made by `{report['command']}`; everything measured: [{path.name}]({_relative(path)})."
+    )
+    return "\n".join([*lines, "", provenance])
+
+
+def _row(title: str, values: dict[str, Any], names: list[str]) -> str:
+    iou = values["attention"].get("2", {}).get("iou")
+    cells = [values["top1"].get(name) for name in names] + [iou]
+    shown = (f"{100 * cell['mean']:.1f} ± {100 * cell['std']:.1f}" if cell else "" for cell in cells)
+    return f"| {title} | " + " | ".join(shown) + " |"
+
+
 def _relative(path: Path) -> str:
     path = path.resolve()
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()
 
 
-def updated(readme: str, text: str) -> str:
-    """The README with the text between its two marks."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise ValueError(f"the README must have {BEGIN} and {END} once each")
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+def marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def updated(readme: str, name: str, text: str) -> str:
+    """The README with the text between the two marks of this name."""
+    begin, end = marks(name)
+    if readme.count(begin) != 1 or readme.count(end) != 1:
+        raise ValueError(f"the README must have {begin} and {end} once each")
+    before, rest = readme.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def main() -> None:
@@ -76,20 +116,26 @@ def main() -> None:
     )
     parser.add_argument("--update", action="store_true", help="write the section into README.md")
     arguments = parser.parse_args()
-    full = (path for path in sorted(RESULTS.glob("*.json")) if not re.search(r"-quick\b", path.stem))
+    known = sorted([*RESULTS.glob("cpu-*.json"), *RESULTS.glob("cuda-*.json")])
+    full = (path for path in known if not re.search(r"-quick\b", path.stem))
     paths: list[Path] = arguments.results or list(full)
     if not paths:
         parser.error(f"there are no results in {_relative(RESULTS)}; run benchmarks/bench_crop.py")
     for path in paths:
         if not path.is_file():
             parser.error(f"{path} does not exist")
-    text = "\n\n".join(section(path) for path in paths)
+    sections = {"bench": "\n\n".join(section(path) for path in paths)}
+    if BIRDS.is_file():
+        sections["birds"] = birds_section(BIRDS)
     if not arguments.update:
-        print(text)
+        print("\n\n".join(sections.values()))
         return
     readme = ROOT / "README.md"
     try:
-        readme.write_text(updated(readme.read_text(), text))
+        text = readme.read_text(encoding="utf-8")
+        for name, made in sections.items():
+            text = updated(text, name, made)
+        readme.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
         parser.error(str(error))
 

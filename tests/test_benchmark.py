@@ -115,10 +115,12 @@ def test_readme_table_is_made_of_the_results(results_path: Path, results: dict[s
 def test_readme_is_changed_between_its_marks_only() -> None:
     import readme_table
 
-    readme = f"above\n{readme_table.BEGIN}\nold\n{readme_table.END}\nbelow\n"
-    assert readme_table.updated(readme, "new") == readme.replace("old", "new")
+    begin, end = readme_table.marks("bench")
+    others = "".join(readme_table.marks("birds"))
+    readme = f"above\n{begin}\nold\n{end}\nbelow {others}\n"
+    assert readme_table.updated(readme, "bench", "new") == readme.replace("old", "new")
     with pytest.raises(ValueError, match="once each"):
-        readme_table.updated("no marks", "new")
+        readme_table.updated("no marks", "bench", "new")
 
 
 @pytest.mark.usefixtures("modules")
