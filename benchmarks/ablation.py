@@ -34,15 +34,21 @@ from racnn.training import checkpoint, processes
 from racnn.training.trainer import BEST, LAST, Trainer
 
 DONE = "done"
-# Variant -> what differs from the configuration: the surrogate gradient; windows that are not learned, with
-# classifiers trained on them as long; and one larger input, about as expensive as two scales.
+# Variant -> what differs from the configuration: how the ranking loss reaches windows; windows that are not
+# learned, with classifiers trained on them as long; one larger input, about as expensive as two scales.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "exact": {},
-    "boxcar": {"model.window_grad": "boxcar", "model.boxcar_scale": 1e-3},
+    "difference": {"training.rank_gradient": "difference"},
+    "exact": {"training.rank_gradient": "derivative"},
+    "boxcar": {
+        "training.rank_gradient": "derivative",
+        "model.window_grad": "boxcar",
+        "model.boxcar_scale": 1e-3,  # 1e-7, the release's, would drown in Adam's epsilon
+    },
     "response": {"training.schedule": "fixed", "training.fixed_windows": "response"},
     "centre": {"training.schedule": "fixed", "training.fixed_windows": "centre"},
     "random": {"training.schedule": "fixed", "training.fixed_windows": "random"},
     "larger input": {"model.scales": 1, "model.sizes": "larger"},
+    "three scales": {"model.scales": 3, "model.chain_gradient": False},
 }
 
 

@@ -179,6 +179,19 @@ class RACNN(nn.Module):
         seen = (descriptors, absolute, relative, crops, features)
         return RACNNOutput(*self.classify(descriptors), *map(tuple, seen))
 
+    def look_again(self, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor) -> Tensor:
+        """Logits (B, classes) of scale ``n``, from 2 on, through other windows than those in ``seen``.
+
+        Args:
+            relative (Tensor[B, K, 3]): in units of scale ``n - 1``'s side; that scale stays as it is.
+        """
+        side = float(images.shape[-1])
+        parent = geometry.whole(len(images), side, relative).unsqueeze(1) if n == 2 else seen.windows[n - 3]
+        absolute = geometry.compose(parent, relative)
+        crops = self._crop(images, seen.crops[n - 2], absolute, relative, self.sizes[n - 1])
+        pooled = self._features(n - 1, crops.flatten(0, 1)).mean((2, 3)).unflatten(0, absolute.shape[:2])
+        return self.each_scale()[n - 1].classify(pooled.mean(1))
+
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Logits of each scale, and of scales 1 to 2, 1 to 3, ... fused, from descriptors (B, D).
 

@@ -14,6 +14,7 @@ from ..config import TrainingConfig
 from ..losses import classification_loss, diversity_loss, imitation_loss, ranking_hinges
 from ..model import RACNN
 from ..output import RACNNOutput, named_logits
+from . import differences
 from .phases import Phase
 
 
@@ -85,9 +86,8 @@ class TrainingStep(nn.Module):
             features = self.model(images, self.phase.windows, scales=scales, coarse_features=coarse).features
         targets = [geometry.highest_response(features[0], self.model.num_windows)]
         targets += [geometry.highest_response(maps) for maps in features[1:]]
-        relative = [self.model.proposal(n)(maps) for n, maps in enumerate(features, 1)]
-        shape = (-1, self.model.num_windows, 3)
-        relative, targets = ([w.reshape(shape) for w in windows] for windows in (relative, targets))
+        relative = self._propose(features)
+        targets = [target.reshape(-1, self.model.num_windows, 3) for target in targets]
         terms = {"loss": imitation_loss(relative, targets, labels)}
         terms["sum images"] = (labels >= 0).sum()
         return terms | self._window_statistics(relative)
@@ -98,6 +98,35 @@ class TrainingStep(nn.Module):
         active = (hinges > 0).sum(1) / valid
         terms = {f"hinge active {n}-{n + 1}": share for n, share in enumerate(active, 1)}
         return terms | {"ranking": hinges.sum() / valid, "overlap": diversity_loss(output.windows)}
+
+    def _rank_by_differences(self, images: Tensor, labels: Tensor, known: Known) -> dict[str, Tensor]:
+        with torch.no_grad():
+            seen = self.model(images, self.phase.windows, coarse_features=known.coarse_features)
+        relative = self._propose(seen.features[:-1])
+        terms = _accuracy(seen.logits, seen.fused_logits, labels) | self._rank(seen, labels)
+        terms["loss"] = self._sum(terms)
+        if torch.is_grad_enabled():
+            self._watch(relative)
+            active = ranking_hinges(seen.logits, labels, self.config.margin) > 0
+            step, valid = self.config.difference_step, (labels >= 0).sum().clamp(min=1)
+            for n, windows in enumerate(relative, 2):
+                slopes = differences.slopes(self.model, images, seen, n, windows.detach(), labels, step)
+                # Of value 0: only its gradient, that of -p where the hinge is active, is wanted.
+                towards = (slopes * (windows.detach() - windows)).sum((1, 2))
+                terms["loss"] = terms["loss"] + (active[n - 2] * towards).sum() / valid
+            overlap = self.config.diversity * diversity_loss(self._absolute(seen, relative, images))
+            terms["loss"] = terms["loss"] + overlap - overlap.detach()
+        return terms | self._window_statistics(seen.relative_windows)
+
+    def _propose(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Relative windows N - 1 x (B, K, 3), with gradients of the APNs alone."""
+        shape = (-1, self.model.num_windows, 3)
+        return tuple(self.model.proposal(n)(maps).reshape(shape) for n, maps in enumerate(features, 1))
+
+    def _absolute(self, seen: RACNNOutput, relative: Sequence[Tensor], images: Tensor) -> tuple[Tensor, ...]:
+        whole = geometry.whole(len(images), float(images.shape[-1]), relative[0]).unsqueeze(1)
+        parents = (whole, *seen.windows[:-1])
+        return tuple(geometry.compose(p, r) for p, r in zip(parents, relative, strict=True))
 
     def _watch(self, windows: tuple[Tensor, ...]) -> None:
         """Keep the windows whose gradients :meth:`window_gradients` reports."""

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from racnn import RACNN, Backbone, ranking_loss
+from racnn.config import TrainingConfig
+from racnn.training.differences import slopes
+from racnn.training.phases import Phase
+from racnn.training.step import TrainingStep
 
 SIDE = 48
 BLOB = 6.0  # standard deviation, pixels
@@ -64,3 +68,32 @@ def test_windows_find_what_makes_the_finer_scale_surer(crop_from: str) -> None:
     assert before > 8
     assert after < 2.5
     assert half < SIDE / 6 + 1
+
+
+@pytest.mark.parametrize("crop_from", ["previous", "image"])
+def test_small_differences_are_the_derivative(crop_from: str) -> None:
+    model = surer_when_brighter(crop_from)
+    images, _ = blobs(16, seed=0)
+    labels = torch.zeros(16, dtype=torch.long)
+    seen = model(images)
+    relative = seen.relative_windows[0].detach().requires_grad_()
+    model.look_again(images, seen, 2, relative).softmax(1)[:, 0].sum().backward()
+    found = slopes(model, images, seen, 2, relative.detach(), labels, 0.05)
+    torch.testing.assert_close(found, relative.grad, rtol=0.05, atol=0.05)
+
+
+def test_differences_over_a_good_part_of_a_window_find_it_too() -> None:
+    model = surer_when_brighter("image")
+    config = TrainingConfig(rank_gradient="difference", margin=0.5)
+    step = TrainingStep(model, Phase("rank 1", "rank", "proposed", 1), config)
+    optimizer = torch.optim.Adam(model.proposal(1).parameters(), lr=2e-3)
+    before, _ = distance(model)
+    for number in range(150):
+        images, _ = blobs(32, seed=100 + number)
+        optimizer.zero_grad()
+        step(images, torch.zeros(32, dtype=torch.long))["loss"].backward()
+        assert step.window_gradients()["window gradient 2"] > 0
+        optimizer.step()
+    after, _ = distance(model)
+    assert before > 8
+    assert after < 2.5
