@@ -79,7 +79,9 @@ def test_small_differences_are_the_derivative(crop_from: str) -> None:
     relative = seen.relative_windows[0].detach().requires_grad_()
     model.look_again(images, seen, 2, relative).softmax(1)[:, 0].sum().backward()
     found = slopes(model, images, seen, 2, relative.detach(), labels, 0.05)
-    torch.testing.assert_close(found, relative.grad, rtol=0.05, atol=0.05)
+    # Not equal: between samples that lie on pixel centres, as here, a bilinear crop's derivative jumps.
+    assert torch.cosine_similarity(found, relative.grad, dim=-1).min() > 0.97
+    torch.testing.assert_close(found, relative.grad, rtol=0.05, atol=0.2)
 
 
 def test_differences_over_a_good_part_of_a_window_find_it_too() -> None:
