@@ -34,12 +34,10 @@ def slopes(
         for axis in range(3):
             amount = torch.zeros_like(relative)
             amount[:, k, axis] = step
-            further, back = (geometry.moved(relative, sign * amount, model.bounds) for sign in (1, -1))
-            gain = _true(model, images, seen, n, further, labels) - _true(
-                model, images, seen, n, back, labels
-            )
-            way = (further - back)[:, k, axis]
-            found[:, k, axis] = torch.where(way > 1e-6, gain / way.clamp(min=1e-6), 0)
+            ends = [geometry.moved(relative, sign * amount, model.bounds) for sign in (1, -1)]
+            further, back = (_true(model, images, seen, n, end, labels) for end in ends)
+            way = (ends[0] - ends[1])[:, k, axis]
+            found[:, k, axis] = torch.where(way > 1e-6, (further - back) / way.clamp(min=1e-6), 0)
     return found
 
 
