@@ -52,6 +52,8 @@ class TrainingStep(nn.Module):
             return self._from_descriptors(known.descriptors, labels)
         if kind == "imitate":
             return self._imitate(images, labels, known)
+        if kind == "rank" and self.config.rank_gradient == "difference":
+            return self._rank_by_differences(images, labels, known)
         output = self.model(images, self.phase.windows, coarse_features=known.coarse_features, jitter=jitter)
         self._watch(output.relative_windows)
         terms = _accuracy(output.logits, output.fused_logits, labels)
