@@ -3,8 +3,8 @@
 
 A trained model's classifiers look at training images through windows around the highest response. Minus the
 gradient of scale 2's window is compared with the way to the tight window around the object's box, which no
-training sees. Rows: the exact gradient, its mean over moved windows, of blurred images, and the surrogate of
-the authors' release.
+training sees. Rows: the exact gradient, its mean over moved windows, of blurred images, the surrogate of the
+authors' release, and differences over a part of the half side.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from racnn.commands import load_model
 from racnn.data import Images, Sample, read_split
 from racnn.training import checkpoint
 from racnn.training.batches import draw_moves, in_order, load
+from racnn.training.differences import slopes
 
 BATCH = 32
 JITTER = 0.25
@@ -36,11 +37,12 @@ JITTER = 0.25
 
 class Method(NamedTuple):
     """``looks``: windows over which the gradient is averaged, the first one unmoved; ``blur``: standard
-    deviation in pixels of the images."""
+    deviation in pixels of the images; ``step``: of a difference instead of a gradient, in half sides."""
 
     window_grad: str = "exact"
     looks: int = 1
     blur: float = 0.0
+    step: float = 0.0
 
 
 METHODS = {
@@ -49,6 +51,10 @@ METHODS = {
     "exact, images blurred by 2 pixels": Method(blur=2.0),
     "exact, images blurred by 4 pixels": Method(blur=4.0),
     "boxcar surrogate": Method(window_grad="boxcar"),
+    "difference over 0.03 half sides": Method(step=0.03),
+    "difference over 0.1 half sides": Method(step=0.1),
+    "difference over 0.3 half sides": Method(step=0.3),
+    "difference over 0.6 half sides": Method(step=0.6),
 }
 
 
@@ -98,7 +104,15 @@ def point(model: RACNN, batch: Sample, moves: Tensor, method: Method) -> tuple[T
     if method.blur:
         pixels = gaussian_blur(pixels, 2 * round(3 * method.blur) + 1, method.blur)
     tight = windows.around(batch.box.to(device), side).float()
-    return surer(model, pixels, batch.label.to(device), looks).cpu(), (tight - looks[0].detach()).cpu()
+    labels = batch.label.to(device)
+    if method.step:
+        relative = (looks[0] / side).unsqueeze(1)
+        with torch.no_grad():
+            seen = model(pixels, scales=1)
+        way = slopes(model, pixels, seen, 2, relative, labels, method.step)[:, 0]
+    else:
+        way = surer(model, pixels, labels, looks)
+    return way.cpu(), (tight - looks[0].detach()).cpu()
 
 
 def summarise(found: Tensor, wanted: Tensor) -> dict[str, float]:
@@ -141,7 +155,14 @@ def main() -> None:
     path = arguments.output / "window_directions.json"
     arguments.output.mkdir(parents=True, exist_ok=True)
     checkpoint.save_json(report, path)
-    table = Table("gradient", "tx %", "ty %", "tl %", "cosine", title="same sign as the way to the object")
+    table = Table(
+        "gradient",
+        "tx %",
+        "ty %",
+        "tl %",
+        "cosine",
+        title="images where it has the sign of the way to the object",
+    )
     for name, values in results.items():
         shares = (f"{100 * values[key]:.0f}" for key in ("tx", "ty", "tl"))
         table.add_row(name, *shares, f"{values['cosine']:.3f}")
