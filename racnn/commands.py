@@ -52,7 +52,7 @@ def parser() -> ArgumentParser:
     _add_checkpoint(show)
     show.add_argument("--images", type=Path, nargs="*", default=[], help="a figure for each of these files")
     show.add_argument("--class_name", type=str | None, default=None, help="a contact sheet of this class")
-    show.add_argument("--count", type=int, default=8, help="images on the contact sheet")
+    show.add_argument("--count", type=int, default=8, help="images on the contact sheet, and of the history")
     show.add_argument("--history", type=bool, default=False, help="how windows moved while training")
     show.add_argument("--output", type=Path, required=True, help="folder")
 
@@ -223,7 +223,7 @@ def _visualize(options: Namespace, main_parser: ArgumentParser) -> int:
     if options.history:
         history = json.loads((options.checkpoint.parent / HISTORY).read_text(encoding="utf-8"))
         images, _ = half_of_data(config, "validation", options.root)
-        count = min(config.training.track, len(images))
+        count = min(options.count, config.training.track, len(images))
         for suffix in ("png", "gif"):
             written.append(options.output / f"windows.{suffix}")
             pictures.draw_history(history, [images[n].image for n in range(count)], written[-1])
