@@ -80,8 +80,9 @@ def surer(model: RACNN, pixels: Tensor, labels: Tensor, looks: list[Tensor]) -> 
         window.requires_grad_()
         rest = [window.detach()] * (len(model.sizes) - 2)
         output = model(pixels, [window.unsqueeze(1), *(w.unsqueeze(1) for w in rest)], scales=2)
-        chosen = output.probabilities[1].gather(1, labels[:, None]).sum()
-        way += torch.autograd.grad(chosen, window)[0]
+        # The loss, and not p, whose gradient is the opposite: the surrogate does not see the sign.
+        loss = -output.probabilities[1].gather(1, labels[:, None]).sum()
+        way -= torch.autograd.grad(loss, window)[0]
     return way / len(looks)
 
 

@@ -15,8 +15,18 @@ from trees import make_cub
 
 from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
 from racnn.training import checkpoint
+from racnn_ops import Boxcar
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks/window_directions.py"
+
+
+class OnlyWhere(torch.nn.Module):
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        return crops * self.weight
 
 
 def test_the_exact_gradient_points_to_what_makes_scale_2_surer() -> None:
@@ -30,6 +40,20 @@ def test_the_exact_gradient_points_to_what_makes_scale_2_surer() -> None:
     assert agreement["cosine"] > 0.9
     assert agreement["tx"] > 0.9
     assert agreement["ty"] > 0.9
+
+
+def test_the_surrogate_points_to_where_the_loss_is_sensitive() -> None:
+    script = load_script(SCRIPT)
+    model = surer_when_brighter("image")
+    model.crop_options |= {"window_grad": "boxcar", "boxcar": Boxcar(scale=1.0)}
+    weight = torch.zeros(1, 1, 24, 24)
+    weight[..., :, 16:] = 1  # scale 2 reads the right third of its crop alone
+    features = model.scales[1].features
+    model.scales[1].features = torch.nn.Sequential(OnlyWhere(weight), features)
+    images, _ = blobs(8, seed=0)
+    window = torch.tensor([SIDE / 2, SIDE / 2, SIDE / 4]).repeat(len(images), 1)
+    way = script.surer(model, images, torch.zeros(len(images), dtype=torch.long), [window])
+    assert (way[:, 0] > 0).all()
 
 
 def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
