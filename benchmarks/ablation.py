@@ -34,8 +34,10 @@ from racnn.training import checkpoint, processes
 from racnn.training.trainer import BEST, LAST, Trainer
 
 DONE = "done"
+MAIN = "difference"  # also judged through other windows than its own
 # Variant -> what differs from the configuration: how the ranking loss reaches windows; windows that are not
-# learned, with classifiers trained on them as long; one larger input, about as expensive as two scales.
+# learned, with classifiers trained on them as long; crops out of scale 1's input instead of the image; one
+# larger input, about as expensive as two scales; three scales.
 VARIANTS: dict[str, dict[str, Any]] = {
     "difference": {"training.rank_gradient": "difference"},
     "exact": {"training.rank_gradient": "derivative"},
@@ -47,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "response": {"training.schedule": "fixed", "training.fixed_windows": "response"},
     "centre": {"training.schedule": "fixed", "training.fixed_windows": "centre"},
     "random": {"training.schedule": "fixed", "training.fixed_windows": "random"},
+    "cut from scale 1": {"model.crop_from": "previous"},
     "larger input": {"model.scales": 1, "model.sizes": "larger"},
     "three scales": {"model.scales": 3, "model.chain_gradient": False},
 }
@@ -94,13 +97,16 @@ def train(config: Config, folder: Path) -> None:
     (folder / DONE).touch()
 
 
-def judge(folder: Path, root: Path) -> dict[str, Any]:
-    """The test half, once."""
+def judge(folder: Path, root: Path, baselines: bool) -> dict[str, Any]:
+    """The test half, once; with the same weights through other windows too, if ``baselines``."""
     path = folder / "test.json"
     if not path.is_file():
         model, config, _ = load_model(folder / BEST)
         images, _ = half_of_data(config, "test", root)
-        checkpoint.save_json(evaluate(model, images, windows=own_windows(config)), path)
+        found = evaluate(
+            model, images, windows=own_windows(config), baselines=baselines, amp=config.training.amp
+        )
+        checkpoint.save_json(found, path)
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return result
 
@@ -176,7 +182,8 @@ def main() -> None:
             train(vary(base, VARIANTS[variant], seed), folder)
             folders.setdefault(variant, []).append(folder)
     results = {
-        variant: [judge(folder, arguments.root) for folder in runs] for variant, runs in folders.items()
+        variant: [judge(folder, arguments.root, baselines=variant == MAIN) for folder in runs]
+        for variant, runs in folders.items()
     }
     summary = summarise(results)
     config = base.to_dict()

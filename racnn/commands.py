@@ -170,6 +170,7 @@ def _evaluate(options: Namespace, main_parser: ArgumentParser) -> int:
             baselines=options.baselines,
             batch_size=options.batch_size,
             workers=config.data.workers,
+            amp=config.training.amp,
         )
     result |= {"half": options.half, "config": config.to_dict(), "checkpoint": str(options.checkpoint)}
     for table in tables(result):

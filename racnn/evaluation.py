@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +13,11 @@ from rich.table import Table
 from torch import Tensor
 
 from . import windows as geometry
-from .data import Images, Sample, Unreadable
+from .data import Images, Unreadable
 from .model import RACNN
 from .output import RACNNOutput
+from .training.batches import in_order, load
+from .training.engine import autocast
 
 TOP = (1, 5)
 BASELINES = ("response", "centre", "random", "box")
@@ -95,12 +97,14 @@ def evaluate(
     batch_size: int = 32,
     workers: int = 0,
     seed: int = 0,
+    amp: str = "none",
     note: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """Look at every image once, and once more for each baseline.
 
     Args:
         windows: the model's own, ``"proposed"``, or what it was trained with instead.
+        amp: autocast as while training, see :class:`racnn.config.TrainingConfig`.
         note: called with the number of images after each batch, for a progress bar.
 
     Returns:
@@ -116,7 +120,7 @@ def evaluate(
     accuracy = {source: Accuracy() for source in sources}
     attention = {source: Attention() for source in sources}
     unreadable, generator, seconds = Unreadable(images.records), torch.Generator().manual_seed(seed), 0.0
-    for batch in _batches(images, batch_size, workers):
+    for batch in load(images, in_order(len(images), batch_size), workers):
         unreadable.note(batch)
         pixels, labels = batch.image.to(device), batch.label.to(device)
         coarse = None
@@ -125,7 +129,8 @@ def evaluate(
             if source == "box":
                 given = _box_windows(model, batch.box.to(device), float(images.side))
             start = _now(device)
-            output: RACNNOutput = model(pixels, given, coarse_features=coarse, generator=generator)
+            with autocast(amp, device):
+                output: RACNNOutput = model(pixels, given, coarse_features=coarse, generator=generator)
             if source == windows:
                 seconds += _now(device) - start
                 coarse = output.features[0]
@@ -148,12 +153,6 @@ def evaluate(
         "unreadable": [str(path) for path in unreadable.paths],
         "images_per_second": len(images) / max(seconds, 1e-9),
     }
-
-
-def _batches(images: Images, batch_size: int, workers: int) -> Iterator[Sample]:
-    from .training.batches import in_order, load
-
-    return load(images, in_order(len(images), batch_size), workers)
 
 
 def _box_windows(model: RACNN, boxes: Tensor, side: float) -> list[Tensor]:

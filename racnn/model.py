@@ -157,7 +157,7 @@ class RACNN(nn.Module):
         side = float(images.shape[-1])
         crops = [self._first_input(images)]
         coarse: Tensor = self._features(0, crops[0]) if coarse_features is None else coarse_features
-        features, descriptors = [coarse], [coarse.mean((2, 3))]
+        features, descriptors = [coarse], [_pooled(coarse)]
         parent = geometry.whole(len(images), side, crops[0]).unsqueeze(1)
         absolute: list[Tensor] = []
         relative: list[Tensor] = []
@@ -174,7 +174,7 @@ class RACNN(nn.Module):
             parent = absolute[-1]
             crops.append(self._crop(images, crops[-1], absolute[-1], relative[-1], self.sizes[n]))
             features.append(self._features(n, crops[-1].flatten(0, 1)))
-            pooled = features[-1].mean((2, 3)).unflatten(0, parent.shape[:2])
+            pooled = _pooled(features[-1]).unflatten(0, parent.shape[:2])
             descriptors.append(pooled.mean(1))
         seen = (descriptors, absolute, relative, crops, features)
         return RACNNOutput(*self.classify(descriptors), *map(tuple, seen))
@@ -189,7 +189,7 @@ class RACNN(nn.Module):
         parent = geometry.whole(len(images), side, relative).unsqueeze(1) if n == 2 else seen.windows[n - 3]
         absolute = geometry.compose(parent, relative)
         crops = self._crop(images, seen.crops[n - 2], absolute, relative, self.sizes[n - 1])
-        pooled = self._features(n - 1, crops.flatten(0, 1)).mean((2, 3)).unflatten(0, absolute.shape[:2])
+        pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, absolute.shape[:2])
         return self.each_scale()[n - 1].classify(pooled.mean(1))
 
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -274,6 +274,11 @@ class RACNN(nn.Module):
             raise ValueError(
                 f"windows must be {len(self.scales) - 1} tensors of shape {expected}, got shapes {shapes}"
             )
+
+
+def _pooled(features: Tensor) -> Tensor:
+    """Descriptors (B, C) of feature maps (B, C, h, w)."""
+    return features.float().mean((2, 3))
 
 
 def _check_sizes(sizes: int | Sequence[int], scales: int) -> tuple[int, ...]:

@@ -32,8 +32,7 @@ class Scale(nn.Module):
         self.proposal = proposal
 
     def classify(self, descriptor: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.dropout(descriptor))
-        return logits
+        return _in_float32(self.classifier, self.dropout(descriptor))
 
 
 class FusionHead(nn.Module):
@@ -50,5 +49,11 @@ class FusionHead(nn.Module):
 
     def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
         normalise = F.normalize if self.norm == "l2" else lambda descriptor: 0.1 * descriptor
-        logits: Tensor = self.classifier(torch.cat([normalise(d.float()) for d in descriptors], 1))
-        return logits
+        return _in_float32(self.classifier, torch.cat([normalise(d.float()) for d in descriptors], 1))
+
+
+def _in_float32(classifier: nn.Linear, descriptor: Tensor) -> Tensor:
+    """Under autocast too: the ranking loss compares probabilities, and bfloat16's logits are too coarse."""
+    with torch.autocast(descriptor.device.type, enabled=False):
+        logits: Tensor = classifier(descriptor)
+    return logits

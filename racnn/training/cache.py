@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data import Images, Sample
 from ..model import RACNN
 from .batches import draw_moves, in_order, load, pick
+from .engine import autocast
 from .phases import Phase
 from .step import Known
 
@@ -29,6 +30,7 @@ class Cache:
         flip: whether every second view is mirrored.
         jitter: how far windows are moved, see :class:`racnn.config.TrainingConfig`.
         seed: of these moves, and of random windows.
+        amp: see :class:`racnn.config.TrainingConfig`.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class Cache:
         flip: bool = False,
         jitter: float = 0.0,
         seed: int = 0,
+        amp: str = "none",
     ) -> None:
         self.model, self.images, self.device, self.seed = model, images, model.mean.device, seed
+        self.amp = amp
         self.mirrored = [flip and view % 2 == 1 for view in range(views)]
         shape = len(images), len(model.sizes) - 1, model.num_windows
         self.moves = [draw_moves(shape, jitter, seed, -1 - view) for view in range(views)]
@@ -53,6 +57,10 @@ class Cache:
     @torch.no_grad()
     def prepare(self, phase: Phase) -> None:
         """Call it with the model in evaluation mode, before the phase's parts are set to train."""
+        with autocast(self.amp, self.device):
+            self._prepare(phase)
+
+    def _prepare(self, phase: Phase) -> None:
         if not self._labels:
             self._learn_features()
         if phase.kind not in ("classify", "fuse"):

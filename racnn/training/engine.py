@@ -22,6 +22,13 @@ from .step import Known, TrainingStep
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def autocast(amp: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """As ``training.amp`` says."""
+    if amp == "none":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, AUTOCAST[amp])
+
+
 class Engine:
     """Trains what ``phase`` trains, on all processes.
 
@@ -88,9 +95,7 @@ class Engine:
             self.averaged.update_parameters(self.model)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.config.amp == "none":
-            return contextlib.nullcontext()
-        return torch.autocast(self.processes.device.type, AUTOCAST[self.config.amp])
+        return autocast(self.config.amp, self.processes.device)
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:

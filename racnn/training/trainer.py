@@ -79,10 +79,12 @@ class Trainer:
         self.caches: tuple[Cache, ...] = ()
         if training.cache:
             seed, jitter = training.seed, training.jitter
-            views, flip = training.views, data.flip
+            views, flip, amp = training.views, data.flip, training.amp
             self.caches = (
-                Cache(self.model, self.train_images, views=views, flip=flip, jitter=jitter, seed=seed),
-                Cache(self.model, self.validation_images, seed=seed),
+                Cache(
+                    self.model, self.train_images, views=views, flip=flip, jitter=jitter, seed=seed, amp=amp
+                ),
+                Cache(self.model, self.validation_images, seed=seed, amp=amp),
             )
         self.done: list[PhaseResult] = []
         self.history: list[dict[str, Any]] = []
