@@ -123,7 +123,7 @@ def draw_history(history: Sequence[dict[str, Any]], images: Sequence[Tensor], fi
     if not moments or not images:
         raise ValueError("history holds no windows: train with training.track above 0 and 2 or more scales")
     if file.suffix == ".gif":
-        frames = [_frame(record, images) for record in moments]
+        frames = [draw_moment(record, images) for record in moments]
         file.parent.mkdir(parents=True, exist_ok=True)
         frames[0].save(file, save_all=True, append_images=frames[1:], duration=400, loop=0)
         return
@@ -144,8 +144,8 @@ def draw_history(history: Sequence[dict[str, Any]], images: Sequence[Tensor], fi
     _save(figure, file)
 
 
-def _frame(record: dict[str, Any], images: Sequence[Tensor]) -> Image.Image:
-    """All images in a row, with the windows of one epoch."""
+def draw_moment(record: dict[str, Any], images: Sequence[Tensor]) -> Image.Image:
+    """All images (3, S, S) uint8 in a row, with the windows of one epoch of ``history.json``."""
     row = torch.cat(list(images), 2).permute(1, 2, 0).contiguous()
     frame = Image.fromarray(row.numpy())
     draw, side = ImageDraw.Draw(frame), images[0].shape[-1]

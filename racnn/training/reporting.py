@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
+from ..pictures import draw_moment
 from .processes import Processes
 
 
@@ -51,12 +55,16 @@ class Reporter:
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False)
 
-    def end_epoch(self, record: dict[str, Any]) -> None:
+    def end_epoch(self, record: dict[str, Any], images: Sequence[Tensor]) -> None:
+        """``images`` (3, S, S) uint8: those whose windows are in the record."""
         for part in ("train", "validation"):
             for name, value in record[part].items():
                 if self._writer is not None:
                     tag = f"{part}/{name}".replace(" ", "_").replace("+", "-")
                     self._writer.add_scalar(tag, value, record["step"])
+        if self._writer is not None and record["windows"]:
+            overlay = np.asarray(draw_moment(record, images))
+            self._writer.add_image("windows", overlay, record["step"], dataformats="HWC")
         self.note(f"{record['phase']}, epoch {record['epoch']}: {summary(record)}")
 
 

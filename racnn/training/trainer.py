@@ -226,22 +226,27 @@ class Trainer:
             at.bad_epochs = 0 if worth_it else at.bad_epochs + 1
             if loss < at.best:
                 self._keep(phase, loss)
-            windows = self._tracked_windows(phase)
+            tracked = self._tracked_images()
+            windows = self._windows_of(tracked, phase)
         record = {"phase": phase.name, "epoch": at.epoch + 1, "step": at.step, "train": train}
         record |= {"validation": validation, "windows": windows}
         self.history.append(record)
-        self.reporter.end_epoch(record)
+        self.reporter.end_epoch(record, tracked)
         at.epoch, at.step_in_epoch, self.meters = at.epoch + 1, 0, Meters()
 
-    @torch.no_grad()
-    def _tracked_windows(self, phase: Phase) -> list[Any]:
-        """Windows of a few images: scale x image x window x (tx, ty, tl), to see how they move."""
+    def _tracked_images(self) -> list[Tensor]:
+        """(3, S, S) of a few images, on the first process, to see how their windows move."""
         images = self.validation_images if len(self.validation_images) else self.train_images
-        count = min(self.config.training.track, len(images))
-        if count == 0 or not self.processes.is_first:
+        count = min(self.config.training.track, len(images)) if self.processes.is_first else 0
+        return [images[i].image for i in range(count)]
+
+    @torch.no_grad()
+    def _windows_of(self, images: list[Tensor], phase: Phase) -> list[Any]:
+        """Scale x image x window x (tx, ty, tl)."""
+        if not images:
             return []
         self.model.eval()
-        pixels = torch.stack([images[i].image for i in range(count)]).to(self.processes.device)
+        pixels = torch.stack(images).to(self.processes.device)
         output = self.model(pixels, "proposed" if phase.kind == "imitate" else phase.windows)
         return [(windows * 100).round().div(100).tolist() for windows in output.windows]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trees import make_cub, tiny_backbone
 
 from racnn import RACNN
@@ -157,7 +158,9 @@ def test_the_log_answers_what_fails_silently(birds: Path, tmp_path: Path) -> Non
     assert 0 <= rank["train"]["hinge active 1-2"] <= 1
     assert len(rank["windows"]) == 2
     assert len(rank["windows"][0]) == 2
-    assert (tmp_path / "tensorboard").is_dir()
+    logged = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Tags()
+    assert {"train/tl_mean_2", "train/window_gradient_3", "validation/loss"} <= set(logged["scalars"])
+    assert logged["images"] == ["windows"]
 
 
 def test_an_unreadable_image_does_not_end_a_run(birds: Path, tmp_path: Path) -> None:
