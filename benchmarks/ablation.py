@@ -34,23 +34,36 @@ from racnn.training import checkpoint, processes
 from racnn.training.trainer import BEST, LAST, Trainer
 
 DONE = "done"
+LARGER = "larger"  # an input for which one scale costs about what two cost
+LONG = "as long"  # classifiers learn as long as in all phases of the paper's schedule together
 MAIN = "difference"  # also judged through other windows than its own
+
+
+def fixed(windows: str) -> dict[str, Any]:
+    return {
+        "training.schedule": "fixed",
+        "training.fixed_windows": windows,
+        "training.classify_epochs": LONG,
+    }
+
+
 # Variant -> what differs from the configuration: how the ranking loss reaches windows; windows that are not
 # learned, with classifiers trained on them as long; crops out of scale 1's input instead of the image; one
 # larger input, about as expensive as two scales; three scales.
 VARIANTS: dict[str, dict[str, Any]] = {
     "difference": {"training.rank_gradient": "difference"},
-    "exact": {"training.rank_gradient": "derivative"},
+    # In float32: bfloat16 would add noise to a derivative.
+    "exact": {"training.rank_gradient": "derivative", "training.amp": "none"},
     "boxcar": {
         "training.rank_gradient": "derivative",
         "model.window_grad": "boxcar",
         "model.boxcar_scale": 1e-3,  # 1e-7, the release's, would drown in Adam's epsilon
     },
-    "response": {"training.schedule": "fixed", "training.fixed_windows": "response"},
-    "centre": {"training.schedule": "fixed", "training.fixed_windows": "centre"},
-    "random": {"training.schedule": "fixed", "training.fixed_windows": "random"},
+    "response": fixed("response"),
+    "centre": fixed("centre"),
+    "random": fixed("random"),
     "cut from scale 1": {"model.crop_from": "previous"},
-    "larger input": {"model.scales": 1, "model.sizes": "larger"},
+    "larger input": {"model.scales": 1, "model.sizes": LARGER, "training.classify_epochs": LONG},
     "three scales": {"model.scales": 3, "model.chain_gradient": False},
 }
 
@@ -81,9 +94,11 @@ def vary(config: Config, changes: dict[str, Any], seed: int) -> Config:
     sections["training"]["seed"] = seed
     for key, value in changes.items():
         section, name = key.split(".")
-        if value == "larger":
+        if value == LARGER:
             # Cost goes with the square of the side; rounded to what strides of 8 divide.
             value = [round(2**0.5 * sections["model"]["sizes"][0] / 8) * 8]
+        if value == LONG:
+            value = (2 + config.training.rounds) * config.training.classify_epochs
         sections[section][name] = value
     return Config.from_dict(sections).check()
 
