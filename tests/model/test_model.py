@@ -154,10 +154,15 @@ def test_random_windows_follow_their_generator() -> None:
     assert corners(windows[2]).max() <= 48
 
 
-def test_autocast_keeps_windows_in_float32() -> None:
+def test_autocast_keeps_windows_and_logits_in_float32() -> None:
+    model = make(3)
     with torch.autocast("cpu", torch.bfloat16):
-        output = make(3)(random_images(2))
+        output = model(random_images(2))
     assert {w.dtype for w in output.windows} == {torch.float32}
+    for logits, found in zip(
+        model.classify(output.descriptors), (output.logits, output.fused_logits), strict=True
+    ):
+        torch.testing.assert_close(logits, found, rtol=1e-5, atol=1e-6)
 
 
 def test_state_dict_round_trip() -> None:

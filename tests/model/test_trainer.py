@@ -123,6 +123,22 @@ def test_a_cache_follows_the_windows(birds: Path) -> None:
     assert not torch.allclose(*seen)
 
 
+def test_a_cache_says_what_autocast_says(birds: Path) -> None:
+    model = tiny_config(birds).model.build(3).eval()
+    images = Images(read_split("cub", birds).train, 32)
+    cache = Cache(model, images, amp="bf16")
+    cache.prepare(Phase("p", "classify", "centre", 1))
+    numbers = torch.arange(len(images))
+    pixels = torch.stack([sample.image for sample in images])
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = model(pixels, "centre").descriptors
+    known = cache.look_up(numbers).descriptors
+    assert known is not None
+    torch.testing.assert_close(known, expected, rtol=1e-4, atol=1e-5)
+    exact = model(pixels, "centre").descriptors
+    assert not torch.allclose(known[1], exact[1], rtol=1e-4, atol=1e-5)
+
+
 def test_the_views_of_a_cache_have_moved_windows(birds: Path) -> None:
     model = tiny_config(birds).model.build(3).eval()
     images = Images(read_split("cub", birds).train, 32)
