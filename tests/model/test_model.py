@@ -159,10 +159,8 @@ def test_autocast_keeps_windows_and_logits_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         output = model(random_images(2))
     assert {w.dtype for w in output.windows} == {torch.float32}
-    for logits, found in zip(
-        model.classify(output.descriptors), (output.logits, output.fused_logits), strict=True
-    ):
-        torch.testing.assert_close(logits, found, rtol=1e-5, atol=1e-6)
+    for scale, descriptor, logits in zip(model.each_scale(), output.descriptors, output.logits, strict=True):
+        torch.testing.assert_close(scale.classifier(descriptor), logits, rtol=1e-5, atol=1e-6)
 
 
 def test_state_dict_round_trip() -> None:
