@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 
 from racnn import windows
 
-COLOURS = ("#d1495b", "#edae49", "#00798c", "#30638e", "#8d99ae", "#6a4c93")
+COLOURS = ("#e63946", "#f4a261", "#2a9d8f", "#4361ee", "#8ecae6", "#b56ced")
 TEXT = "#2b2d42"
 
 

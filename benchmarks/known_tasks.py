@@ -169,7 +169,7 @@ def imitate(reader: Reader, scene: Scene, steps: int) -> None:
 def rank(
     reader: Reader, scene: Scene, unseen: Scene, method: Method, rate: float, steps: int, every: int
 ) -> list[dict[str, float]]:
-    """The APN learns from the ranking loss; what :func:`judge` says at the start and after ``every`` steps."""
+    """The APN learns from the ranking loss; what :func:`judge` says at first and after ``every`` steps."""
     reader.method = method
     config = TrainingConfig(
         rank_gradient="difference" if method.step else "derivative", difference_step=method.step or 0.3

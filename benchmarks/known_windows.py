@@ -195,13 +195,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     console = Console()
     effort = QUICK if arguments.quick else Effort()
-    before = machine.now()
+    # At the start: it takes a while, and files may change meanwhile.
+    made_of = {"date": machine.now(), "git": machine.commit()}
     results, given = compare(effort, arguments.seeds, console)
     report = {
         "command": shlex.join(["python", "benchmarks/known_windows.py", *sys.argv[1:]]),
-        "date": before,
+        **made_of,
         "finished": machine.now(),
-        "git": machine.commit(),
         "cpu": machine.cpu_name(),
         "threads": arguments.threads,
         "seeds": arguments.seeds,
