@@ -19,12 +19,12 @@ from __future__ import annotations
 import argparse
 import copy
 import shlex
-import statistics
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import known_picture
+import known_table
 import machine
 import torch
 from digits import SIDE, make_canvases
@@ -154,30 +154,6 @@ def compare(effort: Effort, seeds: list[int], console: Console) -> tuple[dict[st
     return results, given
 
 
-def spread(runs: list[dict[str, Any]], key: str) -> tuple[float, float]:
-    values = [run[key] for run in runs]
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def rows(report: dict[str, Any]) -> list[list[str]]:
-    """The table, head first: for the terminal and for the README."""
-    given, results = report["given"], report["results"]
-    tasks = {"alone": "windows alone", "response": "APN after pre-training", "middle": "APN from the middle"}
-    table = [["", *(f"{title}: IoU %, found %" for title in tasks.values()), "half side", "accuracy %"]]
-    for name in ("start", *METHODS):
-        cells = []
-        for task in tasks:
-            runs = given[task] if name == "start" else results[task][name]["runs"]
-            mean, deviation = spread(runs, "iou")
-            cells.append(f"{100 * mean:.0f} ± {100 * deviation:.0f}, {100 * spread(runs, 'found')[0]:.0f}")
-        runs = given["response"] if name == "start" else results["response"][name]["runs"]
-        cells.append(f"{spread(runs, 'half_side')[0]:.2f}")
-        accuracy = spread(runs, "accuracy")
-        cells.append(f"{100 * accuracy[0]:.1f} ± {100 * accuracy[1]:.1f}")
-        table.append([name, *cells])
-    return table
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -215,10 +191,8 @@ def main() -> None:
     path = arguments.output / f"known_windows{'-quick' if arguments.quick else ''}.json"
     checkpoint.save_json(report, path)
     known_picture.draw(report, path.with_suffix(".png"))
-    head, *body = rows(report)
-    table = Table(
-        *head, title="on unseen canvases; half side (of the tight one) and accuracy: pre-trained APN"
-    )
+    head, *body = known_table.rows(report)
+    table = Table(*head, title="unseen canvases, mean ± standard deviation over seeds")
     for row in body:
         table.add_row(*row)
     console.print(table)
