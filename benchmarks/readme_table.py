@@ -1,26 +1,31 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Prints the README's sections of numbers; ``--update`` puts them where the last ones were.
+"""Prints the READMEs' sections of numbers; ``--update`` puts them where the last ones were.
 
 python benchmarks/readme_table.py [--update] [benchmarks/results/cpu-….json …]
 
-The operator's section is made of the benchmark's results, the model's of those of ``ablation.py``.
+README.md: the operator's section is made of the benchmark's results, the model's of those of ``ablation.py``.
+racnn/README.md: the section on known windows is made of the results of ``known_windows.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from cases import MODES
 from contestants import ALL
+from known_table import rows
 from results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BIRDS = RESULTS / "birds.json"
+KNOWN = RESULTS / "known_windows.json"
+README, MODEL_README = ROOT / "README.md", ROOT / "racnn" / "README.md"
 
 
 def section(path: Path) -> str:
@@ -87,9 +92,29 @@ def _row(title: str, values: dict[str, Any], names: list[str]) -> str:
     return f"| {title} | " + " | ".join(shown) + " |"
 
 
-def _relative(path: Path) -> str:
+def known_section(path: Path) -> str:
+    """Picture, table and provenance of the results file of ``known_windows.py``, for ``racnn/README.md``."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    head, *body = rows(report)
+    picture, results = (_relative(file, MODEL_README.parent) for file in (path.with_suffix(".png"), path))
+    lines = [f"![How windows find digits by different gradients]({picture})", ""]
+    lines += [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    lines += [f"| {' | '.join(row)} |" for row in body]
+    provenance = (
+        f"Mean ± standard deviation over {len(report['seeds'])} seeds, unseen canvases. {report['cpu']}, "
+        f"{report['threads']} thread{'s' * (report['threads'] > 1)}, {report['date'][:10]}, commit "
+        f"`{(report['git']['commit'] or 'unknown')[:10]}`. Made by `{report['command']}`; "
+        f"everything measured: [{path.name}]({results})."
+    )
+    return "\n".join([*lines, "", provenance])
+
+
+def _relative(path: Path, folder: Path = ROOT) -> str:
+    """As a link in a file of ``folder``."""
     path = path.resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()
+    if not path.is_relative_to(ROOT):
+        return path.as_posix()
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def marks(name: str) -> tuple[str, str]:
@@ -114,7 +139,7 @@ def main() -> None:
         type=Path,
         help="results files; default: all of benchmarks/results but the quick ones",
     )
-    parser.add_argument("--update", action="store_true", help="write the section into README.md")
+    parser.add_argument("--update", action="store_true", help="write the sections into the READMEs")
     arguments = parser.parse_args()
     known = sorted([*RESULTS.glob("cpu-*.json"), *RESULTS.glob("cuda-*.json")])
     full = (path for path in known if not re.search(r"-quick\b", path.stem))
@@ -124,18 +149,20 @@ def main() -> None:
     for path in paths:
         if not path.is_file():
             parser.error(f"{path} does not exist")
-    sections = {"bench": "\n\n".join(section(path) for path in paths)}
+    sections = {README: {"bench": "\n\n".join(section(path) for path in paths)}, MODEL_README: {}}
     if BIRDS.is_file():
-        sections["birds"] = birds_section(BIRDS)
+        sections[README]["birds"] = birds_section(BIRDS)
+    if KNOWN.is_file():
+        sections[MODEL_README]["known"] = known_section(KNOWN)
     if not arguments.update:
-        print("\n\n".join(sections.values()))
+        print("\n\n".join(text for made in sections.values() for text in made.values()))
         return
-    readme = ROOT / "README.md"
     try:
-        text = readme.read_text(encoding="utf-8")
-        for name, made in sections.items():
-            text = updated(text, name, made)
-        readme.write_text(text, encoding="utf-8")
+        for readme, made in sections.items():
+            text = readme.read_text(encoding="utf-8")
+            for name, new in made.items():
+                text = updated(text, name, new)
+            readme.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
