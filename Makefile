@@ -12,7 +12,7 @@ BUILD_INPUTS = CMakeLists.txt setup.py racnn_ops/_version.py $(wildcard cmake/*)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RACNN_WERROR ?= ON
 
-.PHONY: all test lint pytest bench format clean
+.PHONY: all test lint pytest bench demo format clean
 all: $(VENV)/built
 
 test: lint pytest
@@ -29,6 +29,19 @@ pytest: $(VENV)/built
 bench: $(VENV)/built
 	python benchmarks/bench_crop.py $(BENCH_ARGS)
 	python benchmarks/demo.py
+
+# Goes on where it was stopped; what is finished is kept in build/demo.
+demo: $(VENV)/built build/demo/digits/bounding_boxes.txt
+	python benchmarks/ablation.py --config benchmarks/configs/digits.yaml --root build/demo/digits \
+	  --runs build/demo/runs --name digits --seeds 0 --variants difference "larger input" $(DEMO_ARGS)
+	python -m racnn visualize --checkpoint build/demo/runs/difference-0/best.pt --root build/demo/digits \
+	  --history true --count 4 --output build/demo/pictures
+
+# Written into a folder of another name first: a data set is there as a whole or not at all.
+build/demo/digits/bounding_boxes.txt: | $(VENV)/built
+	rm -rf build/demo/digits build/demo/unfinished
+	python benchmarks/digits.py --output build/demo/unfinished
+	mv build/demo/unfinished build/demo/digits
 
 format: $(VENV)/built
 	ruff check --fix .

@@ -189,6 +189,8 @@ def main() -> None:
     arguments = parse_arguments()
     base = read_config(arguments.config, arguments.root)
     console = Console()
+    # At the start: it takes a while, and files may change meanwhile.
+    made_of = {"date": machine.now(), "git": machine.commit()}
     folders: dict[str, list[Path]] = {}
     for seed in arguments.seeds:
         for variant in arguments.variants:
@@ -205,8 +207,7 @@ def main() -> None:
     config["data"]["root"] = arguments.root.name
     report = {
         "command": shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]]),
-        "date": machine.now(),
-        "git": machine.commit(),
+        **made_of,
         "cpu": machine.cpu_name(),
         "config": config,
         "variants": {name: VARIANTS[name] for name in arguments.variants},

@@ -23,9 +23,9 @@ from results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BIRDS = RESULTS / "birds.json"
 KNOWN = RESULTS / "known_windows.json"
 README, MODEL_README = ROOT / "README.md", ROOT / "racnn" / "README.md"
+ABLATIONS = {"birds": "bird", "digits": "digit"}  # name of results and section -> what boxes are around
 
 
 def section(path: Path) -> str:
@@ -61,11 +61,12 @@ def _provenance(results: Results, path: Path) -> str:
     )
 
 
-def birds_section(path: Path) -> str:
+def ablation_section(path: Path, thing: str) -> str:
     """Picture, table and provenance of the results file of ``ablation.py``."""
     report = json.loads(path.read_text(encoding="utf-8"))
     summary: dict[str, Any] = report["summary"]
-    first = next(iter(summary))
+    # The variant that was judged through other windows too.
+    first = next((name for name, values in summary.items() if values["same weights"]), next(iter(summary)))
     names = max((list(values["top1"]) for values in summary.values()), key=len)
     lines = [f"![Accuracy of scales and windows]({_relative(path.with_suffix('.png'))})", ""]
     lines += [
@@ -78,7 +79,8 @@ def birds_section(path: Path) -> str:
         lines.append(_row(f"{windows}, with the weights of {first}", values, names))
     provenance = (
         f"Top-1 % on the {report['test_images']} test images, mean ± standard deviation over "
-        f"{len(report['seeds'])} seeds; IoU % with the smallest square around the bird. {report['cpu']}, "
+        f"{len(report['seeds'])} seed{'s' * (len(report['seeds']) > 1)}; IoU % with the smallest square "
+        f"around the {thing}. {report['cpu']}, "
         f"{report['date'][:10]}, commit `{(report['git']['commit'] or 'unknown')[:10]}`. "
         f"Made by `{report['command']}`; everything measured: [{path.name}]({_relative(path)})."
     )
@@ -154,8 +156,9 @@ def main() -> None:
         if not path.is_file():
             parser.error(f"{path} does not exist")
     sections = {README: {"bench": "\n\n".join(section(path) for path in paths)}, MODEL_README: {}}
-    if BIRDS.is_file():
-        sections[README]["birds"] = birds_section(BIRDS)
+    for name, thing in ABLATIONS.items():
+        if (RESULTS / f"{name}.json").is_file():
+            sections[README][name] = ablation_section(RESULTS / f"{name}.json", thing)
     if KNOWN.is_file():
         sections[MODEL_README]["known"] = known_section(KNOWN)
     if not arguments.update:

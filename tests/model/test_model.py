@@ -240,8 +240,18 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_backbone_names_are_those_that_work() -> None:
     names = backbone_names()
-    assert {"vgg16", "vgg19", "resnet50", "convnext_tiny", "efficientnet_lite0"} <= set(names)
+    assert {"vgg16", "vgg19", "resnet50", "convnext_tiny", "efficientnet_lite0", "small"} <= set(names)
     assert "vit_b_16" not in names
+
+
+def test_the_small_backbone_from_scratch(tmp_path: Path) -> None:
+    made = make_backbone("small", None).features
+    assert feature_shape(made, 32) == (64, 8, 8)
+    torch.save(made.state_dict(), tmp_path / "small.pt")
+    again = make_backbone("small", tmp_path / "small.pt").features
+    assert all(torch.equal(value, made.state_dict()[key]) for key, value in again.state_dict().items())
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        make_backbone("small", "DEFAULT")
 
 
 def test_the_small_pretrained_backbone() -> None:
