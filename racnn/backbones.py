@@ -150,7 +150,7 @@ def _lite0(weights: str | Path | None) -> Backbone:
 def _small(weights: str | Path | None) -> Backbone:
     """For small images and training from scratch, in seconds: four 3 x 3 convolutions, 64 channels, stride 4.
 
-    Average pooling and SiLU keep it smooth: what it says of a crop changes little by little as a window moves.
+    Average pooling and SiLU keep it smooth: what it says of a crop changes little as a window moves a little.
     """
     if weights == "DEFAULT":
         raise ValueError(

@@ -63,6 +63,7 @@ class ModelConfig:
     hidden: int = 1024
     dropout: float = 0.0
     descriptor_norm: Literal["l2", "tenth"] = "l2"
+    fusion_dropout: float = 0.0
 
     def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
         """``pretrained=False`` where a checkpoint is about to be loaded."""

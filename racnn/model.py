@@ -45,6 +45,8 @@ class RACNN(nn.Module):
         hidden: width of the APN's hidden layer.
         dropout: before each scale's classifier.
         descriptor_norm: ``"l2"`` or ``"tenth"``, see :class:`FusionHead`.
+        fusion_dropout: share of images for which a fusion head does not see a coarser descriptor while it
+            learns, see :class:`FusionHead`.
 
     Shapes: images (B, 3, S, S), uint8 or floats in [0, 1], of any side S; they are resized to ``sizes[0]``
     for scale 1. The result is an :class:`RACNNOutput`.
@@ -74,6 +76,7 @@ class RACNN(nn.Module):
         hidden: int = 1024,
         dropout: float = 0.0,
         descriptor_norm: str = "l2",
+        fusion_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -90,8 +93,9 @@ class RACNN(nn.Module):
         ):
             if choice not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {choice!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+        for name, share in (("dropout", dropout), ("fusion_dropout", fusion_dropout)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {share!r}")
         if len(half_side_bounds) != 2:
             raise ValueError(f"half_side_bounds must be a pair, got {half_side_bounds!r}")
         self.num_classes, self.sizes = num_classes, _check_sizes(sizes, scales)
@@ -118,7 +122,8 @@ class RACNN(nn.Module):
             channels.append(shape[0])
         # Scale n's head fuses scales 1 to n.
         self.fusion = nn.ModuleList(
-            FusionHead(channels[:n], num_classes, descriptor_norm) for n in range(2, scales + 1)
+            FusionHead(channels[:n], num_classes, descriptor_norm, fusion_dropout)
+            for n in range(2, scales + 1)
         )
         self.register_buffer("mean", torch.tensor(made.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(made.std).view(1, -1, 1, 1), persistent=False)

@@ -40,16 +40,23 @@ class FusionHead(nn.Module):
 
     ``norm="l2"`` divides by the Euclidean norm, the usual reading; ``"tenth"`` multiplies by 0.1, as in
     networks derived from the authors' release.
+
+    While it learns, each descriptor but the finest is hidden (0) for a share ``dropout`` of the images: where
+    coarser scales have memorised their training images the head would rely on them and look no closer.
     """
 
-    def __init__(self, channels: Sequence[int], num_classes: int, norm: str) -> None:
+    def __init__(self, channels: Sequence[int], num_classes: int, norm: str, dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm = norm
+        self.norm, self.dropout = norm, dropout
         self.classifier = nn.Linear(sum(channels), num_classes)
 
     def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
         normalise = F.normalize if self.norm == "l2" else lambda descriptor: 0.1 * descriptor
-        return _in_float32(self.classifier, torch.cat([normalise(d.float()) for d in descriptors], 1))
+        normalised = [normalise(d.float()) for d in descriptors]
+        if self.training and self.dropout:
+            seen = torch.rand((len(normalised) - 1, len(normalised[0]), 1)) >= self.dropout
+            normalised[:-1] = [d * kept.to(d) for d, kept in zip(normalised[:-1], seen, strict=True)]
+        return _in_float32(self.classifier, torch.cat(normalised, 1))
 
 
 def _in_float32(classifier: nn.Linear, descriptor: Tensor) -> Tensor:
