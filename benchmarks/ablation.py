@@ -155,12 +155,25 @@ def over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def table_rows(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Variants, then other windows with the weights of the one that was judged through them."""
+    others = [
+        (f"{windows}, weights of {variant}", found)
+        for variant, values in summary.items()
+        for windows, found in values["same weights"].items()
+    ]
+    return [*summary.items(), *others]
+
+
+def names_of(summary: dict[str, Any]) -> list[str]:
+    """Of scales and their fusions, as many as any variant has."""
+    return max((list(values["top1"]) for values in summary.values()), key=len)
+
+
 def show(summary: dict[str, Any], console: Console) -> None:
-    names = max((list(values["top1"]) for values in summary.values()), key=len)
+    names = names_of(summary)
     table = Table("windows", *names, "IoU 2", title="test top-1 %, mean ± standard deviation over seeds")
-    first = next(iter(summary))
-    others = summary[first]["same weights"].items()
-    for title, values in [*summary.items(), *((f"{w}, weights of {first}", v) for w, v in others)]:
+    for title, values in table_rows(summary):
         cells = [values["top1"].get(name) for name in names]
         cells.append(values["attention"].get("2", {}).get("iou"))
         shown = (f"{100 * c['mean']:.1f} ± {100 * c['std']:.1f}" if c else "" for c in cells)
@@ -169,18 +182,17 @@ def show(summary: dict[str, Any], console: Console) -> None:
 
 
 def draw(summary: dict[str, Any], path: Path) -> None:
-    figure, axis = plt.subplots(figsize=(1.6 * len(summary) + 2, 3.8), layout="constrained")
-    names = max((list(values["top1"]) for values in summary.values()), key=len)
-    width = 0.8 / len(names)
-    for position, name in enumerate(names):
-        have = [(x, v["top1"][name]) for x, v in enumerate(summary.values()) if name in v["top1"]]
-        places = [x + (position - (len(names) - 1) / 2) * width for x, _ in have]
-        heights, errors = ([100 * cell[key] for _, cell in have] for key in ("mean", "std"))
-        axis.bar(places, heights, width, yerr=errors, label=name, capsize=2)
-    lowest = min(cell["mean"] for values in summary.values() for cell in values["top1"].values())
-    axis.set(ylabel="test top-1 %", ylim=(max(100 * lowest - 5, 0), None))
-    axis.set_xticks(range(len(summary)), list(summary))
-    axis.legend(title="scales", ncols=2, fontsize=8)
+    rows = table_rows(summary)
+    figure, axis = plt.subplots(figsize=(7.5, 0.32 * len(rows) + 1.1), layout="constrained")
+    for position, name in enumerate(names_of(summary)):
+        have = [(y, v["top1"][name]) for y, (_, v) in enumerate(rows) if name in v["top1"]]
+        means, errors = ([100 * cell[key] for _, cell in have] for key in ("mean", "std"))
+        heights = [y + 0.12 * (position - 1) for y, _ in have]
+        axis.errorbar(means, heights, xerr=errors, fmt="o", markersize=6, capsize=2, label=name)
+    axis.set(xlabel="test top-1 %, mean and standard deviation", ylim=(len(rows) - 0.5, -0.5))
+    axis.set_yticks(range(len(rows)), [title for title, _ in rows])
+    axis.grid(alpha=0.3)
+    axis.legend(title="scales", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
