@@ -35,7 +35,7 @@ from racnn.training.trainer import BEST, LAST, Trainer
 
 DONE = "done"
 LARGER = "larger"  # an input for which one scale costs about what two cost
-LONG = "as long"  # classifiers learn as long as in all phases of the paper's schedule together
+LONG = "as long"  # classifiers learn as long as in all phases of the schedule together
 MAIN = "difference"  # also judged through other windows than its own
 
 
@@ -98,7 +98,9 @@ def vary(config: Config, changes: dict[str, Any], seed: int) -> Config:
             # Cost goes with the square of the side; rounded to what strides of 8 divide.
             value = [round(2**0.5 * sections["model"]["sizes"][0] / 8) * 8]
         if value == LONG:
-            value = (2 + config.training.rounds) * config.training.classify_epochs
+            t = config.training
+            more = t.joint_epochs if t.schedule == "joint" else (1 + t.rounds) * t.classify_epochs
+            value = t.classify_epochs + more
         sections[section][name] = value
     return Config.from_dict(sections).check()
 
