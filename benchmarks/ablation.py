@@ -172,14 +172,20 @@ def names_of(summary: dict[str, Any]) -> list[str]:
     return max((list(values["top1"]) for values in summary.values()), key=len)
 
 
+def percent(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    deviation = f" ± {100 * cell['std']:.1f}" if cell["runs"] > 1 else ""
+    return f"{100 * cell['mean']:.1f}{deviation}"
+
+
 def show(summary: dict[str, Any], console: Console) -> None:
     names = names_of(summary)
-    table = Table("windows", *names, "IoU 2", title="test top-1 %, mean ± standard deviation over seeds")
+    table = Table("windows", *names, "IoU 2", title="test top-1 %, mean (± standard deviation) over seeds")
     for title, values in table_rows(summary):
         cells = [values["top1"].get(name) for name in names]
         cells.append(values["attention"].get("2", {}).get("iou"))
-        shown = (f"{100 * c['mean']:.1f} ± {100 * c['std']:.1f}" if c else "" for c in cells)
-        table.add_row(title, *shown)
+        table.add_row(title, *map(percent, cells))
     console.print(table)
 
 

@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ablation import names_of, percent, table_rows
 from cases import MODES
 from contestants import ALL
 from known_table import rows
@@ -65,33 +66,31 @@ def ablation_section(path: Path, thing: str) -> str:
     """Picture, table and provenance of the results file of ``ablation.py``."""
     report = json.loads(path.read_text(encoding="utf-8"))
     summary: dict[str, Any] = report["summary"]
-    # The variant that was judged through other windows too.
-    first = next((name for name, values in summary.items() if values["same weights"]), next(iter(summary)))
-    names = max((list(values["top1"]) for values in summary.values()), key=len)
+    names = names_of(summary)
     lines = [f"![Accuracy of scales and windows]({_relative(path.with_suffix('.png'))})", ""]
     lines += [
-        "| windows | " + " | ".join(names) + " | IoU of scale 2 |",
-        "|---|" + "---:|" * (len(names) + 1),
+        "| windows | " + " | ".join(names) + " | inside | IoU |",
+        "|---|" + "---:|" * (len(names) + 2),
     ]
-    for windows, values in summary.items():
-        lines.append(_row(windows, values, names))
-    for windows, values in summary[first]["same weights"].items():
-        lines.append(_row(f"{windows}, with the weights of {first}", values, names))
+    lines += [_row(title, values, names) for title, values in table_rows(summary)]
     provenance = (
-        f"Top-1 % on the {report['test_images']} test images, mean ± standard deviation over "
-        f"{len(report['seeds'])} seed{'s' * (len(report['seeds']) > 1)}; IoU % with the smallest square "
-        f"around the {thing}. {report['cpu']}, "
+        f"Top-1 % on the {report['test_images']} test images by scales, {_seeds(report)}; of scale 2's windows, "
+        f"% inside the {thing}'s box and IoU % with the smallest square around it. {report['cpu']}, "
         f"{report['date'][:10]}, commit `{(report['git']['commit'] or 'unknown')[:10]}`. "
         f"Made by `{report['command']}`; everything measured: [{path.name}]({_relative(path)})."
     )
     return "\n".join([*lines, "", provenance])
 
 
+def _seeds(report: dict[str, Any]) -> str:
+    count = len(report["seeds"])
+    return f"mean ± standard deviation over {count} seeds" if count > 1 else "one seed"
+
+
 def _row(title: str, values: dict[str, Any], names: list[str]) -> str:
-    iou = values["attention"].get("2", {}).get("iou")
-    cells = [values["top1"].get(name) for name in names] + [iou]
-    shown = (f"{100 * cell['mean']:.1f} ± {100 * cell['std']:.1f}" if cell else "" for cell in cells)
-    return f"| {title} | " + " | ".join(shown) + " |"
+    cells = [values["top1"].get(name) for name in names]
+    cells += [values["attention"].get("2", {}).get(name) for name in ("inside", "iou")]
+    return f"| {title} | " + " | ".join(map(percent, cells)) + " |"
 
 
 def known_section(path: Path) -> str:
