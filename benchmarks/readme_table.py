@@ -74,7 +74,7 @@ def ablation_section(path: Path, thing: str) -> str:
     ]
     lines += [_row(title, values, names) for title, values in table_rows(summary)]
     provenance = (
-        f"Top-1 % on the {report['test_images']} test images by scales, {_seeds(report)}; windows of scale 2: "
+        f"Top-1 % on the {report['test_images']} test images by scales, {_seeds(report)}; scale 2's windows: "
         f"% inside the {thing}'s box, IoU % with the tight window. {report['cpu']}, "
         f"{report['date'][:10]}, commit `{(report['git']['commit'] or 'unknown')[:10]}`. "
         f"Made by `{report['command']}`; everything measured: [{path.name}]({_relative(path)})."
