@@ -53,7 +53,7 @@ def test_halves_share_no_digit() -> None:
 
 
 def test_attention_reads_what_scale_1_cannot(tmp_path: Path) -> None:
-    root = make_data(tmp_path / "digits", 1200, 300)
+    root = make_data(tmp_path / "digits", 1500, 300)
     config = load_script(BENCHMARKS / "ablation.py").read_config(BENCHMARKS / "configs/digits.yaml", root)
     shorter = replace(config.training, classify_epochs=7, rank_epochs=5, fuse_epochs=2, device="cpu")
     config = replace(config, training=shorter)
