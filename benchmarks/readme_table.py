@@ -24,7 +24,7 @@ from results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-KNOWN = RESULTS / "known_windows.json"
+KNOWN, DIRECTIONS = RESULTS / "known_windows.json", RESULTS / "window_directions.json"
 README, MODEL_README = ROOT / "README.md", ROOT / "racnn" / "README.md"
 ABLATIONS = {"birds": "bird", "digits": "digit"}  # name of results and section -> what boxes are around
 
@@ -114,6 +114,21 @@ def known_section(path: Path) -> str:
     return "\n".join([*lines, "", provenance])
 
 
+def directions_section(path: Path) -> str:
+    """Table and provenance of the results file of ``window_directions.py``, for ``racnn/README.md``."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| gradient | tx % | ty % | tl % | cosine |", "|---|---:|---:|---:|---:|"]
+    for name, values in report["results"].items():
+        shares = " | ".join(f"{100 * values[key]:.0f}" for key in ("tx", "ty", "tl"))
+        lines.append(f"| {name} | {shares} | {values['cosine']:.3f} |")
+    provenance = (
+        f"Share of {report['images']} training images for which it has the sign of the way to the bird, and the "
+        f"mean cosine of its (tx, ty) with that way. {report['date'][:10]}, commit "
+        f"`{(report['git']['commit'] or 'unknown')[:10]}`. Made by `{report['command']}`."
+    )
+    return "\n".join([*lines, "", provenance])
+
+
 def _relative(path: Path, folder: Path = ROOT) -> str:
     """As a link in a file of ``folder``."""
     path = path.resolve()
@@ -158,8 +173,9 @@ def main() -> None:
     for name, thing in ABLATIONS.items():
         if (RESULTS / f"{name}.json").is_file():
             sections[README][name] = ablation_section(RESULTS / f"{name}.json", thing)
-    if KNOWN.is_file():
-        sections[MODEL_README]["known"] = known_section(KNOWN)
+    for name, file, make in (("known", KNOWN, known_section), ("directions", DIRECTIONS, directions_section)):
+        if file.is_file():
+            sections[MODEL_README][name] = make(file)
     if not arguments.update:
         print("\n\n".join(text for made in sections.values() for text in made.values()))
         return
