@@ -173,9 +173,10 @@ def main() -> None:
     for name, thing in ABLATIONS.items():
         if (RESULTS / f"{name}.json").is_file():
             sections[README][name] = ablation_section(RESULTS / f"{name}.json", thing)
-    for name, file, make in (("known", KNOWN, known_section), ("directions", DIRECTIONS, directions_section)):
-        if file.is_file():
-            sections[MODEL_README][name] = make(file)
+    if KNOWN.is_file():
+        sections[MODEL_README]["known"] = known_section(KNOWN)
+    if DIRECTIONS.is_file():
+        sections[MODEL_README]["directions"] = directions_section(DIRECTIONS)
     if not arguments.update:
         print("\n\n".join(text for made in sections.values() for text in made.values()))
         return
