@@ -122,8 +122,8 @@ def directions_section(path: Path) -> str:
         shares = " | ".join(f"{100 * values[key]:.0f}" for key in ("tx", "ty", "tl"))
         lines.append(f"| {name} | {shares} | {values['cosine']:.3f} |")
     provenance = (
-        f"Share of {report['images']} training images where it has the sign of the way to the bird; mean cosine "
-        f"of its (tx, ty) with that way. {report['date'][:10]}, commit "
+        f"Share of {report['images']} training images where it has the sign of the way to the bird; mean "
+        f"cosine of its (tx, ty) with that way. {report['date'][:10]}, commit "
         f"`{(report['git']['commit'] or 'unknown')[:10]}`. Made by `{report['command']}`."
     )
     return "\n".join([*lines, "", provenance])
