@@ -16,6 +16,7 @@ from racnn.training.processes import Processes
 from racnn.training.trainer import Trainer
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[bench]'")
 
 
 def make_data(root: Path, train: int, test: int) -> Path:
@@ -62,7 +63,6 @@ def test_attention_reads_what_scale_1_cannot(tmp_path: Path) -> None:
     result = evaluate(model, Images(split.test, 128), batch_size=100)
     accuracy, learned = result["accuracy"], result["attention"]["2"]
     initial = result["baselines"]["response"]["attention"]["2"]
-    print(accuracy, learned, initial)
     assert accuracy["2"]["top1"] > accuracy["1"]["top1"] + 0.15
     assert accuracy["2"]["top1"] > result["baselines"]["centre"]["accuracy"]["2"]["top1"] + 0.2
     # What the ranking loss adds to the pre-training on the highest response: windows close in on the digit.
