@@ -131,7 +131,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> Results:
     contestants = choose_contestants(arguments, console)
     facts: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/bench_crop.py", *sys.argv[1:]]),
-        "arguments": {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items()},
+        "arguments": machine.settings(arguments),
         "date": machine.now(),
         "git": machine.commit(),
         "machine": machine.describe(device),

@@ -111,7 +111,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "git": machine.commit(),
         "machine": machine.describe(device),
         "versions": machine.versions(),
-        "arguments": {name: str(v) if isinstance(v, Path) else v for name, v in vars(arguments).items()},
+        "arguments": machine.settings(arguments),
         "difference_of_logits": check(models, images),
         "modes": {},
     }

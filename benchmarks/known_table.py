@@ -6,6 +6,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+import ablation
+
 Report = dict[str, Any]
 START = "none: where all start"
 COLUMNS = {
@@ -23,8 +25,8 @@ COLUMNS = {
 
 def spread(runs: list[Report], key: str) -> tuple[float, float]:
     """Mean and standard deviation over seeds."""
-    values = [run[key] for run in runs]
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    cell = ablation.spread([run[key] for run in runs])
+    return cell["mean"], cell["std"]
 
 
 def iou_by_step(result: Report) -> dict[int, float]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
@@ -73,6 +74,11 @@ def commit() -> dict[str, Any]:
         "commit": _first_line("git", "rev-parse", "HEAD"),
         "changed": None if changes is None else changes != "",
     }
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a benchmark was told, except where to write: a path of this machine."""
+    return {name: value for name, value in vars(arguments).items() if name != "output"}
 
 
 def now() -> str:

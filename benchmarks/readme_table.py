@@ -4,7 +4,7 @@
 python benchmarks/readme_table.py [--update] [benchmarks/results/cpu-….json …]
 
 README.md: the operator's section is made of the benchmark's results, the model's of those of ``ablation.py``.
-racnn/README.md: the section on known windows is made of the results of ``known_windows.py``.
+racnn/README.md: its sections are made of those of ``known_windows.py`` and ``window_directions.py``.
 """
 
 from __future__ import annotations
