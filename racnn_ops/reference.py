@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The specification: ``attention_crop`` in plain PyTorch.
 
-The window's two tap tables are written as dense matrices, ``A`` of shape ``(w, W)`` and ``B`` of shape
-``(h, H)``, and the crop is the contraction ``B @ image @ A.T``. That is another algorithm than the kernels',
-which never build a matrix; autograd differentiates it. All tests compare with it, and it answers where no
-compiled library could be loaded.
+Every output gathers the four pixels that its two taps name, out of the whole image at once, and blends them:
+what an output does not read cannot reach it, nor its gradients reach what it does not read, NaN and infinity
+included. That is another algorithm than the kernels', which walk along rows; autograd differentiates it. All
+tests compare with it, and it answers where no compiled library could be loaded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def attention_crop(
     dtype: torch.dtype | None = None,
     boxcar: Boxcar | None = None,
 ) -> Tensor:
-    """As :func:`racnn_ops.attention_crop`, in plain PyTorch: slower, and needs memory for dense matrices.
+    """As :func:`racnn_ops.attention_crop`, in plain PyTorch: slower, and needs memory for what it gathers.
 
     Every argument, shape, dtype and error is the same; forward mode and higher derivatives are autograd's.
     """
@@ -77,7 +77,7 @@ def sample(
     boxcar: Boxcar | None,
     contraction: Contraction,
 ) -> Tensor:
-    """The crops, with the contraction left open: here it is made of dense matrices, in ``_taps`` of kernels.
+    """The crops, with the contraction left open: here it is made of gathers, in ``_taps`` of kernels.
 
     Args:
         scale, shift: of each channel, or both empty.
@@ -114,8 +114,8 @@ def sample(
 class AxisTaps(NamedTuple):
     """What the outputs along one axis of B x K windows read.
 
-    ``pixels`` (B, K, out), whole numbers: the lower of two neighbours, non-decreasing; where one lies outside
-    the image it is not read. ``weights`` (B, K, out, 2): of the lower and the upper pixel, mask included.
+    ``pixels`` (B, K, out), int64: the lower of two neighbours, non-decreasing; where one lies outside the
+    image it is not read. ``weights`` (B, K, out, 2): of the lower and the upper pixel, mask included.
     """
 
     pixels: Tensor
@@ -142,8 +142,11 @@ def axis_taps(
         # On the last pixel's centre there is no pixel to move on to.
         inside = (position >= 0) & (position < size - 1)
         position = torch.where(inside, position, position.detach().clamp(0, size - 1))
-    lower = position.detach().floor()
-    fraction = position - lower
+    below = position.detach().floor()
+    fraction = position - below
+    lower = below.long()
+    if boundary != "zeros":
+        lower = lower.clamp(max=size - 1)  # size - 1 as a float32 may be size
     weights = torch.stack((1 - fraction, fraction), -1)
     if mask_steepness is not None:
         pixel = torch.stack((lower, lower + 1), -1) + 0.5
@@ -155,18 +158,31 @@ def axis_taps(
     return AxisTaps(lower, weights)
 
 
-def tap_matrix(taps: AxisTaps, size: int) -> Tensor:
-    """The matrix ``a_j(x)`` of the design, (B, K, out, size): the weights of all pixels in all outputs."""
-    pixel = torch.arange(size, device=taps.pixels.device, dtype=taps.pixels.dtype)
-    lower = taps.pixels.unsqueeze(-1)
-    at_lower, at_upper = (pixel == lower).to(taps.weights.dtype), (pixel == lower + 1).to(taps.weights.dtype)
-    return taps.weights[..., :1] * at_lower + taps.weights[..., 1:] * at_upper
-
-
 def contract(pixels: Tensor, rows: AxisTaps, columns: AxisTaps) -> Tensor:
-    """Pixels (B, C, H, W) with dense tap matrices: crops (B, K, C, h, w)."""
-    height, width = pixels.shape[-2:]
-    return torch.einsum("bkiy,bcyx,bkjx->bkcij", tap_matrix(rows, height), pixels, tap_matrix(columns, width))
+    """Pixels (B, C, H, W) with the taps of both axes: crops (B, K, C, h, w)."""
+    batch, channels, height, width = pixels.shape
+    windows, out_height = rows.pixels.shape[1:]
+    lines = pixels.movedim(1, 2).reshape(batch, height, channels * width)
+    lines = _gather(lines, rows.pixels.flatten(1))  # (B, K h, 2, C W)
+    lines = lines.reshape(batch * windows, out_height * 2 * channels, width).movedim(1, 2)
+    read = _gather(lines, columns.pixels.flatten(0, 1))  # (B K, w, 2, h 2 C)
+    read = read.unflatten(-1, (out_height, 2, channels)).unflatten(0, (batch, windows))
+    blended = (read * columns.weights[..., None, None, None]).sum(3)  # (B, K, w, h, 2, C)
+    crops = (blended * rows.weights[:, :, None, ..., None]).sum(4)
+    return crops.permute(0, 1, 4, 3, 2).contiguous()
+
+
+def _gather(lines: Tensor, lower: Tensor) -> Tensor:
+    """Out of ``lines`` (N, size, M) those numbered ``lower`` (N, out) and the next ones: (N, out, 2, M).
+
+    Zeros for those outside. It is an embedding, whose gradient adds up in a fixed order on every device.
+    """
+    count, size, _ = lines.shape
+    pixel = torch.stack((lower, lower + 1), -1)
+    inside = (pixel >= 0) & (pixel < size)
+    first = size * torch.arange(count, device=lower.device).view(-1, 1, 1)
+    read = torch.nn.functional.embedding(pixel.clamp(0, size - 1) + first, lines.flatten(0, 1))
+    return torch.where(inside.unsqueeze(-1), read, torch.zeros_like(read))
 
 
 def _keep_gradient(value: Tensor, of: Tensor) -> Tensor:

@@ -51,20 +51,18 @@ def _reference(case: Case) -> torch.Tensor:
 
 
 def _tap_reference(case: Case) -> torch.Tensor:
-    rows, row_weights, columns, column_weights = (torch.from_numpy(t).double() for t in case.tables())
+    rows, row_weights, columns, column_weights = (torch.from_numpy(t) for t in case.tables())
     images = torch.from_numpy(decode(case.images(), case.image)).requires_grad_()
-    weights = row_weights.requires_grad_(), column_weights.requires_grad_()
-
-    def matrix(pixels: torch.Tensor, weights: torch.Tensor, size: int) -> torch.Tensor:
-        taps = reference.AxisTaps(pixels.unsqueeze(2), weights)
-        return reference.tap_matrix(taps, size)
-
-    crops = torch.einsum(
-        "bktiy,bcyx,bktjx->bkcij",
-        matrix(rows, weights[0], case.size[0]),
-        images.nan_to_num(0.0),
-        matrix(columns, weights[1], case.size[1]),
-    )
+    weights = row_weights.double().requires_grad_(), column_weights.double().requires_grad_()
+    terms = zip(weights[0].unbind(2), weights[1].unbind(2), strict=True)
+    crops = torch.stack(
+        [
+            reference.contract(
+                images, reference.AxisTaps(rows.long(), along_y), reference.AxisTaps(columns.long(), along_x)
+            )
+            for along_y, along_x in terms
+        ]
+    ).sum(0)
     if case.kernel == "tap_crop":
         return crops.detach()
     grad_output = torch.from_numpy(decode(case.grad_output(), case.crop))
