@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import _library, reference
 from ._arguments import CropOptions
-from ._operators import below_autograd, gradients, save_for_gradients
+from ._operators import below_autograd, gradients, has_tangent, save_for_gradients
 from ._taps import crop_by_taps
 
 # Pairs of image and output dtype with a kernel of their own; the rule is kFused in csrc/glue.h.
@@ -85,7 +85,7 @@ def _warn_no_kernels(device: str) -> None:
 
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def _apply(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
-    if _is_transformed():
+    if torch._C._are_functorch_transforms_active() or has_tangent(images) or has_tangent(windows):
         return crop_by_taps(images, windows, *options)
     if torch.compiler.is_compiling():
         return _Crop.apply(images, windows, *options)  # type: ignore[no-any-return]
@@ -93,11 +93,6 @@ def _apply(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
         return _EagerCrop.apply(images, windows, *options)  # type: ignore[no-any-return]
     with below_autograd():
         return _Crop.forward(images, windows, *options)
-
-
-def _is_transformed() -> bool:
-    """Whether a torch.func transform or forward mode is at work."""
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 class _Crop(torch.autograd.Function):

@@ -71,7 +71,7 @@ def _register(
 
     def kernel(keyset: Any, *arguments: Any) -> Any:
         tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-        if _forward_mode() and any(_has_tangent(tensor) for tensor in tensors):
+        if any(has_tangent(tensor) for tensor in tensors):
             raise NotImplementedError(_PRIVATE.format(name, "forward mode"))
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return Registered.apply(*arguments, keyset)
@@ -81,11 +81,10 @@ def _register(
     _library.impl(name, kernel, "Autograd", with_keyset=True)
 
 
-def _forward_mode() -> bool:
-    return torch.autograd.forward_ad._current_level >= 0
-
-
-def _has_tangent(tensor: Tensor) -> bool:
+def has_tangent(tensor: Tensor) -> bool:
+    """Whether forward mode differentiates ``tensor``. Its level alone does not tell: all threads share it."""
+    if torch.autograd.forward_ad._current_level < 0:
+        return False
     return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
 
 
@@ -178,7 +177,7 @@ def save_for_gradients(ctx: Any, inputs: tuple[Any, ...]) -> None:
 
 def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Of images and windows, where asked for."""
-    again = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+    again = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or has_tangent(grad_output)
     if again and not torch.compiler.is_compiling():
         return _gradients_by_taps(ctx, grad_output)
     images, windows = ctx.saved_tensors

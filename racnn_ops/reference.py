@@ -168,7 +168,7 @@ def contract(pixels: Tensor, rows: AxisTaps, columns: AxisTaps) -> Tensor:
     read = _gather(lines, columns.pixels.flatten(0, 1))  # (B K, w, 2, h 2 C)
     read = read.unflatten(-1, (out_height, 2, channels)).unflatten(0, (batch, windows))
     blended = (read * columns.weights[..., None, None, None]).sum(3)  # (B, K, w, h, 2, C)
-    crops = (blended * rows.weights[:, :, None, ..., None]).sum(4)
+    crops: Tensor = (blended * rows.weights[:, :, None, ..., None]).sum(4)
     return crops.permute(0, 1, 4, 3, 2).contiguous()
 
 

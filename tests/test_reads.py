@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """NaN and infinity go where the formula takes them and nowhere else.
 
-An output reads the pixels floor(p) and floor(p) + 1 along each axis, where they lie inside the image; one with
-the weight 0 is read all the same, as 0 * NaN is NaN. What it does not read, within a vector, a run or a padded
-line, must not reach it, nor its gradient what it does not read.
+An output reads the pixels floor(p) and floor(p) + 1 along each axis, where they lie inside the image; one
+with the weight 0 is read all the same, as 0 * NaN is NaN. What it does not read, within a vector, a run or a
+padded line, must not reach it, nor its gradient what it does not read.
 """
 
 from __future__ import annotations

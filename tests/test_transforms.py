@@ -14,6 +14,7 @@ from smooth import BOXCAR, SHAPE, Crop, assert_close, inputs, loss_of
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.profiler import profile
 
 from racnn_ops import attention_crop, reference
 
@@ -94,6 +95,52 @@ def test_forward_mode_of_autograd(device: str) -> None:
         tangent = forward_ad.unpack_dual(loss(*duals)).tangent
     gradients = grad(loss_of(reference.attention_crop), (0, 1))(images, windows)
     assert_close(tangent, sum((g * t).sum() for g, t in zip(gradients, tangents, strict=True)))
+
+
+def test_forward_mode_through_the_incoming_gradient_alone(device: str) -> None:
+    """Forward over reverse where only the loss has a tangent: images and windows have none."""
+    images, windows = inputs(device)
+    windows.requires_grad_()
+    crops = attention_crop(images, windows, SHAPE.out)
+    weights, tangent = torch.rand_like(crops), torch.rand_like(crops)
+    with forward_ad.dual_level():
+        (dual,) = torch.autograd.grad(
+            (crops * forward_ad.make_dual(weights, tangent)).sum(), windows, retain_graph=True
+        )
+        of_windows = forward_ad.unpack_dual(dual).tangent
+    (expected,) = torch.autograd.grad(crops, windows, tangent)
+    assert of_windows is not None
+    assert_close(of_windows, expected)
+
+
+def test_forward_mode_elsewhere_changes_nothing(device: str) -> None:
+    """All threads share the level: what another one differentiates must not change the kernels here."""
+    images, windows = (t.float() for t in inputs(device))
+    images.requires_grad_(), windows.requires_grad_()
+
+    def found() -> list[Tensor]:
+        crops = attention_crop(images, windows, SHAPE.out, mask_steepness=0.7)
+        return [crops, *torch.autograd.grad(crops.square().sum(), (images, windows))]
+
+    before = found()
+    inside, finished = threading.Event(), threading.Event()
+
+    def differentiate() -> None:
+        with forward_ad.dual_level():
+            inside.set()
+            finished.wait()
+
+    other = threading.Thread(target=differentiate)
+    other.start()
+    try:
+        inside.wait()
+        with profile() as recorded:
+            now = found()
+    finally:
+        finished.set()
+        other.join()
+    assert all(map(torch.equal, before, now))
+    assert "racnn_ops::_tap_crop" not in {event.name for event in recorded.events()}
 
 
 # The surrogate gradient
