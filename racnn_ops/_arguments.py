@@ -19,6 +19,9 @@ WINDOW_GRADS = ("exact", "boxcar")
 ENERGIES = ("abs", "square")
 IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
 MAX_SIDE = 2**30
+# Of options: far beyond use, and far enough inside float32 that the kernels' products of them are finite.
+MAX_STEEPNESS = MAX_BOXCAR = 1e9
+MAX_STATISTIC = 1e15
 
 
 class Boxcar(NamedTuple):
@@ -34,6 +37,8 @@ class Boxcar(NamedTuple):
         scale: factor of the normalised energy.
         shrink: constant push towards smaller windows, per pixel.
         side: the image side in pixels that ``steepness`` and ``shrink`` are meant for.
+
+    Every number is at most 1e9 in magnitude.
 
     Source: Fu, Zheng, Mei (CVPR 2017), equations 5, 6 and 11, and their ``attention_crop_layer``.
     """
@@ -110,26 +115,18 @@ def check_options(
     """What can be checked without tensors."""
     size = _check_size(output_size)
     if mask_steepness is not None:
-        _check_positive("mask_steepness", mask_steepness, " or None")
-        if not 2.0**-126 <= mask_steepness < 2.0**128:  # the kernels' 0 is "no mask"
-            raise ValueError(f"mask_steepness must be within float32's range, got {mask_steepness!r}")
-        mask_steepness = float(mask_steepness)
+        # The kernels' 0 is "no mask".
+        mask_steepness = _check_positive(
+            "mask_steepness", mask_steepness, 2.0**-126, MAX_STEEPNESS, " or None"
+        )
     _check_choice("boundary", boundary, BOUNDARIES)
     _check_choice("window_grad", window_grad, WINDOW_GRADS)
-    if boxcar is None:
-        boxcar = Boxcar()
-    else:
-        boxcar = _check_boxcar(boxcar)
-    return CropOptions(
-        size,
-        mask_steepness,
-        boundary,
-        window_grad,
-        None if mean is None else _check_statistic("mean", mean),
-        None if std is None else _check_statistic("std", std),
-        _check_dtype(dtype),
-        boxcar,
-    )
+    if mean is not None:
+        mean = tuple(_check_number("mean", m, MAX_STATISTIC) for m in _numbers("mean", mean))
+    if std is not None:
+        std = tuple(_check_positive("std", s, 1 / MAX_STATISTIC, MAX_STATISTIC) for s in _numbers("std", std))
+    boxcar = Boxcar() if boxcar is None else _check_boxcar(boxcar)
+    return CropOptions(size, mask_steepness, boundary, window_grad, mean, std, _check_dtype(dtype), boxcar)
 
 
 def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> None:
@@ -160,11 +157,8 @@ def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> No
     if shape[2] < 1 or shape[3] < 1:
         raise ValueError(f"images must be at least 1 pixel high and wide, got {_shape(images)}")
     # Not under torch.compile or export, where it would only become a guard on a symbolic size.
-    if not torch.compiler.is_compiling() and max(shape[2], shape[3], *options.output_size) > MAX_SIDE:
-        raise ValueError(
-            f"images and output_size must not exceed {MAX_SIDE} pixels a side, "
-            f"got {_shape(images)} and {tuple(options.output_size)}"
-        )
+    if not torch.compiler.is_compiling() and (shape[2] > MAX_SIDE or shape[3] > MAX_SIDE):
+        raise ValueError(f"images must not exceed {MAX_SIDE} pixels a side, got {_shape(images)}")
     if images.device != windows.device:
         raise ValueError(
             f"windows must be on the device of images: got {windows.device} for images on {images.device}"
@@ -196,6 +190,8 @@ def _check_tensor(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.layout is not torch.strided:
         raise TypeError(f"{name} must be a strided (dense) tensor, got layout {value.layout}")
+    if value.is_nested:
+        raise TypeError(f"{name} must be a strided (dense) tensor, got a nested tensor")
 
 
 def _check_size(size: int | Sequence[int]) -> tuple[int, int]:
@@ -206,7 +202,9 @@ def _check_size(size: int | Sequence[int]) -> tuple[int, int]:
     else:
         raise TypeError(f"output_size must be an int or a pair of ints (h, w), got {size!r}")
     if height < 1 or width < 1:  # type: ignore[operator]
-        raise ValueError(f"output_size must be at least 1 x 1, got {size!r}")
+        raise ValueError(f"output_size must be at least 1 x 1, got {_shown(size)}")
+    if not torch.compiler.is_compiling() and (height > MAX_SIDE or width > MAX_SIDE):  # type: ignore[operator]
+        raise ValueError(f"output_size must not exceed {MAX_SIDE} pixels a side, got {_shown(size)}")
     return height, width  # type: ignore[return-value]
 
 
@@ -215,46 +213,60 @@ def _is_int(value: Any) -> bool:
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def _check_number(name: str, value: Any) -> None:
+def _check_number(name: str, value: Any, most: float = math.inf) -> float:
+    """A number of at most that magnitude, as float."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {_shown(value)}")
+    if abs(number) > most:
+        raise ValueError(f"{name} must be within [{-most:g}, {most:g}], got {_shown(value)}")
+    return number
 
 
-def _check_positive(name: str, value: Any, otherwise: str = "") -> None:
-    _check_number(name, value)
-    if value <= 0:
-        raise ValueError(f"{name} must be positive{otherwise}, got {value!r}")
+def _check_positive(name: str, value: Any, least: float, most: float, otherwise: str = "") -> float:
+    number = _check_number(name, value)
+    if number <= 0:
+        raise ValueError(f"{name} must be positive{otherwise}, got {_shown(value)}")
+    if not least <= number <= most:
+        raise ValueError(f"{name} must be within [{least:.3g}, {most:g}]{otherwise}, got {_shown(value)}")
+    return number
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no integer of more than some thousand digits
+        return "one with thousands of digits"
 
 
 def _check_boxcar(boxcar: Any) -> Boxcar:
     if not isinstance(boxcar, Boxcar):
         raise TypeError(f"boxcar must be a racnn_ops.Boxcar or None, got {boxcar!r}")
-    _check_positive("boxcar.steepness", boxcar.steepness)
     _check_choice("boxcar.energy", boxcar.energy, ENERGIES)
-    _check_number("boxcar.scale", boxcar.scale)
-    _check_number("boxcar.shrink", boxcar.shrink)
-    if boxcar.side is not None:
-        _check_positive("boxcar.side", boxcar.side, " or None")
-    steepness, scale, shrink = float(boxcar.steepness), float(boxcar.scale), float(boxcar.shrink)
-    return Boxcar(steepness, boxcar.energy, scale, shrink, boxcar.side)
+    side = boxcar.side
+    return Boxcar(
+        _check_positive("boxcar.steepness", boxcar.steepness, 0.0, MAX_BOXCAR),
+        boxcar.energy,
+        _check_number("boxcar.scale", boxcar.scale, MAX_BOXCAR),
+        _check_number("boxcar.shrink", boxcar.shrink, MAX_BOXCAR),
+        None if side is None else _check_positive("boxcar.side", side, 0.0, MAX_BOXCAR, " or None"),
+    )
 
 
-def _check_statistic(name: str, values: float | Sequence[float]) -> tuple[float, ...]:
-    if isinstance(values, Real):
-        values = (float(values),)
-    elif isinstance(values, Tensor) or not isinstance(values, Sequence) or isinstance(values, str):
+def _numbers(name: str, values: Any) -> tuple[Any, ...]:
+    """``mean`` or ``std``, one number or several."""
+    if isinstance(values, (Tensor, str, bytes, bytearray)) or not isinstance(values, (Real, Sequence)):
         raise TypeError(f"{name} must be a number or a sequence of numbers, one per channel, got {values!r}")
-    for value in values:
-        _check_number(name, value)
-        if name == "std" and value <= 0:
-            raise ValueError(f"std must be positive, got {values!r}")
-    return tuple(float(value) for value in values)
+    return tuple(values) if isinstance(values, Sequence) else (values,)
 
 
 def _check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:

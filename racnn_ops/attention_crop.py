@@ -48,14 +48,15 @@ def attention_crop(
             a NaN gradient to itself, and touches nothing else.
         output_size (int or (int, int)): ``h, w`` of a crop.
         mask_steepness (float, optional): k of the paper's soft boxcar mask (equations 5 and 6), per
-            pixel; the image is multiplied with the mask around the window before it is sampled.
+            pixel, up to 1e9; the image is multiplied with the mask around the window before it is sampled.
         boundary (str): what lies outside the image: ``"zeros"``; ``"border"``, the nearest edge pixel; or
             ``"clip"``, where the window is clipped to the image first (as in the authors' release).
         window_grad (str): ``"exact"``, the derivative of what is computed; or ``"boxcar"``, RA-CNN's
             surrogate, which looks at the incoming gradient alone (see :class:`racnn_ops.Boxcar`).
         mean, std (float or sequence, optional): normalise on the way, one number or one per channel:
             ``(x / 255 - mean) / std`` for uint8 images, ``(x - mean) / std`` for others. With only one of
-            them given the other is 0 or 1; with neither, values stay as they are.
+            them given the other is 0 or 1; with neither, values stay as they are. ``mean`` is at most 1e15
+            in magnitude, ``std`` between 1e-15 and 1e15.
         dtype (torch.dtype, optional): of the result; by default that of the images (float32 for uint8
             images that are normalised). uint8 results are rounded and saturated.
         boxcar (Boxcar, optional): options of ``window_grad="boxcar"``.
