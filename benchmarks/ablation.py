@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs, kept between calls")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder")
+    machine.add_output(parser)
     parser.add_argument("--name", default="birds", help="of the results")
     return parser.parse_args()
 
@@ -226,7 +224,7 @@ def main() -> None:
     config = base.to_dict()
     config["data"]["root"] = arguments.root.name
     report = {
-        "command": shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]]),
+        "command": machine.command(),
         **made_of,
         "cpu": machine.cpu_name(),
         "config": config,

@@ -5,18 +5,15 @@
 
 Every contestant's crops and gradients are compared with the reference before it is timed. Contestants take
 turns; all numbers are medians, all ratios those of one run. Prints tables and writes a JSON file and a
-picture, named after the device, to benchmarks/results/. Needs ``pip install '.[bench]'``.
+picture, named after the device, to build/results/. Needs ``pip install '.[bench]'``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cuda_probes
@@ -66,12 +63,7 @@ def parse_arguments() -> argparse.Namespace:
         "--no-compile", action="store_true", help="leave out torch.compile, which takes a while"
     )
     parser.add_argument("--synthetic", action="store_true", help="random images instead of photographs")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=machine.ROOT / "benchmarks" / "results",
-        help="folder, default: %(default)s",
-    )
+    machine.add_output(parser)
     parser.add_argument(
         "--batch", type=_at_least(1), help="B of the main case; default 16 on a CPU, 64 on a GPU"
     )
@@ -130,7 +122,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> Results:
     source, images = choose_source(arguments, console)
     contestants = choose_contestants(arguments, console)
     facts: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/bench_crop.py", *sys.argv[1:]]),
+        "command": machine.command(),
         "arguments": machine.settings(arguments),
         "date": machine.now(),
         "git": machine.commit(),

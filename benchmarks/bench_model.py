@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
-from pathlib import Path
 from typing import Any
 
 import machine
@@ -51,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32 if on_gpu else 4)
     parser.add_argument("--rounds", type=int, default=21 if on_gpu else 7)
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as torch chooses")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder")
+    machine.add_output(parser)
     arguments = parser.parse_args()
     for name in ("batch", "rounds"):
         if getattr(arguments, name) < 1:
@@ -106,7 +103,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     labels = torch.randint(0, CLASSES, (arguments.batch,), generator=generator).to(device)
     models = make_models(arguments)
     results: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/bench_model.py", *sys.argv[1:]]),
+        "command": machine.command(),
         "date": machine.now(),
         "git": machine.commit(),
         "machine": machine.describe(device),

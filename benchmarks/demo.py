@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
+import machine
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.patches import Rectangle
@@ -97,7 +98,7 @@ def draw(photo: torch.Tensor, path: list[torch.Tensor], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder")
+    machine.add_output(parser)
     output = parser.parse_args().output
     photo = torch.from_numpy(data.chelsea()).permute(2, 0, 1) / 255  # "Chelsea" by Stefan van der Walt, CC0
     path = find(photo)

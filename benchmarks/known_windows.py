@@ -18,9 +18,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import shlex
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import known_picture
@@ -159,7 +156,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="a few steps, to see whether it runs")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder")
+    machine.add_output(parser)
     arguments = parser.parse_args()
     if arguments.threads < 1:
         parser.error(f"--threads must be at least 1, got {arguments.threads}")
@@ -175,7 +172,7 @@ def main() -> None:
     made_of = {"date": machine.now(), "git": machine.commit()}
     results, given = compare(effort, arguments.seeds, console)
     report = {
-        "command": shlex.join(["python", "benchmarks/known_windows.py", *sys.argv[1:]]),
+        "command": machine.command(),
         **made_of,
         "finished": machine.now(),
         "cpu": machine.cpu_name(),

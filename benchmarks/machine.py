@@ -7,6 +7,7 @@ import argparse
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -17,6 +18,9 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "build" / "results"
+"""Where programs write, so that a run leaves the tree as it was; what is committed was written with
+``--output benchmarks/results``."""
 
 
 # glibc's malloc gives large blocks back to the system when they are freed, and whoever allocates next pays a
@@ -74,6 +78,18 @@ def commit() -> dict[str, Any]:
         "commit": _first_line("git", "rev-parse", "HEAD"),
         "changed": None if changes is None else changes != "",
     }
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder, default: build/results")
+
+
+def command() -> str:
+    """How the program was called, except where to write."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--output")
+    _, others = parser.parse_known_args(sys.argv[1:])
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *others])
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:

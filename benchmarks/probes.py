@@ -13,7 +13,9 @@ import torch
 from cases import MODES, Case, Inputs, make_inputs
 from contestants import GRID_SAMPLE, OURS, Contestant, Step, crop_function, make_step
 from images import synthetic
-from timing import Times, interleaved, take_cpu_sample
+from timing import Call, Times, interleaved, take_cpu_sample
+from torch import Tensor
+from torch.func import hessian, jvp
 from torch.profiler import ProfilerActivity, profile
 
 TINY = Case(batch=1, image=8, crop=4)
@@ -27,11 +29,13 @@ def _step(contestant: Contestant, case: Case, inputs: Inputs, mode: str) -> Step
 def host_overhead(device: torch.device, rounds: int, calls: int = 200) -> list[dict[str, Any]]:
     """Host time of a call on tensors so small that there is nothing else; one thread."""
     inputs = make_inputs(TINY, synthetic, device)
-    steps = {
+    steps: dict[str, list[Call]] = {
         f"{contestant.name}/{mode}": [_step(contestant, TINY, inputs, mode)] * calls
         for contestant in PAIR
         for mode in MODES
     }
+    for name, transform in _transforms(inputs).items():
+        steps[f"{OURS.name}/{name}"] = [transform] * max(calls // 20, 1)  # slow, and grid_sample has not all
 
     def wait(name: str) -> None:
         if device.type == "cuda":
@@ -42,6 +46,26 @@ def host_overhead(device: torch.device, rounds: int, calls: int = 200) -> list[d
     times = interleaved(steps, rounds, take_cpu_sample, before=wait)
     torch.set_num_threads(threads)
     return [_named(name, value) for name, value in times.items()]
+
+
+def _transforms(inputs: Inputs) -> dict[str, Call]:
+    """By the windows: what is not ``backward()`` makes tables by small tensor operations first."""
+    images, windows, grad_output = inputs
+    crop = crop_function(OURS, TINY)
+
+    def loss(windows: Tensor) -> Tensor:
+        return (crop(images, windows) * grad_output).sum()
+
+    def double_backward() -> Tensor:
+        leaf = windows.detach().requires_grad_()
+        (first,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
+        return torch.autograd.grad(first.sum(), leaf)[0]
+
+    return {
+        "jvp": lambda: jvp(loss, (windows,), (torch.ones_like(windows),)),
+        "double backward": double_backward,
+        "hessian": lambda: hessian(loss)(windows),
+    }
 
 
 def thread_scaling(case: Case, inputs: Inputs, rounds: int) -> list[dict[str, Any]]:

@@ -10,8 +10,6 @@ authors' release, and differences over a part of the half side.
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, default=None, help="folder of the data set, if it has moved")
     parser.add_argument("--images", type=int, default=600, help="of the training half, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder")
+    machine.add_output(parser)
     arguments = parser.parse_args()
     if arguments.images < 1:
         parser.error(f"--images must be at least 1, got {arguments.images}")
@@ -147,7 +145,7 @@ def main() -> None:
             found[name].append(point(model, kept, moves[torch.tensor(numbers)[has_box]], method))
     results = {name: summarise(*map(torch.cat, zip(*pairs, strict=True))) for name, pairs in found.items()}
     report = {
-        "command": shlex.join(["python", "benchmarks/window_directions.py", *sys.argv[1:]]),
+        "command": machine.command(),
         "date": machine.now(),
         "git": machine.commit(),
         "images": sum(len(pair[0]) for pair in found["exact"]),

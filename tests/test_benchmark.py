@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from torch import Tensor
 from racnn_ops import _library
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+IGNORED = BENCHMARKS.parent / ".gitignore"
 CPU = torch.device("cpu")
 
 pytest.importorskip("rich", reason="rich is not installed: pip install '.[bench]'")
@@ -26,20 +28,56 @@ if not _library.has_cpu:
     pytest.skip(f"no compiled library: {_library.cpu_error}", allow_module_level=True)
 
 
-def run(script: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, BENCHMARKS / script, *options]
+def run(script: str, *options: str | Path, folder: Path = BENCHMARKS) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, folder / script, *options]
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def results_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("results")
+    """Of a run as a newcomer starts it, in a checkout of its own."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(BENCHMARKS, checkout / "benchmarks")
+    if IGNORED.exists():
+        shutil.copy(IGNORED, checkout)
+    git(checkout, "init", "--quiet")
+    git(checkout, "add", ".")
     sizes = ("--batch", "2", "--image", "32", "--crop", "16", "--rounds", "3")
-    options = ("--quick", "--synthetic", "--no-compile", "--device", "cpu", "--output", folder)
-    result = run("bench_crop.py", *sizes, *options)
+    options = ("--quick", "--synthetic", "--no-compile", "--device", "cpu")
+    result = run("bench_crop.py", *sizes, *options, folder=checkout / "benchmarks")
     assert result.returncode == 0, result.stderr
-    (path,) = folder.glob("cpu-*-quick.json")
+    (path,) = (checkout / "build" / "results").glob("cpu-*-quick.json")
     return path
+
+
+def git(checkout: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.skipif(not IGNORED.exists(), reason="not a checkout")
+def test_a_run_leaves_the_tree_as_it_was(results_path: Path) -> None:
+    """Also where its name is that of a committed file: another machine of the same brand."""
+    checkout = results_path.parents[2]
+    assert not git(checkout, "diff", "--name-only")
+    assert not git(checkout, "ls-files", "--others", "--exclude-standard")
+
+
+@pytest.mark.parametrize(
+    "script", ["ablation", "bench_crop", "bench_model", "demo", "known_windows", "window_directions"]
+)
+def test_programs_write_where_git_does_not_look(script: str) -> None:
+    help = run(f"{script}.py", "--help")
+    assert "folder, default: build/results" in help.stdout
+
+
+@pytest.mark.usefixtures("modules")
+def test_the_command_is_told_without_where_it_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    import machine
+
+    monkeypatch.setattr(sys, "argv", ["somewhere/bench_crop.py", "--quick", "--output", "x", "--batch", "2"])
+    assert machine.command() == "python benchmarks/bench_crop.py --quick --batch 2"
 
 
 @pytest.fixture(scope="module")
