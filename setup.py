@@ -8,8 +8,17 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+# As pyproject.toml demands it; without build isolation pip does not look, and an older one rejects `license`.
+OLDEST_SETUPTOOLS = 77
+if int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
+    raise SystemExit(
+        f"racnn_ops: setuptools {OLDEST_SETUPTOOLS} or newer is needed, this is {setuptools.__version__}: "
+        f"run `{sys.executable} -m pip install 'setuptools>={OLDEST_SETUPTOOLS}' cmake ninja`."
+    )
 
 ROOT = Path(__file__).resolve().parent
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))

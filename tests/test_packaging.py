@@ -212,6 +212,28 @@ def cmake_build(source: Path, wheel: Path) -> Path:
     return cache.parent
 
 
+@pytest.mark.parametrize("readme", ["README.md", "racnn/README.md", "CONTRIBUTING.md"])
+def test_links_of_the_readmes_lead_somewhere(source: Path, readme: str) -> None:
+    text = (source / readme).read_text(encoding="utf-8")
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text)]
+    files = [target for target in targets if target and not target.startswith("http")]
+    assert files or readme == "CONTRIBUTING.md"
+    missing = [file for file in files if not ((source / readme).parent / file).exists()]
+    assert not missing
+
+
+def test_old_setuptools_is_told_in_one_sentence() -> None:
+    """Not by what it thinks of pyproject.toml."""
+    code = "import runpy, setuptools; setuptools.__version__ = '65.5.0'; runpy.run_path('setup.py')"
+    result = run(sys.executable, "-c", code, cwd=ROOT)
+    assert result.returncode != 0
+    (demanded,) = re.findall(r'"(setuptools>=\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert result.stdout.splitlines()[-1].startswith(
+        "racnn_ops: setuptools 77 or newer is needed, this is 65.5.0"
+    )
+    assert f"'{demanded}' cmake ninja" in result.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="no abi3 without the GIL")
 def test_wheel_serves_every_python(wheel: Path) -> None:
