@@ -32,6 +32,25 @@ struct VecOf<double> {
 template <typename T>
 using Vec = typename VecOf<T>::type;
 
+// What fits a register of the machine: sums that a loop carries along stay in registers only in this form.
+#if defined(__AVX512F__)
+constexpr int kRegisterBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kRegisterBytes = 32;
+#else
+constexpr int kRegisterBytes = 16;
+#endif
+template <typename T>
+struct RegisterOf;
+template <>
+struct RegisterOf<float> {
+  typedef float type __attribute__((vector_size(kRegisterBytes)));
+};
+template <>
+struct RegisterOf<double> {
+  typedef double type __attribute__((vector_size(kRegisterBytes)));
+};
+
 template <typename T>
 RACNN_INLINE Vec<T> load(const T* from) {
   Vec<T> value;
@@ -58,6 +77,30 @@ RACNN_INLINE T sum(const Vec<T>& value) {
     for (int i = 0; i < width; ++i) halves[i] += halves[i + width];
   }
   return halves[0];
+}
+
+// Whether no number is NaN or infinite, by their sum: where that overflows it may say no though all are.
+template <typename T>
+RACNN_INLINE bool all_finite(const T* values, int64_t n) {
+  using Register = typename RegisterOf<T>::type;
+  constexpr int64_t kSums = 4, kWidth = sizeof(Register) / sizeof(T), kStep = kSums * kWidth;
+  T total = T(0);
+  Register sums[kSums] = {};
+  if (n < kStep) {
+    for (int64_t i = 0; i < n; ++i) total += values[i];
+  } else {
+    for (int64_t i = 0; i < n; i += kStep) {
+      const T* from = values + (i < n - kStep ? i : n - kStep);
+      for (int64_t s = 0; s < kSums; ++s) {
+        Register value;
+        std::memcpy(&value, from + s * kWidth, sizeof(value));
+        sums[s] += value;
+      }
+    }
+  }
+  const Register all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (int64_t i = 0; i < kWidth; ++i) total += all[i];
+  return total - total == T(0);
 }
 
 RACNN_INLINE float widen(float value) { return value; }
