@@ -25,6 +25,9 @@
 
 namespace racnn {
 
+// Of an image or crop. A larger one could not be indexed by int32 after the window's float arithmetic.
+constexpr int64_t kMaxSide = int64_t(1) << 30;
+
 enum class Boundary : int32_t {
   kZeros,   // pixels outside the image are zero
   kBorder,  // a position outside reads the edge pixel
@@ -123,12 +126,22 @@ RACNN_HOST_DEVICE T raw_position(const Axis<T>& axis, int32_t j) {
   return std::fma(axis.half, sample_offset(axis, j), axis.centre) - T(0.5);
 }
 
+// A position in two parts: float32 holds every whole number up to 2^24 only, sides may be longer.
+template <typename T>
+struct Position {
+  int32_t pixel;  // floor(p)
+  T beyond;       // p - floor(p)
+};
+
 // p_j, limited to [-2, size] (what lies farther out reads nothing more) or, where the axis is clamped,
 // to the pixel centres [0, size - 1]. Never NaN, non-decreasing in j.
 template <typename T>
-RACNN_HOST_DEVICE T sample_position(const Axis<T>& axis, int32_t j) {
-  const T p = raw_position(axis, j);
-  return axis.clamped ? clamp_to(p, T(0), T(axis.size - 1)) : clamp_to(p, T(-2), T(axis.size));
+RACNN_HOST_DEVICE Position<T> sample_position(const Axis<T>& axis, int32_t j) {
+  const int32_t last = axis.clamped ? axis.size - 1 : axis.size;
+  const T p = clamp_to(raw_position(axis, j), axis.clamped ? T(0) : T(-2), T(kMaxSide));
+  const T whole = std::floor(p);
+  const int32_t pixel = int32_t(whole);
+  return pixel < last ? Position<T>{pixel, p - whole} : Position<T>{last, T(0)};
 }
 
 template <typename T>
@@ -164,12 +177,10 @@ RACNN_HOST_DEVICE MaskGrad<T> mask_grad(const Axis<T>& axis, int32_t i) {
 // A tap before the mask: indices and the linear interpolation's weights.
 template <typename T>
 RACNN_HOST_DEVICE Tap<T> linear_tap(const Axis<T>& axis, int32_t j) {
-  const T p = sample_position(axis, j);
-  const T p0 = std::floor(p);
-  const T f = p - p0;
+  const Position<T> p = sample_position(axis, j);
   const int32_t last = axis.size - 1;
-  int32_t lower = int32_t(p0), upper = lower + 1;
-  T w_lower = T(1) - f, w_upper = f;
+  int32_t lower = p.pixel, upper = lower + 1;
+  T w_lower = T(1) - p.beyond, w_upper = p.beyond;
   if (axis.clamped) {
     upper = upper > last ? last : upper;
   } else {
@@ -198,8 +209,8 @@ struct PositionGrad {
 
 template <typename T>
 RACNN_HOST_DEVICE PositionGrad<T> position_grad(const Axis<T>& axis, int32_t j) {
-  const T p = raw_position(axis, j);
-  if (axis.clamped && !(p >= T(0) && p < T(axis.size - 1))) return {T(0), T(0)};
+  const bool inside = raw_position(axis, j) >= T(0) && sample_position(axis, j).pixel < axis.size - 1;
+  if (axis.clamped && !inside) return {T(0), T(0)};
   const T u = sample_offset(axis, j);
   return {axis.centre_d_centre + axis.half_d_centre * u, axis.centre_d_half + axis.half_d_half * u};
 }

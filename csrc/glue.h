@@ -30,9 +30,6 @@ namespace racnn {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// A larger side could not be indexed by int32 after the window's float arithmetic.
-constexpr int64_t kMaxSide = int64_t(1) << 30;
-
 inline void check(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }

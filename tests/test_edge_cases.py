@@ -225,3 +225,33 @@ def test_any_number_in_a_window(device: str, windows, sizes, out, mode, layout, 
             assert of_windows[0, k].isnan().all()
     assert of_images.isfinite().all()
     assert of_images.min() >= -1e-5
+
+
+@pytest.mark.parametrize("size", [2**24 + extra for extra in range(1, 6)])
+def test_sides_that_float32_cannot_count(device: str, size: int) -> None:
+    """Beyond 2^24 float32 rounds `size` and `size - 1`: no neighbour of the last pixel is read for it."""
+    images = torch.zeros(1, 1, 2, size, dtype=torch.uint8, device=device)
+    images[..., 0, -3:] = torch.tensor([3, 2, 1], device=device)
+    images[..., 1, :4] = images[..., 0, :4] = 99
+    far = torch.tensor([[[2.0**25, 0.5, 60, 0], [float(size + 2), 0.5, 0, 0]]], device=device)
+    for boundary, value in (("zeros", 0), ("border", 1), ("clip", 1)):
+        windows = far.clone().requires_grad_()
+        crops = attention_crop(images, windows, (1, 8), boundary=boundary, dtype=torch.float32)
+        assert torch.equal(crops, torch.full_like(crops, value))
+        (of_windows,) = torch.autograd.grad(crops.sum(), windows)
+        assert torch.equal(of_windows[..., ::2], torch.zeros_like(of_windows[..., ::2]))  # tx, tw
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("size", [2**24 + 3, 2**24 + 4])
+def test_image_gradient_on_a_side_that_float32_cannot_count(device: str, size: int, boundary: str) -> None:
+    """It is the forward pass the other way round, and no output's weights are lost or counted twice."""
+    windows = torch.tensor([[[2.0**25, 0.5, 60, 0], [2.0**24 - 2, 0.5, 3.5, 0]]], device=device)
+    images = torch.zeros(1, 1, 1, size, device=device, requires_grad=True)
+    crops = attention_crop(images, windows, (1, 8), boundary=boundary)
+    grad_output = torch.arange(1.0, 17.0, device=device).view_as(crops)
+    (of_images,) = torch.autograd.grad(crops, images, grad_output)
+    image = torch.arange(size, device=device).remainder(7).to(torch.float32).view_as(images)
+    ours = attention_crop(image, windows, (1, 8), boundary=boundary)
+    assert (ours * grad_output).sum() == (of_images * image).sum()
+    assert of_images.sum() == (grad_output[:, 1] if boundary == "zeros" else grad_output).sum()

@@ -142,6 +142,24 @@ def test_reference_normalises_as_written() -> None:
 
 
 @pytest.mark.every_instruction_set
+def test_rounds_to_uint8_in_vectors_as_alone(device: str) -> None:
+    """Saturated, ties to even, NaN to 0: all midpoints and their neighbours in float32, odd lengths."""
+    middle = torch.arange(-4, 260, dtype=torch.float32) + 0.5
+    bits = torch.cat((middle, middle - 0.5)).view(torch.int32)
+    values = torch.cat([(bits + offset).view(torch.float32) for offset in (-1, 0, 1)])
+    values = torch.cat([values, torch.tensor([float("nan"), 3.4e38, -3.4e38, 1e-45, -0.0, 2.0**31, 2.0**32])])
+    # The value as the shift of a channel: an image of one pixel, a degenerate window that reads it 21 times.
+    images = torch.zeros(1, len(values), 1, 1, dtype=torch.uint8, device=device)
+    for layout in ("contiguous", "channels_last"):
+        crops = torch.ops.racnn_ops._crop_forward(
+            *(LAYOUTS[layout](images), torch.tensor([[0.5, 0.5, 0.0]], device=device), 1, 21, "border", None),
+            *([1.0] * len(values), values.tolist(), torch.uint8, None, []),
+        )
+        exact = values.nan_to_num(0.0).round().clamp(0, 255).to(device, torch.uint8)
+        assert torch.equal(crops, exact.view(1, -1, 1, 1).expand_as(crops))
+
+
+@pytest.mark.every_instruction_set
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_rounds_to_half_precision_as_torch_does(device: str, dtype: torch.dtype) -> None:
     """Bitwise: every number of `dtype`, its neighbours in float32, ties, NaN; odd lengths."""

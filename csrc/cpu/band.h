@@ -238,22 +238,14 @@ void contract_blocks(const Band<float>& band, const float* line, const float* co
 }
 #endif
 
-// One wide pixel: the same weights for all its channels.
-template <int kSets, typename T>
-void contract_pixel(const Band<T>& band, int64_t pixel, const T* line, const T* const (&weights)[kSets],
-                    T* const (&out)[kSets]) {
-  const T* from = line + int64_t(band.first[pixel]) * band.step;
-  for (int s = 0; s < kSets; ++s) {
-    T* to = out[s] + pixel * band.step;
-    for (int64_t t = 0; t < band.taps; ++t) {
-      const T w = weights[s][t * band.stride + pixel];
-      const T* value = from + t * band.step;
-      if (t == 0) {
-        for (int64_t c = 0; c < band.step; ++c) to[c] = w * value[c];
-      } else if (w != T(0)) {
-        for (int64_t c = 0; c < band.step; ++c) to[c] += w * value[c];
-      }
-    }
+// One wide pixel: the same weights, `stride` apart, for all its channels.
+template <typename T>
+void contract_pixel(const T* weights, int64_t stride, int64_t taps, const T* from, int64_t step, T* to) {
+  for (int64_t c = 0; c < step; ++c) to[c] = weights[0] * from[c];
+  for (int64_t t = 1; t < taps; ++t) {
+    const T w = weights[t * stride];
+    const T* value = from + t * step;
+    for (int64_t c = 0; c < step; ++c) to[c] += w * value[c];
   }
 }
 
@@ -261,7 +253,12 @@ void contract_pixel(const Band<T>& band, int64_t pixel, const T* line, const T* 
 template <int kSets, typename T>
 void contract(const Band<T>& band, const T* line, const T* const (&weights)[kSets], T* const (&out)[kSets]) {
   if (band.wide()) {
-    for (int64_t i = 0; i < band.pixels; ++i) contract_pixel<kSets>(band, i, line, weights, out);
+    for (int64_t i = 0; i < band.pixels; ++i) {
+      const T* from = line + int64_t(band.first[i]) * band.step;
+      for (int s = 0; s < kSets; ++s) {
+        contract_pixel(weights[s] + i, band.stride, band.taps, from, band.step, out[s] + i * band.step);
+      }
+    }
     return;
   }
 #if defined(__AVX2__)

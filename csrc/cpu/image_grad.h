@@ -76,10 +76,9 @@ Inverse<T> make_inverse(Arena& arena, const AxisTaps<T>& axis) {
 template <typename T>
 struct Transposed {
   Inverse<T> x, y;
-  Band<T> band;  // unless x.most > kMaxBandTaps
+  Band<T> band;  // of narrow pixels with few outputs each
   T* band_weights;
 
-  bool banded() const { return x.most <= kMaxBandTaps; }
   bool reads_row(int32_t row) const {
     return x.end > x.begin && row >= y.begin && row < y.end && y.count[row - y.begin] > 0;
   }
@@ -89,9 +88,9 @@ template <typename T>
 Transposed<T> make_transposed(Arena& arena, const AxisTaps<T>& x, const AxisTaps<T>& y, int64_t step) {
   Transposed<T> t{make_inverse(arena, x), make_inverse(arena, y), {}, nullptr};
   const int64_t pixels = t.x.end > t.x.begin ? t.x.end - t.x.begin : 0;
-  if (pixels == 0 || !t.banded()) return t;
+  if (pixels == 0 || t.x.most > kMaxBandTaps || step >= kWidePixel) return t;
   const int64_t taps = t.x.most;
-  // Every pixel reads `taps` outputs: runs at the right end start earlier, with zeros in front.
+  // Every pixel reads `taps` outputs, some with the weight 0: runs at the right end start earlier.
   int32_t* first = arena.take<int32_t>(pixels);
   for (int64_t i = 0; i < pixels; ++i) {
     const int32_t latest = int32_t(x.out - taps);
@@ -108,21 +107,27 @@ Transposed<T> make_transposed(Arena& arena, const AxisTaps<T>& x, const AxisTaps
   return t;
 }
 
-// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window.
+// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window. The band's zero weights are left out
+// where they would matter: 0 * Inf is NaN.
 template <typename T>
 void contract_columns(const Transposed<T>& t, int64_t step, const T* line, T* to) {
-  if (t.banded()) {
+  const int64_t pixels = t.x.end - t.x.begin;
+  if (t.band_weights != nullptr && all_finite(line, t.band.length)) {
     const T* const weights[1] = {t.band_weights};
     T* const out[1] = {to};
-    contract<1>(t.band, line, weights, out);
-    return;
+    return contract<1>(t.band, line, weights, out);
   }
-  for (int64_t i = 0; i < t.x.end - t.x.begin; ++i) {
+  for (int64_t i = 0; i < pixels; ++i) {
+    const int64_t count = t.x.count[i];
     const T* weights = t.x.weights + t.x.offset[i];
+    const T* from = line + t.x.first[i] * step;
+    if (step >= kWidePixel && count > 0) {
+      contract_pixel(weights, 1, count, from, step, to + i * step);
+      continue;
+    }
     for (int64_t c = 0; c < step; ++c) {
-      const T* from = line + t.x.first[i] * step + c;
       T total = T(0);
-      for (int64_t k = 0; k < t.x.count[i]; ++k) total += weights[k] * from[k * step];
+      for (int64_t k = 0; k < count; ++k) total += weights[k] * from[k * step + c];
       to[i * step + c] = total;
     }
   }

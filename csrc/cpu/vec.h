@@ -7,7 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -31,6 +31,25 @@ struct VecOf<double> {
 };
 template <typename T>
 using Vec = typename VecOf<T>::type;
+
+// What fits a register of the machine: sums that a loop carries along stay in registers only in this form.
+#if defined(__AVX512F__)
+constexpr int kRegisterBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kRegisterBytes = 32;
+#else
+constexpr int kRegisterBytes = 16;
+#endif
+template <typename T>
+struct RegisterOf;
+template <>
+struct RegisterOf<float> {
+  typedef float type __attribute__((vector_size(kRegisterBytes)));
+};
+template <>
+struct RegisterOf<double> {
+  typedef double type __attribute__((vector_size(kRegisterBytes)));
+};
 
 template <typename T>
 RACNN_INLINE Vec<T> load(const T* from) {
@@ -60,6 +79,30 @@ RACNN_INLINE T sum(const Vec<T>& value) {
   return halves[0];
 }
 
+// Whether no number is NaN or infinite, by their sum: where that overflows it may say no though all are.
+template <typename T>
+RACNN_INLINE bool all_finite(const T* values, int64_t n) {
+  using Register = typename RegisterOf<T>::type;
+  constexpr int64_t kSums = 4, kWidth = sizeof(Register) / sizeof(T), kStep = kSums * kWidth;
+  T total = T(0);
+  Register sums[kSums] = {};
+  if (n < kStep) {
+    for (int64_t i = 0; i < n; ++i) total += values[i];
+  } else {
+    for (int64_t i = 0; i < n; i += kStep) {
+      const T* from = values + (i < n - kStep ? i : n - kStep);
+      for (int64_t s = 0; s < kSums; ++s) {
+        Register value;
+        std::memcpy(&value, from + s * kWidth, sizeof(value));
+        sums[s] += value;
+      }
+    }
+  }
+  const Register all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (int64_t i = 0; i < kWidth; ++i) total += all[i];
+  return total - total == T(0);
+}
+
 RACNN_INLINE float widen(float value) { return value; }
 RACNN_INLINE double widen(double value) { return value; }
 RACNN_INLINE float widen(uint8_t value) { return float(value); }
@@ -71,11 +114,11 @@ RACNN_INLINE void narrow(double value, double* to) { *to = value; }
 RACNN_INLINE void narrow(float value, BFloat16* to) { *to = to_bfloat16(value); }
 RACNN_INLINE void narrow(float value, Half* to) { *to = to_half(value); }
 
-// Saturated, ties to even, NaN to 0: adding 1.5 * 2^23 leaves no bits for a fraction.
+// Saturated, ties to even, NaN to 0: adding 1.5 * 2^23 leaves the whole number in the lowest bits.
 RACNN_INLINE void narrow(float value, uint8_t* to) {
   const float raised = value > 0.0f ? value : 0.0f;
   const float limited = raised < 255.0f ? raised : 255.0f;
-  *to = uint8_t(int32_t((limited + 12582912.0f) - 12582912.0f));
+  *to = uint8_t(std::bit_cast<uint32_t>(limited + 12582912.0f));
 }
 
 // n numbers, `stride` elements apart, as accumulation type; tight loops that the compiler vectorises.
@@ -137,6 +180,14 @@ RACNN_INLINE __m256i bfloat16_lanes(__m256 value) {
 }
 #endif
 
+#if defined(__SSE2__)
+// `narrow` of four lanes, in 32 bits each; max_ps takes the second operand where the first is NaN.
+RACNN_INLINE __m128i uint8_lanes(const float* from) {
+  const __m128 raised = _mm_max_ps(_mm_loadu_ps(from), _mm_setzero_ps());
+  return _mm_cvtps_epi32(_mm_min_ps(raised, _mm_set1_ps(255.0f)));
+}
+#endif
+
 // A whole vector, in the type of `to`.
 template <typename T, typename To>
 RACNN_INLINE void store_as(To* to, const Vec<T>& value) {
@@ -168,6 +219,13 @@ RACNN_INLINE void store_as(To* to, const Vec<T>& value) {
 #endif
   T lanes[kLanes];
   store(lanes, value);
+#if defined(__SSE2__)
+  if constexpr (std::is_same_v<To, uint8_t>) {
+    const __m128i front = _mm_packs_epi32(uint8_lanes(lanes), uint8_lanes(lanes + 4));
+    const __m128i back = _mm_packs_epi32(uint8_lanes(lanes + 8), uint8_lanes(lanes + 12));
+    return _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(front, back));
+  }
+#endif
   for (int i = 0; i < kLanes; ++i) narrow(lanes[i], to + i);
 }
 

@@ -143,7 +143,7 @@ __device__ __forceinline__ void add_round(const CropImageGradParams<Grad, Image>
   RACNN_NO_UNROLL  // one pixel at a time: registers for four would halve the threads
       for (int r = 0; r < Strip::kRows; ++r) {
     T parts[Strip::kChannels] = {};
-    const Gather<T> at = r < pixels ? gather_at(tables, round, tile, tx, ty + r) : Gather<T>{};
+    const Gather<T> at = r < pixels ? gather_at(tables, round, tx, ty + r) : Gather<T>{};
     if (!at.is_large())
       add_outputs<kWide>(tables, at, grad + channel * strides.c, strides, count, 0, 1, 0, 1, parts);
     add_together<kWide>(tables, at, grad, strides, channel, count, parts);
@@ -169,8 +169,9 @@ __device__ __forceinline__ void add_crop(const CropImageGradParams<Grad, Image>&
       if (made.row != i || made.column != j) {
         made = {i, j};
         __syncthreads();  // all are done with the round before
-        tables.rows.make_positions(tables.axes->y, i, lesser(i + kTabledPositions, row_end));
-        tables.columns.make_positions(tables.axes->x, j, lesser(j + kTabledPositions, column_end));
+        tables.rows.make_positions(tables.axes->y, tile.row, i, lesser(i + kTabledPositions, row_end));
+        tables.columns.make_positions(tables.axes->x, tile.column, j,
+                                      lesser(j + kTabledPositions, column_end));
         __syncthreads();
       }
       add_round<Strip, kWide>(p, tables, number, made, tile, share, channel, count, sums);

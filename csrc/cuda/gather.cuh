@@ -50,7 +50,7 @@ struct Round {
 
 constexpr Round kNoRound{-1, -1};
 
-// One pixel and the outputs of a round that read it.
+// One pixel, counted in its tile, and the outputs of a round that read it.
 template <typename T>
 struct Gather {
   T x, y, mask;
@@ -65,8 +65,8 @@ struct Gather {
 // Pixel (ty, tx) of the tile.
 template <typename T>
 __device__ __forceinline__ Gather<T> gather_at(const ImageGradTables<T>& tables, const Round& round,
-                                               const Tile& tile, int32_t tx, int32_t ty) {
-  return {T(tile.column + tx), T(tile.row + ty), tables.columns.masks[tx] * tables.rows.masks[ty],
+                                               int32_t tx, int32_t ty) {
+  return {T(tx), T(ty), tables.columns.masks[tx] * tables.rows.masks[ty],
           tables.columns.reading(tx, round.column), tables.rows.reading(ty, round.row)};
 }
 
