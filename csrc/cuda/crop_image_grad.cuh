@@ -113,8 +113,8 @@ __device__ __forceinline__ void add_together(const ImageGradTables<T>& tables, c
   const unsigned large = __ballot_sync(kAllLanes, own.is_large());
   const int32_t self = threadIdx.x % kWarp;
   RACNN_NO_UNROLL
-  for (int lane = 0; lane < kWarp; ++lane) {
-    if (!(large >> lane & 1u)) continue;
+  for (unsigned rest = large; rest != 0; rest &= rest - 1) {  // mostly there are none
+    const int lane = __ffs(int(rest)) - 1;
     const Gather<T> at = broadcast(own, lane);
     const int64_t c = __shfl_sync(kAllLanes, channel, lane);
     const int32_t its_count = __shfl_sync(kAllLanes, count, lane);
