@@ -43,7 +43,7 @@ struct ImageGradTables {
   }
 };
 
-// A round: kTabledPositions output rows and columns of a crop, from these on.
+// A round: kTabledOutputs output rows and columns of a crop, from these on.
 struct Round {
   int32_t row, column;
 };
@@ -53,7 +53,7 @@ constexpr Round kNoRound{-1, -1};
 // One pixel and the outputs of a round that read it.
 template <typename T>
 struct Gather {
-  T x, y, mask;
+  T mask;
   Outputs columns, rows;
 
   RACNN_HOST_DEVICE bool empty() const { return columns.begin >= columns.end || rows.begin >= rows.end; }
@@ -65,9 +65,9 @@ struct Gather {
 // Pixel (ty, tx) of the tile.
 template <typename T>
 __device__ __forceinline__ Gather<T> gather_at(const ImageGradTables<T>& tables, const Round& round,
-                                               const Tile& tile, int32_t tx, int32_t ty) {
-  return {T(tile.column + tx), T(tile.row + ty), tables.columns.masks[tx] * tables.rows.masks[ty],
-          tables.columns.reading(tx, round.column), tables.rows.reading(ty, round.row)};
+                                               int32_t tx, int32_t ty) {
+  return {tables.columns.masks[tx] * tables.rows.masks[ty], tables.columns.reading(tx, round.column),
+          tables.rows.reading(ty, round.row)};
 }
 
 }  // namespace racnn
