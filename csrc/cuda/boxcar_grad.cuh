@@ -122,19 +122,21 @@ __device__ __forceinline__ void add_pixels(const BoxcarProblem<Grad>& p, const G
   int32_t row = row_begin + lane / width, column = lane % width;
   while (row < row_end) {
     int32_t i[kBatch], j[kBatch];
+    const Grad* pixels[kBatch];
     T energy[kBatch] = {};
     RACNN_UNROLL
     for (int n = 0; n < kBatch; ++n) {
       i[n] = row, j[n] = column;
+      // Beyond the end an earlier row is read: a branch around a load would wait for the load before it.
+      pixels[n] = grad + lesser(row, row_end - 1) * p.grad_strides.y + column * p.grad_strides.x;
       row += step_rows, column += step_columns;
       if (column >= width) column -= width, ++row;
     }
-    for (int64_t c = 0; c < channels; ++c) {
+    RACNN_NO_UNROLL  // unrolled it takes more than 80 registers: two resident blocks instead of three
+        for (int64_t c = 0; c < channels; ++c) {
       RACNN_UNROLL
       for (int n = 0; n < kBatch; ++n) {
-        if (i[n] >= row_end) continue;
-        const T g =
-            widen<T>(__ldg(grad + c * p.grad_strides.c + i[n] * p.grad_strides.y + j[n] * p.grad_strides.x));
+        const T g = widen<T>(__ldg(pixels[n] + c * p.grad_strides.c));
         energy[n] += p.energy == Energy::kAbs ? std::abs(g) : g * g;
       }
     }

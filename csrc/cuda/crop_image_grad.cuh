@@ -75,7 +75,7 @@ __device__ __forceinline__ void add_outputs(const ImageGradTables<T>& tables, co
                                             int32_t column_step, T (&sums)[kChannels]) {
   RACNN_NO_UNROLL
   for (int32_t i = at.rows.begin + row; i < at.rows.end; i += row_step) {
-    const T w_row = at.mask * tables.rows.weight(i, at.y);
+    const T w_row = at.mask * tables.rows.weight(i, at.rows);
     const Grad* const line = grad + i * strides.y;
     RACNN_NO_UNROLL
     for (int32_t j = at.columns.begin + column; j < at.columns.end; j += 2 * column_step) {
@@ -83,8 +83,8 @@ __device__ __forceinline__ void add_outputs(const ImageGradTables<T>& tables, co
       const int32_t j2 = two ? j + column_step : j;
       const auto first = load_channels<kWide, kChannels>(line + j * strides.x, strides.c, count);
       const auto second = load_channels<kWide, kChannels>(line + j2 * strides.x, strides.c, count);
-      const T w_first = w_row * tables.columns.weight(j, at.x);
-      const T w_second = two ? w_row * tables.columns.weight(j2, at.x) : T(0);
+      const T w_first = w_row * tables.columns.weight(j, at.columns);
+      const T w_second = two ? w_row * tables.columns.weight(j2, at.columns) : T(0);
       RACNN_UNROLL
       for (int v = 0; v < kChannels; ++v) {
         sums[v] = std::fma(w_first, widen<T>(first.values[v]), sums[v]);
@@ -94,14 +94,15 @@ __device__ __forceinline__ void add_outputs(const ImageGradTables<T>& tables, co
   }
 }
 
-// The gather of one lane of the warp, in all its lanes.
+// Those of one lane of the warp, in all its lanes.
+__device__ __forceinline__ Outputs broadcast(const Outputs& own, int lane) {
+  return {__shfl_sync(kAllLanes, own.begin, lane), __shfl_sync(kAllLanes, own.middle, lane),
+          __shfl_sync(kAllLanes, own.end, lane)};
+}
+
 template <typename T>
 __device__ __forceinline__ Gather<T> broadcast(const Gather<T>& own, int lane) {
-  return {__shfl_sync(kAllLanes, own.x, lane),
-          __shfl_sync(kAllLanes, own.y, lane),
-          __shfl_sync(kAllLanes, own.mask, lane),
-          {__shfl_sync(kAllLanes, own.columns.begin, lane), __shfl_sync(kAllLanes, own.columns.end, lane)},
-          {__shfl_sync(kAllLanes, own.rows.begin, lane), __shfl_sync(kAllLanes, own.rows.end, lane)}};
+  return {__shfl_sync(kAllLanes, own.mask, lane), broadcast(own.columns, lane), broadcast(own.rows, lane)};
 }
 
 // The warp works out the large gathers of its lanes one after another. `grad` is the round's first output;
@@ -113,8 +114,8 @@ __device__ __forceinline__ void add_together(const ImageGradTables<T>& tables, c
   const unsigned large = __ballot_sync(kAllLanes, own.is_large());
   const int32_t self = threadIdx.x % kWarp;
   RACNN_NO_UNROLL
-  for (int lane = 0; lane < kWarp; ++lane) {
-    if (!(large >> lane & 1u)) continue;
+  for (unsigned rest = large; rest != 0; rest &= rest - 1) {  // mostly there are none
+    const int lane = __ffs(int(rest)) - 1;
     const Gather<T> at = broadcast(own, lane);
     const int64_t c = __shfl_sync(kAllLanes, channel, lane);
     const int32_t its_count = __shfl_sync(kAllLanes, count, lane);
@@ -155,8 +156,8 @@ __device__ __forceinline__ void add_round(const CropImageGradParams<Grad, Image>
   }
 }
 
-// Adds crop `number`, whose tables are made but for the positions. `made` is the round of the positions that
-// are there.
+// Adds crop `number`, whose tables are made but for the fractions. `made` is the round of those that are
+// there.
 template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
 __device__ __forceinline__ void add_crop(const CropImageGradParams<Grad, Image>& p,
                                          const ImageGradTables<T>& tables, int64_t number, const Tile& tile,
@@ -164,14 +165,13 @@ __device__ __forceinline__ void add_crop(const CropImageGradParams<Grad, Image>&
                                          T (&sums)[Strip::kRows][Strip::kChannels]) {
   const int32_t row_end = tables.rows.firsts[p.tiling.rows + 1];
   const int32_t column_end = tables.columns.firsts[p.tiling.columns + 1];
-  for (int32_t i = tables.rows.firsts[0]; i < row_end; i += kTabledPositions) {
-    for (int32_t j = tables.columns.firsts[0]; j < column_end; j += kTabledPositions) {
+  for (int32_t i = tables.rows.firsts[0]; i < row_end; i += kTabledOutputs) {
+    for (int32_t j = tables.columns.firsts[0]; j < column_end; j += kTabledOutputs) {
       if (made.row != i || made.column != j) {
         made = {i, j};
         __syncthreads();  // all are done with the round before
-        tables.rows.make_positions(tables.axes->y, tile.row, i, lesser(i + kTabledPositions, row_end));
-        tables.columns.make_positions(tables.axes->x, tile.column, j,
-                                      lesser(j + kTabledPositions, column_end));
+        tables.rows.make_fractions(tables.axes->y, i, lesser(i + kTabledOutputs, row_end));
+        tables.columns.make_fractions(tables.axes->x, j, lesser(j + kTabledOutputs, column_end));
         __syncthreads();
       }
       add_round<Strip, kWide>(p, tables, number, made, tile, share, channel, count, sums);

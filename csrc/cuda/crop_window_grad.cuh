@@ -10,10 +10,10 @@
 // on rows or channels, so a thread adds up g (v1 - v0) and g v0 for its columns, likewise for its rows, and
 // multiplies at the end; differences are taken pixel by pixel, since the sums themselves nearly cancel.
 //
-// Grid: a block is one slot of one window and takes every slots-th tile of it; it reduces four numbers by
-// warp shuffles and writes them to its place in the workspace. A second kernel, a warp a window, adds up the
-// slots. No atomics: the order is fixed. The loads are those of the forward pass (taps.cuh) plus g, each read
-// once.
+// Grid: a block is one slot of one window and takes every slots-th tile of it, one at least; it reduces four
+// numbers by warp shuffles and writes them to its place in the workspace. A second kernel, a warp a window,
+// adds up the slots. No atomics: the order is fixed. The loads are those of the forward pass (taps.cuh) plus
+// g, each read once.
 #pragma once
 
 #include "affine.cuh"
@@ -34,8 +34,7 @@ template <typename Image, typename Grad>
 struct CropWindowGradParams {
   WindowGradProblem<Image, Grad> problem;  // of one chunk of channels
   Tiling tiling;
-  int64_t all_slots;          // of a window
-  int64_t first_slot, slots;  // those of this chunk
+  int64_t first_slot, slots;  // of a window, those of this chunk
   AffineChunk<Accumulate<Image>> affine;
 };
 
@@ -197,7 +196,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, t
     }
     block_sum(sums, tables.scratch);
     if (threadIdx.x == 0) {
-      T* const place = problem.workspace + (crop * p.all_slots + p.first_slot + slot) * kAxisSums;
+      T* const place = problem.workspace + ((p.first_slot + slot) * crops + crop) * kAxisSums;
       RACNN_UNROLL
       for (int s = 0; s < kAxisSums; ++s) place[s] = sums[s];
     }
@@ -206,7 +205,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, t
 
 template <typename T>
 struct FinishWindowGradParams {
-  const T* workspace;  // [N, slots, kAxisSums]
+  const T* workspace;  // [slots, N, kAxisSums]
   T* grad_windows;     // [N, values]
   WindowSpec<T> windows;
   int64_t crops, slots;
@@ -220,7 +219,7 @@ __global__ void finish_window_grad_kernel(FinishWindowGradParams<T> p) {
     T sums[kAxisSums] = {};
     for (int64_t slot = lane; slot < p.slots; slot += kWarp) {
       RACNN_UNROLL
-      for (int s = 0; s < kAxisSums; ++s) sums[s] += p.workspace[(n * p.slots + slot) * kAxisSums + s];
+      for (int s = 0; s < kAxisSums; ++s) sums[s] += p.workspace[(slot * p.crops + n) * kAxisSums + s];
     }
     warp_sum(sums);
     if (lane == 0) {
@@ -252,11 +251,15 @@ bool is_wide(const WindowGradProblem<Image, Grad>& p) {
          can_pack<kChannels>(p.grad_output, p.shape.channels, {grad.b, grad.k, grad.y, grad.x});
 }
 
+// Takes the next slots from `slots_taken` on: no more than there are tiles, so that no block is idle.
 template <bool kWide, typename Image, typename Grad>
-cudaError_t launch_window_grad_chunk(CropWindowGradParams<Image, Grad> params, int64_t first_channel,
-                                     cudaStream_t stream, int64_t max_blocks) {
+cudaError_t launch_window_grad_chunk(const WindowGradProblem<Image, Grad>& problem, int64_t first_channel,
+                                     int64_t most_slots, int64_t& slots_taken, cudaStream_t stream,
+                                     int64_t max_blocks) {
   using T = Accumulate<Image>;
   using Strip = WindowGradStrip<Grad, kWide>;
+  CropWindowGradParams<Image, Grad> params{};
+  params.problem = problem;
   WindowGradProblem<Image, Grad>& p = params.problem;
   const Strides& grad = p.grad_strides;
   const int64_t channels =
@@ -270,6 +273,9 @@ cudaError_t launch_window_grad_chunk(CropWindowGradParams<Image, Grad> params, i
       !channels_fastest && grad.x == 1 &&
       can_pack<Strip::kColumns>(p.grad_output, p.shape.out_width, {grad.b, grad.k, grad.c, grad.y});
   params.tiling = make_tiling<Strip>(p.shape, {channels_fastest, packed, Strip::kChannels});
+  params.first_slot = slots_taken;
+  params.slots = std::min(most_slots, params.tiling.tiles());
+  slots_taken += params.slots;
   const int64_t blocks = p.shape.batch * p.shape.windows * params.slots;
   return launch(crop_window_grad_kernel<Image, Grad, kWide>, dim3(unsigned(std::min(blocks, max_blocks))),
                 dim3(params.tiling.threads()), GradTables<T, Strip::kRows>::bytes(params.tiling), stream,
@@ -286,20 +292,18 @@ cudaError_t launch_crop_window_grad(const WindowGradProblem<Image, Grad>& p, cud
   const int64_t chunk = std::max<int64_t>(1, affine_chunk(p.affine, p.shape.channels));
   const int64_t chunks = divide_up(p.shape.channels, chunk);
   const bool wide = is_wide(p);
-  CropWindowGradParams<Image, Grad> params{};
-  params.problem = p;
-  params.slots = chunks == 0 ? 0 : window_grad_slots(p.shape) / chunks;
-  params.all_slots = params.slots * chunks;
+  const int64_t most_slots = window_grad_slots(p.shape) / std::max<int64_t>(1, chunks);  // of a chunk
+  int64_t slots = 0;
   for (int64_t c = 0; c < p.shape.channels; c += chunk) {
-    params.first_slot = c / chunk * params.slots;
-    const cudaError_t error = wide ? launch_window_grad_chunk<true>(params, c, stream, max_blocks)
-                                   : launch_window_grad_chunk<false>(params, c, stream, max_blocks);
+    const cudaError_t error =
+        wide ? launch_window_grad_chunk<true>(p, c, most_slots, slots, stream, max_blocks)
+             : launch_window_grad_chunk<false>(p, c, most_slots, slots, stream, max_blocks);
     if (error != cudaSuccess) return error;
   }
   const int64_t blocks = divide_up<int64_t>(crops, kFinishThreads / kWarp);
   return launch(finish_window_grad_kernel<T>, dim3(unsigned(std::min(blocks, max_blocks))),
                 dim3(kFinishThreads), 0, stream,
-                FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.windows, crops, params.all_slots});
+                FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.windows, crops, slots});
 }
 
 }  // namespace racnn

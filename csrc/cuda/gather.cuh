@@ -43,17 +43,17 @@ struct ImageGradTables {
   }
 };
 
-// A round: kTabledPositions output rows and columns of a crop, from these on.
+// A round: kTabledOutputs output rows and columns of a crop, from these on.
 struct Round {
   int32_t row, column;
 };
 
 constexpr Round kNoRound{-1, -1};
 
-// One pixel, counted in its tile, and the outputs of a round that read it.
+// One pixel and the outputs of a round that read it.
 template <typename T>
 struct Gather {
-  T x, y, mask;
+  T mask;
   Outputs columns, rows;
 
   RACNN_HOST_DEVICE bool empty() const { return columns.begin >= columns.end || rows.begin >= rows.end; }
@@ -66,8 +66,8 @@ struct Gather {
 template <typename T>
 __device__ __forceinline__ Gather<T> gather_at(const ImageGradTables<T>& tables, const Round& round,
                                                int32_t tx, int32_t ty) {
-  return {T(tx), T(ty), tables.columns.masks[tx] * tables.rows.masks[ty],
-          tables.columns.reading(tx, round.column), tables.rows.reading(ty, round.row)};
+  return {tables.columns.masks[tx] * tables.rows.masks[ty], tables.columns.reading(tx, round.column),
+          tables.rows.reading(ty, round.row)};
 }
 
 }  // namespace racnn

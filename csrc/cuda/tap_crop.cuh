@@ -66,6 +66,10 @@ RACNN_HOST_DEVICE const T* weights_of(const TapTable<T>& table, int64_t n, int64
 
 RACNN_HOST_DEVICE bool is_inside(int64_t pixel, int32_t size) { return pixel >= 0 && pixel < size; }
 
+// Whether an output with this lower pixel reads any: if not it takes no part, whatever its gradient is (0 *
+// Inf is NaN).
+RACNN_HOST_DEVICE bool reads_any(int64_t lower, int32_t size) { return lower >= -1 && lower < size; }
+
 template <typename T>
 struct TapCropParams {
   TapCropProblem<T> problem;

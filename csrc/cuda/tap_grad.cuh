@@ -43,6 +43,7 @@ __global__ void __launch_bounds__(kTapThreads) tap_grad_rows_kernel(TapGradParam
       const int64_t c = channels_fastest ? e % s.channels : e / s.out_width;
       const int32_t j = int32_t(channels_fastest ? e / s.channels : e % s.out_width);
       const int64_t x = problem.taps.columns.pixels[n * s.out_width + j];
+      if (!reads_any(x, s.width)) continue;
       const T value = __ldg(grad + c * g.c + j * g.x);
       RACNN_UNROLL
       for (int k = 0; k < 2; ++k) {
@@ -81,6 +82,7 @@ __global__ void __launch_bounds__(kTapThreads) tap_grad_columns_kernel(TapGradPa
       for (int64_t e = warp; e < s.channels * s.out_height; e += kTapWarps) {
         const int64_t c = e / s.out_height, i = e % s.out_height;
         const int64_t y = problem.taps.rows.pixels[n * s.out_height + i];
+        if (!reads_any(y, s.height)) continue;
         const T value = __ldg(grad + c * g.c + i * g.y);
         RACNN_UNROLL
         for (int k = 0; k < 2; ++k) {

@@ -25,6 +25,10 @@ PYBIND11_MODULE(emulated_kernels, m) {
            py::arg("mask_steepness") = 0.0, py::arg("scale") = std::vector<double>{},
            py::arg("shift") = std::vector<double>{}, py::arg("max_blocks") = int64_t(0x7fffffff));
   m.def("set_reverse_order", &emulation::set_reverse_order, py::arg("reverse"));
+  py::class_<emulation::Launch>(m, "Launch")
+      .def_readonly("blocks", &emulation::Launch::blocks)
+      .def_readonly("idle", &emulation::Launch::idle);
+  m.def("take_launches", &emulation::take_launches);
   racnn::bind_forward(m);
   racnn::bind_window_grad(m);
   racnn::bind_image_grad(m);

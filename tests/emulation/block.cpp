@@ -76,6 +76,12 @@ std::optional<std::string> Block::run(const std::function<void()>& kernel, void*
   return error_;
 }
 
+size_t Block::loads() const {
+  size_t sum = 0;
+  for (const Thread& thread : threads_) sum += thread.loads;
+  return sum;
+}
+
 // The first error counts; every thread that waits is woken to find that the block has failed.
 void Block::stop(const std::string& message) {
   if (error_) return;

@@ -70,6 +70,7 @@ class Block {
   [[noreturn]] void fail(Engine::Lock& lock, const std::string& message);
   [[noreturn]] void fail(const Thread& thread, const std::string& message, const Site& site);
   void* shared() const { return shared_.get(); }
+  size_t loads() const;  // of all its threads, once it has run
 
  private:
   using Place = std::list<Meeting>::iterator;

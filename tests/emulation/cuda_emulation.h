@@ -20,6 +20,7 @@
 #include <source_location>
 #include <stdexcept>
 #include <type_traits>
+#include <vector>
 
 // Static shared memory: one instance is enough, since blocks run one after another. The section lets
 // the scheduler poison it. In templates GCC ignores the section, so there it would not be poisoned.
@@ -50,6 +51,7 @@ class Error : public std::runtime_error {
 struct Indices {
   uint3 thread, block;
   dim3 block_dim, grid_dim;
+  mutable size_t loads = 0;  // by __ldg
 };
 
 extern constinit thread_local const Indices* self;
@@ -73,6 +75,14 @@ struct Configuration {
 void set_reverse_order(bool reverse);
 
 cudaError_t run(const Configuration& configuration, const std::function<void()>& kernel);
+
+struct Launch {
+  size_t blocks;
+  size_t idle;  // those that loaded nothing by __ldg
+};
+
+// What was launched since the last call.
+std::vector<Launch> take_launches();
 
 // Dynamic shared memory of the calling block: as many bytes as were asked for at the launch.
 void* shared_memory();
@@ -172,9 +182,13 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = warpSize,
                             site);
 }
 
+// The position of the lowest bit that is set, from 1 on; 0 if there is none.
+inline int __ffs(int bits) { return bits == 0 ? 0 : std::countr_zero(unsigned(bits)) + 1; }
+
 template <typename T>
 T __ldg(const T* pointer, const emulation::Site& site = emulation::Site::current()) {
   emulation::check_aligned(pointer, site);
+  ++emulation::self->loads;
   return *pointer;
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "block.h"
@@ -32,6 +33,7 @@ size_t thread_count(const dim3& d) { return size_t(d.x) * d.y * d.z; }
 }
 
 bool reverse_order = false;
+std::vector<Launch> launches;
 
 // Block n does not begin with thread 0: ThreadSanitizer gives its thread numbers out again, in order, and
 // takes threads of one number for one thread. So it would not see two blocks' threads of one index race.
@@ -56,6 +58,8 @@ Thread& current() { return *const_cast<Thread*>(static_cast<const Thread*>(self)
 
 void set_reverse_order(bool reverse) { reverse_order = reverse; }
 
+std::vector<Launch> take_launches() { return std::exchange(launches, {}); }
+
 unsigned lane() { return current().lane(); }
 
 void* shared_memory() { return current().owner->shared(); }
@@ -74,6 +78,7 @@ cudaError_t run(const Configuration& c, const std::function<void()>& kernel) {
   if (!within_limits(c)) return cudaErrorInvalidConfiguration;
   char end_clock = 0;  // all threads happen before what follows the launch
   const size_t blocks = thread_count(c.grid);
+  launches.push_back({blocks, 0});
   for (size_t i = 0; i < blocks; ++i) {
     const size_t n = reverse_order ? blocks - 1 - i : i;
     const uint3 index{unsigned(n % c.grid.x), unsigned(n / c.grid.x % c.grid.y),
@@ -86,6 +91,7 @@ cudaError_t run(const Configuration& c, const std::function<void()>& kernel) {
     const std::optional<std::string> error = block->run(kernel, &end_clock);
     {
       const Hidden hidden;
+      launches.back().idle += block->loads() == 0;
       block.reset();
     }
     if (error) {

@@ -128,6 +128,24 @@ def test_grid_and_order_of_threads_change_no_bit(
         kernels.set_reverse_order(False)
 
 
+@pytest.mark.parametrize("kernel", ["forward", "window_grad", "boxcar_grad"])
+def test_every_block_has_work(kernel: str, kernels: ModuleType) -> None:
+    """Blocks that load no pixel and no gradient cost as much as others do before their first load."""
+    case = Case(kernel, batch=1, windows=1, size=(40, 40), out=(24, 40))
+    for case in (
+        case,
+        case.but(batch=3, windows=2),
+        case.but(layout="channels_last", channels=8),
+        case.but(channels=130, out=(2, 3), affine=kernel != "boxcar_grad"),
+    ):
+        kernels.take_launches()
+        case.run(kernels)
+        launches = kernels.take_launches()
+        if kernel != "forward":
+            launches.pop()  # it adds up what the blocks left
+        assert [launch.idle for launch in launches] == [0] * len(launches), case
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("empty", ["batch", "windows", "channels"])
 def test_empty_problems(kernel: str, empty: str, kernels: ModuleType) -> None:

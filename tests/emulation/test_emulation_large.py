@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Arrays whose elements lie more than 2**31 apart: nothing may be computed in 32 bits that does not fit."""
+"""Arrays whose elements lie more than 2**31 apart, and sides of more pixels than float32 can count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .arrays import Array, decode
+from .arrays import Array, Doubles, decode
 from .cases import TAP_KERNELS, Case
 from .expected import assert_close, result_dtype
 
@@ -78,3 +78,62 @@ def test_offsets_beyond_32_bits(kernel: str, which: int, axis: int, kernels: Mod
     spreading: Any = Spreading(kernels, which, axis)
     expected = decode(case.run(kernels), result_dtype(case))
     assert_close(case, decode(case.run(spreading), result_dtype(case)), expected)
+
+
+TALL = (1 << 24) + 4  # the last pixel's number, 2**24 + 3, is none of float32: it is rounded up to the height
+OUT = 8
+TALL_WINDOWS = [  # ty and th: near the end, where positions are rounded, and over it
+    (TALL - 20.0, 8.0),
+    (TALL - 3.0, 3.0),
+    (TALL - 1.0, 60.0),
+    (TALL + 9.0, 3.0),
+]
+
+
+def tall_image() -> tuple[Array, Array]:
+    """A column of numbers that differ near its end, and what lies behind it in memory."""
+    memory = np.zeros(TALL + 64, np.float16)
+    memory[TALL - 256 : TALL] = np.arange(256)
+    memory[TALL:] = np.nan
+    return memory[:TALL].reshape(1, 1, TALL, 1), memory[TALL:]
+
+
+def tall_windows() -> Array:
+    return np.array([[(0.5, ty, 0.25, th) for ty, th in TALL_WINDOWS]], np.float32)
+
+
+def tall_weights(boundary: str) -> Doubles:
+    """(window, output, pixel), the pixels from the end on backwards."""
+    weights = np.zeros((len(TALL_WINDOWS), OUT, 256))
+    for k, (_, ty, _, th) in enumerate(tall_windows()[0].astype(np.float64)):
+        for i in range(OUT):
+            p = float(np.float32(np.float32(ty + th * ((2 * i + 1) / OUT - 1)) - np.float32(0.5)))
+            lower = int(np.floor(p)) if boundary == "zeros" else min(int(np.floor(p)), TALL - 1)
+            upper = lower + 1 if boundary == "zeros" else min(lower + 1, TALL - 1)
+            for pixel, weight in ((lower, 1 - p % 1), (upper, p % 1)):
+                if pixel < TALL:
+                    weights[k, i, TALL - 1 - pixel] += weight
+    return weights
+
+
+@pytest.mark.parametrize("boundary", ["zeros", "border"])
+def test_pixels_beyond_those_that_float32_can_count(boundary: str, kernels: ModuleType) -> None:
+    image, behind = tall_image()
+    windows, weights = tall_windows(), tall_weights(boundary)
+    options = kernels.Options(boundary=boundary, max_blocks=1)  # there are 65536 tiles
+    crops = np.full((1, len(TALL_WINDOWS), 1, OUT, 1), np.nan, np.float32)
+    kernels.forward(image, windows, crops, options)
+    last_first = image[0, 0, :-257:-1, 0].astype(np.float64)
+    np.testing.assert_array_equal(crops[0, :, 0, :, 0], weights @ last_first)
+
+    grad_output = np.random.default_rng(0).integers(1, 9, crops.shape).astype(np.float32)
+    gradients = np.full(windows.shape, np.nan, np.float32)
+    kernels.window_grad(grad_output, image, windows, gradients, options)
+    assert np.isfinite(gradients).all()
+
+    grad_image = image.copy()
+    kernels.image_grad(grad_output, windows, grad_image, options)
+    expected = np.einsum("ki,kip->p", grad_output[0, :, 0, :, 0], weights)
+    np.testing.assert_array_equal(grad_image[0, 0, :-257:-1, 0], expected)
+    assert not grad_image[0, 0, :-256].any()
+    assert np.isnan(behind).all()
