@@ -55,69 +55,6 @@ def test_pixels_out_of_reach_do_not_leak(device: str, channels: int, layout: str
             assert not crops[..., ~good].isfinite().any()
 
 
-@pytest.mark.every_instruction_set
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize(
-    ("layout", "channels"), [("contiguous", 3), ("channels_last", 3), ("channels_last", 20)]
-)
-def test_what_is_not_finite_reaches_only_what_reads_it(
-    device: str, layout: str, channels: int, dtype: torch.dtype
-) -> None:
-    """An output reads floor(p_j) and floor(p_j) + 1 along each axis, as far as they lie in the image: also
-    where the weight of one is 0, as in grid_sample. A pixel or an incoming gradient of NaN or Inf reaches no
-    other gradient or output, and all of these."""
-    g = generator(layout, channels, dtype)
-    height, width = 16, 32
-    whole, over, corner, inner = (
-        [16, 8, 16, 8],
-        [15.3, 9.1, 21.7, 3.3],
-        [30.2, 3.9, 2.2, 1.1],
-        [9.4, 9.2, 9.9, 6.7],
-    )
-    windows = torch.tensor([[whole, over], [corner, inner]], device=device, dtype=window_dtype(dtype))
-    for out in ((16, 32), (5, 9), (13, 17), (40, 77), (190, 301)):
-        for boundary, mask in MODES:
-            options = {"boundary": boundary, "mask_steepness": mask}
-            images = LAYOUTS[layout](make_images((2, channels, height, width), dtype, g).to(device))
-            rows, columns = (
-                reads(windows[..., axis], windows[..., axis + 2], size, count, boundary)
-                for axis, size, count in ((1, height, out[0]), (0, width, out[1]))
-            )
-            leaf = images.clone(memory_format=torch.preserve_format).requires_grad_()
-            crops = attention_crop(leaf, windows, out, **options)
-            grad_output = torch.zeros_like(crops)
-            hit = torch.zeros(crops.shape, dtype=torch.float64, device=device)
-            for value in (NAN, float("inf"), -float("inf")):
-                b, k, c, i, j = (int(torch.randint(0, n, (), generator=g)) for n in crops.shape)
-                grad_output[b, k, c, i, j], hit[b, k, c, i, j] = value, 1.0
-            (of_images,) = torch.autograd.grad(crops, leaf, grad_output)
-            reached = torch.einsum("bkcij,bkiy,bkjx->bcyx", hit, rows, columns) > 0
-            assert torch.equal(~of_images.isfinite(), reached), (out, options)
-
-            b, c, y, x = (int(torch.randint(0, n, (), generator=g)) for n in images.shape)
-            images[b, c, y, x] = NAN
-            leaf = windows.clone().requires_grad_()
-            crops = attention_crop(images, leaf, out, **options)
-            reached = torch.zeros(crops.shape, dtype=torch.bool, device=device)
-            reached[b, :, c] = (rows[b, :, :, None, y] * columns[b, :, None, :, x]) > 0
-            assert torch.equal(~crops.isfinite(), reached), (out, options)
-            (of_windows,) = torch.autograd.grad(crops.sum(), leaf)
-            assert torch.equal(of_windows.isfinite().all(-1), ~reached.any((2, 3, 4))), (out, options)
-
-
-def reads(centre: Tensor, half: Tensor, size: int, out: int, boundary: str) -> Tensor:
-    """(B, K, out, size): 1 where the output reads the pixel."""
-    if boundary == "clip":
-        low, high = (centre - half).clamp(0, size), (centre + half).clamp(0, size)
-        centre, half = (low + high) / 2, (high - low) / 2
-    position = (centre[..., None] + half[..., None] * offsets(out, str(centre.device))) - 0.5
-    if boundary != "zeros":
-        position = position.clamp(0, size - 1)
-    lower = position.floor()[..., None]
-    pixel = torch.arange(size, device=centre.device)
-    return ((pixel == lower) | (pixel == lower + 1)).double()
-
-
 def offsets(out: int, device: str) -> Tensor:
     return (2 * torch.arange(out, dtype=torch.float64, device=device) + 1 - out) / out
 

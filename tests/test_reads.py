@@ -2,18 +2,17 @@
 """NaN and infinity go where the formula takes them and nowhere else.
 
 An output reads the pixels floor(p) and floor(p) + 1 along each axis, where they lie inside the image; one
-with the weight 0 is read all the same, as 0 * NaN is NaN. What it does not read, within a vector, a run or a
-padded line, must not reach it, nor its gradient what it does not read.
+with the weight 0 is read all the same, as in grid_sample: 0 * NaN is NaN. What it does not read, within a
+vector, a run or a padded line, must not reach it, nor its gradient what it does not read.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
 import torch
-from samples import LAYOUTS, MODES, Shape, generator, make_windows
+from samples import LAYOUTS, MODES, generator, make_images, window_dtype
 from torch import Tensor
 
 from racnn_ops import attention_crop, reference
@@ -22,106 +21,104 @@ pytestmark = pytest.mark.every_instruction_set
 each_implementation = pytest.mark.parametrize(
     "crop", [attention_crop, reference.attention_crop], ids=["kernels", "reference"]
 )
-each_layout = pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed", "every_second"])
-each_mode = pytest.mark.parametrize(("boundary", "mask"), MODES)
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+each_layout = pytest.mark.parametrize(
+    ("layout", "channels"),
+    [("contiguous", 3), ("channels_last", 3), ("channels_last", 20), ("transposed", 2), ("every_second", 2)],
+)
 
-SHAPE = Shape(2, 3, 19, 37, 6, 21)
-SIZES = (SHAPE.batch, 2, 4)  # of the windows
+HEIGHT, WIDTH = 16, 32
+OUTS = [(16, 32), (5, 9), (13, 17), (40, 77), (90, 301)]  # the first on the pixels, then less, then more
+CASES = [(OUTS[(n + m) % 5], *mode) for n, mode in enumerate(MODES) for m in (0, 2)]
+WINDOWS = [  # the whole image, over its edges, over a corner, inside
+    [[16, 8, 16, 8], [15.3, 9.1, 21.7, 3.3]],
+    [[30.2, 3.9, 2.2, 1.1], [9.4, 9.2, 9.9, 6.7]],
+]
 
 
-def read_along(centre: float, half: float, size: int, out: int, boundary: str) -> list[set[int]]:
-    """The pixels that each output reads, straight from the formula."""
-    half = max(half, 0.0)
+def reads(centre: Tensor, half: Tensor, size: int, out: int, boundary: str) -> Tensor:
+    """(B, K, out, size): 1 where the output reads the pixel, straight from the formula."""
     if boundary == "clip":
-        low, high = (min(max(edge, 0.0), size) for edge in (centre - half, centre + half))
+        low, high = (centre - half).clamp(0, size), (centre + half).clamp(0, size)
         centre, half = (low + high) / 2, (high - low) / 2
-    pixels = []
-    for j in range(out):
-        p = centre + half * ((2 * j + 1) / out - 1) - 0.5
-        if boundary != "zeros":
-            p = min(max(p, 0), size - 1)
-        pixels.append({x for x in (math.floor(p), math.floor(p) + 1) if 0 <= x < size})
-    return pixels
+    u = (2 * torch.arange(out, dtype=torch.float64, device=centre.device) + 1 - out) / out
+    position = centre[..., None] + half[..., None] * u - 0.5
+    if boundary != "zeros":
+        position = position.clamp(0, size - 1)
+    lower = position.floor()[..., None]
+    pixel = torch.arange(size, device=centre.device)
+    return ((pixel == lower) | (pixel == lower + 1)).double()
 
 
-def reads(windows: Tensor, boundary: str) -> Tensor:
-    """Whether an output reads a pixel: (B, K, h, H, w, W)."""
-    found = torch.zeros(*windows.shape[:2], SHAPE.out_height, SHAPE.height, SHAPE.out_width, SHAPE.width)
-    for b, k in itertools.product(*map(range, windows.shape[:2])):
-        x, y, half_x, half_y = windows[b, k].tolist()
-        rows = read_along(y, half_y, SHAPE.height, SHAPE.out_height, boundary)
-        columns = read_along(x, half_x, SHAPE.width, SHAPE.out_width, boundary)
-        for (i, of_row), (j, of_column) in itertools.product(enumerate(rows), enumerate(columns)):
-            for row, column in itertools.product(of_row, of_column):
-                found[b, k, i, row, j, column] = 1
-    return found
+def read_along_rows_and_columns(
+    windows: Tensor, out: tuple[int, int], boundary: str
+) -> tuple[Tensor, Tensor]:
+    x, y, half_x, half_y = windows.double().unbind(-1)
+    return reads(y, half_y, HEIGHT, out[0], boundary), reads(x, half_x, WIDTH, out[1], boundary)
 
 
-def sprinkled(shape: tuple[int, ...], bad: float, g: torch.Generator) -> Tensor:
-    """A number in a hundred is ``bad``."""
-    values = torch.rand(shape, generator=g) + 0.5
-    return values.masked_fill(torch.rand(shape, generator=g) < 0.01, bad)
+def with_a_few(values: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """NaN and both infinities in three places, and 1 where they are."""
+    values, where = values.clone(), torch.zeros(values.shape, dtype=torch.float64, device=values.device)
+    for bad in (math.nan, math.inf, -math.inf):
+        place = tuple(int(torch.randint(0, n, (), generator=g)) for n in values.shape)
+        values[place], where[place] = bad, 1.0
+    return values, where
 
 
 @each_implementation
 @each_layout
-@each_mode
-def test_pixels_reach_the_outputs_that_read_them(
-    device: str, boundary: str, mask: float | None, layout: str, crop
+@each_dtype
+def test_pixels_reach_the_outputs_and_windows_that_read_them(
+    device: str, dtype: torch.dtype, layout: str, channels: int, crop
 ) -> None:
-    g = generator(boundary, mask, layout)
-    windows = make_windows(SIZES, SHAPE, g).float()
-    read = reads(windows, boundary)
-    for bad in (math.nan, math.inf):
-        images = sprinkled(SHAPE.images, bad, g)
-        crops = crop(
-            LAYOUTS[layout](images.to(device)),
-            windows.to(device),
-            SHAPE.out,
-            boundary=boundary,
-            mask_steepness=mask,
-        )
-        reached = torch.einsum("bkiyjx,bcyx->bkcij", read, (~images.isfinite()).float()) > 0
-        assert reached.any()
-        assert torch.equal(~crops.cpu().isfinite(), reached)
+    g = generator(layout, channels, dtype)
+    leaf = torch.tensor(WINDOWS, device=device, dtype=window_dtype(dtype), requires_grad=True)
+    plain = make_images((2, channels, HEIGHT, WIDTH), dtype, g).to(device)
+    for out, boundary, mask in CASES:
+        images, where = with_a_few(plain, g)
+        rows, columns = read_along_rows_and_columns(leaf.detach(), out, boundary)
+        crops = crop(LAYOUTS[layout](images), leaf, out, boundary=boundary, mask_steepness=mask)
+        reached = torch.einsum("bcyx,bkiy,bkjx->bkcij", where, rows, columns) > 0
+        assert torch.equal(~crops.isfinite(), reached), (out, boundary, mask)
+        (of_windows,) = torch.autograd.grad(crops.sum(), leaf)
+        assert torch.equal(~of_windows.isfinite().all(-1), reached.any((2, 3, 4))), (out, boundary, mask)
 
 
 @each_implementation
 @each_layout
-@each_mode
-def test_what_a_window_does_not_read_may_be_anything(
-    device: str, boundary: str, mask: float | None, layout: str, crop
-) -> None:
-    """Its crop and its gradient are the same bits."""
-    g = generator(boundary, mask, layout, "unread")
-    windows = make_windows((SHAPE.batch, 1, 4), SHAPE, g).float()
-    unread = reads(windows, boundary).sum((1, 2, 4)).unsqueeze(1) == 0
-    grad_output = torch.rand(SHAPE.batch, 1, SHAPE.channels, *SHAPE.out, generator=g).to(device)
-    images = torch.rand(SHAPE.images, generator=g)
-    found = []
-    for unread_pixel in (0.0, math.nan, math.inf):
-        leaf = windows.to(device).requires_grad_()
-        filled = LAYOUTS[layout](images.masked_fill(unread, unread_pixel).to(device))
-        crops = crop(filled, leaf, SHAPE.out, boundary=boundary, mask_steepness=mask)
-        found.append((crops, *torch.autograd.grad(crops, leaf, grad_output)))
-    for crops, of_windows in found[1:]:
-        assert torch.equal(crops, found[0][0])
-        assert torch.equal(of_windows, found[0][1])
-
-
-@each_implementation
-@each_layout
-@each_mode
+@each_dtype
 def test_gradients_reach_the_pixels_that_were_read(
-    device: str, boundary: str, mask: float | None, layout: str, crop
+    device: str, dtype: torch.dtype, layout: str, channels: int, crop
 ) -> None:
-    g = generator(boundary, mask, layout, "gradient")
-    windows = make_windows(SIZES, SHAPE, g).float()
-    read = reads(windows, boundary)
-    images = LAYOUTS[layout](torch.rand(SHAPE.images, generator=g).to(device)).requires_grad_()
-    crops = crop(images, windows.to(device), SHAPE.out, boundary=boundary, mask_steepness=mask)
-    for bad in (math.nan, math.inf):
-        grad_output = sprinkled(tuple(crops.shape), bad, g)
-        (of_images,) = torch.autograd.grad(crops, images, grad_output.to(device), retain_graph=True)
-        reached = torch.einsum("bkiyjx,bkcij->bcyx", read, (~grad_output.isfinite()).float()) > 0
-        assert torch.equal(~of_images.cpu().isfinite(), reached)
+    g = generator(layout, channels, dtype, "gradients")
+    windows = torch.tensor(WINDOWS, device=device, dtype=window_dtype(dtype))
+    images = LAYOUTS[layout](make_images((2, channels, HEIGHT, WIDTH), dtype, g).to(device)).requires_grad_()
+    for out, boundary, mask in CASES:
+        crops = crop(images, windows, out, boundary=boundary, mask_steepness=mask)
+        grad_output, where = with_a_few(torch.zeros_like(crops), g)
+        rows, columns = read_along_rows_and_columns(windows, out, boundary)
+        (of_images,) = torch.autograd.grad(crops, images, grad_output)
+        reached = torch.einsum("bkcij,bkiy,bkjx->bcyx", where, rows, columns) > 0
+        assert torch.equal(~of_images.isfinite(), reached), (out, boundary, mask)
+
+
+@each_implementation
+@each_layout
+def test_what_a_window_does_not_read_may_be_anything(device: str, layout: str, channels: int, crop) -> None:
+    """Its crop and its gradient are the same bits."""
+    g = generator(layout, channels, "unread")
+    windows = torch.tensor(WINDOWS, device=device)[:, 1:]
+    images = torch.rand(2, channels, HEIGHT, WIDTH, generator=g).to(device)
+    for out, boundary, mask in CASES:
+        rows, columns = read_along_rows_and_columns(windows, out, boundary)
+        unread = torch.einsum("bkiy,bkjx->byx", rows, columns).unsqueeze(1) == 0
+        found = []
+        for pixel in (0.0, math.nan, math.inf):
+            leaf = windows.clone().requires_grad_()
+            filled = LAYOUTS[layout](images.masked_fill(unread, pixel))
+            crops = crop(filled, leaf, out, boundary=boundary, mask_steepness=mask)
+            found.append((crops, *torch.autograd.grad(crops.square().sum(), leaf)))
+        for crops, of_windows in found[1:]:
+            assert torch.equal(crops, found[0][0]), (out, boundary, mask)
+            assert torch.equal(of_windows, found[0][1]), (out, boundary, mask)

@@ -101,7 +101,14 @@ def check_planted_channel(found: Bools, expected: Bools) -> None:
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 class TestWindows:
     def test_a_pixel_reaches_only_outputs_that_read_it(
-        self, boundary: str, image: str, crop: str, layout: str, channels: int, value: float, kernels: ModuleType
+        self,
+        boundary: str,
+        image: str,
+        crop: str,
+        layout: str,
+        channels: int,
+        value: float,
+        kernels: ModuleType,
     ) -> None:
         images = planted((channels, *SIZE), value, image, layout)
         windows = repeated(WINDOWS, len(images), image)
@@ -120,14 +127,23 @@ class TestWindows:
             np.testing.assert_array_equal(found, expected.any((-1, -2)))
 
     def test_an_incoming_gradient_reaches_only_pixels_that_its_output_reads(
-        self, boundary: str, image: str, crop: str, layout: str, channels: int, value: float, kernels: ModuleType
+        self,
+        boundary: str,
+        image: str,
+        crop: str,
+        layout: str,
+        channels: int,
+        value: float,
+        kernels: ModuleType,
     ) -> None:
         rows, columns = read_by(boundary)
         grad_output = planted((len(WINDOWS), channels, *OUT), value, crop, layout)
         count = len(grad_output)
         for mask_steepness in (0.0, 0.5):
             options = kernels.Options(boundary=boundary, mask_steepness=mask_steepness)
-            each = grad_output.swapaxes(0, 1).reshape(-1, 1, channels, *OUT)  # an image for each window and output
+            each = grad_output.swapaxes(0, 1).reshape(
+                -1, 1, channels, *OUT
+            )  # an image for each window and output
             windows = np.repeat(repeated(WINDOWS, 1, image)[0], count, 0)[:, None]
             result = Result((len(each), channels, *SIZE), image, layout, 8)
             kernels.image_grad(place(each, layout), windows, result.array, options)
