@@ -40,8 +40,14 @@ def epoch_batches(
 
 
 def load(images: Images, batches: list[list[int]], workers: int) -> Iterator[Sample]:
-    """One batch after another, decoded ahead by ``workers`` processes."""
-    loader: DataLoader[Sample] = DataLoader(images, batch_sampler=batches, num_workers=workers)
+    """One batch after another, decoded ahead by ``workers`` processes.
+
+    The loader draws its workers' seed: from a generator of its own, or the first step after a resume would
+    see torch's generator one number further on than the same step of a run that was not stopped.
+    """
+    loader: DataLoader[Sample] = DataLoader(
+        images, batch_sampler=batches, num_workers=workers, generator=torch.Generator()
+    )
     for batch in loader:
         yield Sample(*batch)
 

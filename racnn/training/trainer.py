@@ -217,6 +217,8 @@ class Trainer:
     def _end_epoch(self, phase: Phase, engine: Engine) -> None:
         train = self.meters.means(self.processes)
         at = self.at
+        # Random windows are those of every epoch, also where a run goes on between the last step and here.
+        torch.manual_seed(self.config.training.seed)
         with engine.averaged_weights():
             validation = self.validate(engine)
             loss = (validation or train)["loss"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whole runs in one process: resume, caches, accumulation, what is logged, what is refused."""
+"""Whole runs in one process: caches, accumulation, what is logged, what is refused."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from trees import make_cub, tiny_backbone
+from trees import make_cub, tiny_config
 
-from racnn import RACNN
-from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
+from racnn.config import Config
 from racnn.data import Images, read_split
 from racnn.training.batches import pick
 from racnn.training.cache import Cache
 from racnn.training.phases import Phase
 from racnn.training.processes import Processes
-from racnn.training.trainer import Stopped, Trainer
+from racnn.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)
@@ -28,25 +27,6 @@ ALONE = Processes(0, 1, CPU)
 @pytest.fixture(scope="module")
 def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_cub(tmp_path_factory.mktemp("birds"), each=9)
-
-
-class TinyConfig(ModelConfig):
-    """Builds with the tests' backbone."""
-
-    def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
-        options = dict(vars(self)) | {"backbone": tiny_backbone, "weights": None}
-        del options["boxcar_scale"], options["boxcar_shrink"]
-        return RACNN(num_classes, **options)
-
-
-def tiny_config(root: Path, **training: Any) -> Config:
-    short = {f"{name}_epochs": 1 for name in ("classify", "imitate", "rank", "joint", "fuse")}
-    options = {"batch_size": 6, "rounds": 1, "device": "cpu", "track": 2} | short | training
-    return Config(
-        DataConfig(root=root, image_side=32, validation=0.2),
-        TinyConfig(scales=3, sizes=[16], hidden=8),
-        TrainingConfig(**options),
-    )
 
 
 def run(config: Config, output: Path, resume: bool = False) -> Trainer:
@@ -58,32 +38,6 @@ def run(config: Config, output: Path, resume: bool = False) -> Trainer:
 def same(one: Trainer, other: Trainer) -> bool:
     states = one.model.state_dict(), other.model.state_dict()
     return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"schedule": "joint", "accumulate": 2, "ema": 0.9, "diversity": 0.1, "amp": "bf16"},
-        {"schedule": "fixed", "optimizer": "adamw", "lr_schedule": "step", "clip_norm": 1.0},
-        {"freeze_blocks": -1, "cache": True},
-    ],
-)
-def test_a_stopped_run_goes_on_exactly(
-    birds: Path, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tiny_config(birds, **options)
-    config.model.dropout = 0.2
-    whole = run(config, tmp_path / "whole")
-    stopped = Trainer(config, read_split("cub", birds), tmp_path / "stopped", ALONE)
-    # In the middle of the second phase.
-    monkeypatch.setattr(stopped, "_all_agree_to_stop", lambda: stopped.at.step == 3)
-    with pytest.raises(Stopped):
-        stopped.run()
-    resumed = run(config, tmp_path / "stopped", resume=True)
-    assert same(whole, resumed)
-    assert whole.history == resumed.history
-    assert whole.at.step == resumed.at.step > 3
 
 
 def test_other_seeds_give_other_weights(birds: Path, tmp_path: Path) -> None:
