@@ -22,7 +22,8 @@ from .evaluation import evaluate, tables
 from .model import RACNN
 from .output import fusion_name
 from .training import checkpoint, processes
-from .training.trainer import HISTORY, LAST, Stopped, Trainer
+from .training.folder import HISTORY, LAST
+from .training.trainer import Stopped, Trainer
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again, with --resume
 
@@ -129,12 +130,14 @@ def load_model(path: Path, device: str = "auto") -> tuple[RACNN, Config, list[st
     """
     place = processes.choose_device(device)
     state = checkpoint.load(path)
-    config = Config.from_dict(state["config"])
-    model = config.model.build(len(state["classes"]), pretrained=False)
-    model.load_state_dict(state["model"])
+    config: Config = state["config"]
+    classes: list[str] = state["classes"]
+    with checkpoint.naming(path):
+        model = config.model.build(len(classes), pretrained=False)
+        checkpoint.load_weights(model, state["model"])
     if config.training.channels_last:
         model.to(memory_format=torch.channels_last)
-    return model.to(place).eval(), config, list(state["classes"])
+    return model.to(place).eval(), config, classes
 
 
 def own_windows(config: Config) -> str:

@@ -158,7 +158,7 @@ def test_runs_do_not_overwrite_each_other(birds: Path, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="holds a run"):
         Trainer(config, split, tmp_path, ALONE)
     other = replace(config, training=replace(config.training, lr_apn=0.5))
-    with pytest.raises(ValueError, match=r"training.lr_apn must be 0.001 as in .*last.pt, got 0.5"):
+    with pytest.raises(ValueError, match=r"last.pt.*training.lr_apn must be 0.001 as in it, got 0.5"):
         Trainer(other, split, tmp_path, ALONE, resume=True)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         Trainer(config, split, tmp_path / "other", ALONE, resume=True)
