@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +102,10 @@ def _train(options: Namespace, main_parser: ArgumentParser) -> int:
 
         def stop(number: int, frame: Any) -> None:
             trainer.stop_requested = True
-            signal.signal(number, signal.SIG_DFL)  # asked twice, it ends at once
+            signal.signal(number, signal.SIG_DFL)
+            if here.is_first:
+                with contextlib.suppress(OSError):  # print() cannot be called from a handler
+                    os.write(2, b"stopping after this step; asked once more, it ends at once\n")
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)

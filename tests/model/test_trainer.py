@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trees import make_cub, tiny_config
 
 from racnn.config import Config
-from racnn.data import Images, read_split
-from racnn.training.batches import pick
+from racnn.data import Images, Sample, hold_out, read_split
+from racnn.training.batches import load, pick
 from racnn.training.cache import Cache
+from racnn.training.folder import BEST
 from racnn.training.phases import Phase
 from racnn.training.processes import Processes
 from racnn.training.trainer import Trainer
@@ -139,6 +144,55 @@ def test_an_unreadable_image_does_not_end_a_run(birds: Path, tmp_path: Path) -> 
     broken.write_bytes(b"no picture")
     trainer = run(tiny_config(root, schedule="fixed"), tmp_path / "run")
     assert [path for u in trainer.unreadable for path in u.paths] == [broken]
+
+
+@pytest.mark.parametrize("half", ["training", "validation"])
+def test_a_half_without_one_readable_image_ends_the_run(tmp_path: Path, half: str) -> None:
+    root = make_cub(tmp_path / "data", each=9)
+    config = tiny_config(root, schedule="fixed")
+    train, validation = hold_out(read_split("cub", root).train, config.data.validation, 0)
+    for record in train if half == "training" else validation:
+        record.path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=f"not one of the {half} images in .* can be read"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / BEST).exists()
+
+
+class Broken(io.TextIOWrapper):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("kind", [io.TextIOWrapper, Broken])
+def test_a_failed_print_does_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[io.TextIOWrapper]
+) -> None:
+    root = make_cub(tmp_path / "data", each=9)
+    name = root / "images/011.red/[/caf\udce9].jpg"  # no UTF-8, and rich's markup
+    name.parent.mkdir()
+    name.write_bytes(b"no picture")
+    split = read_split("cub", root)
+    split = replace(split, train=(split.train[0]._replace(path=name), *split.train[1:]))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", kind(written, encoding="ascii", errors="strict"))
+    Trainer(tiny_config(root), split, tmp_path / "run", ALONE).run()
+    if kind is io.TextIOWrapper:
+        text = written.getvalue().decode().replace("\n", "")
+        assert r"[/caf\udce9].jpg" in text
+        assert r"\xb1" in text  # the plus-minus sign
+
+
+def test_a_process_of_the_loader_that_dies_is_one_line(birds: Path) -> None:
+    images = Images(read_split("cub", birds).train, 32)
+    with pytest.raises(OSError, match="a process that reads images failed") as caught:
+        list(load(KillsItsReader(images.records, 32), [[0]], 1))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+class KillsItsReader(Images):
+    def __getitem__(self, index: int) -> Sample:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
 
 
 def test_a_phase_that_only_makes_it_worse_is_undone(birds: Path, tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,3 +160,18 @@ def random_config(root: Path, name: str) -> Config:
     config.model.dropout, config.model.fusion_dropout = 0.2, 0.3
     config.data = replace(config.data, **data)
     return config
+
+
+@contextlib.contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Another process has the run's folder, as a second run would."""
+    program = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX)"
+    program += "; print(flush=True); input()"
+    line = [sys.executable, "-c", program, str(output / ".lock")]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.kill()
