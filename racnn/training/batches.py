@@ -60,6 +60,8 @@ def load(images: Images, batches: list[list[int]], workers: int) -> Iterator[Sam
         for batch in loader:
             yield Sample(*batch)
     except RuntimeError as error:
+        if not workers:
+            raise
         reason = str(error).splitlines()[0]
         raise OSError(f"a process that reads images failed, is there too little memory? {reason}") from error
 

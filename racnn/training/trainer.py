@@ -128,8 +128,9 @@ class Trainer:
             self._save(phase, engine)
         self.processes.wait()
         best = self.output / BEST
+        state = checkpoint.load(best, self.processes.device)
         with checkpoint.naming(best):
-            checkpoint.load_weights(self.model, checkpoint.load(best, self.processes.device)["model"])
+            checkpoint.load_weights(self.model, state["model"])
         self.done.append(PhaseResult(phase, self.at.best, self.at.epoch))
         self.at = Position(step=self.at.step)
         self.processes.wait()
