@@ -29,7 +29,8 @@ from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
 from racnn.data import read_split
 from racnn.evaluation import evaluate
 from racnn.training import checkpoint, processes
-from racnn.training.trainer import BEST, LAST, Trainer
+from racnn.training.folder import BEST, LAST
+from racnn.training.trainer import Trainer
 
 DONE = "done"
 LARGER = "larger"  # an input for which one scale costs about what two cost

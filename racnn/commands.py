@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +24,8 @@ from .evaluation import evaluate, tables
 from .model import RACNN
 from .output import fusion_name
 from .training import checkpoint, processes
-from .training.trainer import HISTORY, LAST, Stopped, Trainer
+from .training.folder import HISTORY, LAST
+from .training.trainer import Stopped, Trainer
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again, with --resume
 
@@ -99,7 +102,10 @@ def _train(options: Namespace, main_parser: ArgumentParser) -> int:
 
         def stop(number: int, frame: Any) -> None:
             trainer.stop_requested = True
-            signal.signal(number, signal.SIG_DFL)  # asked twice, it ends at once
+            signal.signal(number, signal.SIG_DFL)
+            if here.is_first:
+                with contextlib.suppress(OSError):  # print() cannot be called from a handler
+                    os.write(2, b"stopping after this step; asked once more, it ends at once\n")
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
@@ -129,12 +135,14 @@ def load_model(path: Path, device: str = "auto") -> tuple[RACNN, Config, list[st
     """
     place = processes.choose_device(device)
     state = checkpoint.load(path)
-    config = Config.from_dict(state["config"])
-    model = config.model.build(len(state["classes"]), pretrained=False)
-    model.load_state_dict(state["model"])
+    config: Config = state["config"]
+    classes: list[str] = state["classes"]
+    with checkpoint.naming(path):
+        model = config.model.build(len(classes), pretrained=False)
+        checkpoint.load_weights(model, state["model"])
     if config.training.channels_last:
         model.to(memory_format=torch.channels_last)
-    return model.to(place).eval(), config, list(state["classes"])
+    return model.to(place).eval(), config, classes
 
 
 def own_windows(config: Config) -> str:

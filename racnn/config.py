@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,6 +163,9 @@ class TrainingConfig:
     seed: int = 0
 
 
+SECTIONS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+
+
 @dataclass
 class Config:
     """One run."""
@@ -179,10 +182,28 @@ class Config:
 
     @classmethod
     def from_dict(cls, sections: dict[str, dict[str, Any]]) -> Config:
-        data = {**sections["data"], "root": Path(sections["data"]["root"])}
-        return cls(
-            DataConfig(**data), ModelConfig(**sections["model"]), TrainingConfig(**sections["training"])
-        )
+        """As :meth:`to_dict` gave it to a checkpoint, so every option must be there.
+
+        Raises:
+            ValueError: an option is unknown or missing, or its value is not one that it can have.
+        """
+        from jsonargparse import ArgumentError, ArgumentParser
+
+        if not isinstance(sections, dict) or sections.keys() != SECTIONS.keys():
+            raise ValueError(f"'config' must hold {', '.join(map(repr, SECTIONS))}")
+        parser = ArgumentParser(exit_on_error=False)
+        for section, kind in SECTIONS.items():
+            parser.add_class_arguments(kind, section)
+            if not isinstance(sections[section], dict):
+                raise ValueError(f"'config' must map {section!r} to options")
+            for name in sorted({option.name for option in fields(kind)} ^ sections[section].keys()):
+                state = "unknown" if name in sections[section] else "missing"
+                raise ValueError(f"the option {section}.{name} is {state}: another version has written it")
+        try:
+            parsed = parser.parse_object(sections)
+        except ArgumentError as error:
+            raise ValueError(str(error)) from error
+        return cls(**{name: kind(**parsed[name].as_dict()) for name, kind in SECTIONS.items()}).check()
 
     def check(self) -> Config:
         """Raises ValueError for values that cannot work together or at all."""

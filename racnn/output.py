@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the model returns."""
+"""What the model returns, and how paths are printed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -50,3 +51,8 @@ def named_logits(logits: Sequence[Tensor], fused_logits: Sequence[Tensor]) -> di
 def fusion_name(scales: int) -> str:
     """``"1+2+3"`` for 3."""
     return "+".join(str(n) for n in range(1, scales + 1))
+
+
+def printable(path: Path) -> str:
+    """On one line, in characters that any UTF-8 stream takes: names of files can hold any bytes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))

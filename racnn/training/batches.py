@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import torch
@@ -40,10 +41,35 @@ def epoch_batches(
 
 
 def load(images: Images, batches: list[list[int]], workers: int) -> Iterator[Sample]:
-    """One batch after another, decoded ahead by ``workers`` processes."""
-    loader: DataLoader[Sample] = DataLoader(images, batch_sampler=batches, num_workers=workers)
-    for batch in loader:
-        yield Sample(*batch)
+    """One batch after another, decoded ahead by ``workers`` processes.
+
+    The loader draws its workers' seed: from a generator of its own, or the first step after a resume would
+    see torch's generator one number further on than the same step of a run that was not stopped.
+
+    Raises:
+        OSError: one of the processes has ended.
+    """
+    loader: DataLoader[Sample] = DataLoader(
+        images,
+        batch_sampler=batches,
+        num_workers=workers,
+        generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_the_run,
+    )
+    try:
+        for batch in loader:
+            yield Sample(*batch)
+    except RuntimeError as error:
+        if not workers:
+            raise
+        reason = str(error).splitlines()[0]
+        raise OSError(f"a process that reads images failed, is there too little memory? {reason}") from error
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C and most schedulers signal all processes; these have to last until the run has stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def in_order(count: int, batch: int) -> list[list[int]]:

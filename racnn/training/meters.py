@@ -33,6 +33,6 @@ class Meters:
 
     def means(self, processes: Processes) -> dict[str, float]:
         totals = self.totals(processes)
-        images = max(totals.pop(COUNT), 1.0)
-        means = {name.removeprefix("sum "): total / images for name, total in totals.items()}
+        images = totals.pop(COUNT)
+        means = {name.removeprefix("sum "): total / max(images, 1) for name, total in totals.items()}
         return means | {"images": images}

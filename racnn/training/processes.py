@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,19 @@ class Processes(NamedTuple):
         dist.all_gather_object(gathered, sums)
         names = sorted({name for part in gathered for name in part})
         return {name: sum(part.get(name, 0.0) for part in gathered) for name in names}
+
+    def on_first(self, action: Callable[[], None]) -> None:
+        """Done by the first process; an error of it is raised on all, so that none waits for the others."""
+        found: list[Exception | None] = [None]
+        if self.is_first:
+            try:
+                action()
+            except Exception as error:
+                found = [error]
+        if self.world > 1:
+            dist.broadcast_object_list(found)
+        if found[0] is not None:
+            raise found[0]
 
     def wait(self) -> None:
         if self.world > 1:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO, cast
 
 import numpy as np
 from rich.console import Console
@@ -17,11 +19,33 @@ from ..pictures import draw_moment
 from .processes import Processes
 
 
+class _Stream:
+    """A stream that never ends a run: it escapes what it cannot encode, and drops what it cannot write."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        encoding = self._stream.encoding or "utf-8"
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 class Reporter:
     """Silent on all processes but the first."""
 
     def __init__(self, output: Path, processes: Processes, step: int) -> None:
-        self.console = Console(quiet=not processes.is_first)
+        stream = cast(TextIO, _Stream(sys.stdout)) if sys.stdout else None
+        quiet = not processes.is_first
+        self.console = Console(file=stream, quiet=quiet, markup=False, emoji=False, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         shown = processes.is_first and self.console.is_terminal
         self.progress = Progress(*columns, console=self.console, transient=True, disable=not shown)
@@ -53,7 +77,7 @@ class Reporter:
             self.progress.advance(self._task)
 
     def note(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.print(text)
 
     def end_epoch(self, record: dict[str, Any], images: Sequence[Tensor]) -> None:
         """``images`` (3, S, S) uint8: those whose windows are in the record."""

@@ -15,19 +15,17 @@ from torch import Tensor
 from ..config import Config
 from ..data import Images, Sample, Split, Unreadable, hold_out
 from ..model import RACNN
+from ..output import printable
 from . import checkpoint
 from .batches import Augmentation, draw_moves, epoch_batches, in_order, load, pick
 from .cache import Cache
 from .engine import Engine
+from .folder import BEST, HISTORY, LAST, RunFolder, fingerprint
 from .meters import Meters
 from .phases import Phase, PhaseResult, next_phase
 from .processes import Processes
 from .reporting import Reporter
 from .step import Known
-
-LAST, BEST, HISTORY = "last.pt", "best.pt", "history.json"
-# What a resumed run may change: it decides where and how fast, not what.
-FREE = {"data.root", "data.workers", "data.keep", "training.device", "training.checkpoint_every"}
 
 
 class Stopped(Exception):
@@ -57,6 +55,7 @@ class Trainer:
     Raises:
         FileExistsError: ``output`` holds a run, and ``resume`` is False.
         FileNotFoundError: there is nothing to resume.
+        OSError: ``output`` is in use by another process, or cannot be written to.
         ValueError: the configuration contradicts itself, the data or the checkpoint.
     """
 
@@ -68,7 +67,9 @@ class Trainer:
         training, data = config.training, config.data
         train, validation = hold_out(split.train, data.validation, training.seed)
         _check_batch(config, len(train), processes)
-        state = self._find_state(resume)
+        self.folder = RunFolder(output, processes, resume=resume)
+        state = self.folder.state(config, split) if resume else None
+        self.data = fingerprint(split.train, data.root)
         self.train_images = Images(train, data.image_side, data.fit, data.keep)
         self.validation_images = Images(validation, data.image_side, data.fit, data.keep)
         self.unreadable = (Unreadable(train), Unreadable(validation))
@@ -92,17 +93,21 @@ class Trainer:
         self.stop_requested = False
         self._engine_state: dict[str, Any] | None = None
         if state is not None:
-            self._restore(state)
+            with checkpoint.naming(output / LAST):
+                self._restore(state)
         self.reporter = Reporter(output, processes, self.at.step)
+        if self.folder.warning:
+            self.reporter.note(self.folder.warning)
 
     def run(self) -> RACNN:
         """All phases that are left. Returns the model with the best weights of the last phase.
 
         Raises:
             Stopped: :attr:`stop_requested` was set; the checkpoint is on disk.
-            FloatingPointError: a loss is not finite.
+            FloatingPointError: a loss or a weight is not finite.
+            ValueError: not one of the training or the validation images can be read.
         """
-        with self.reporter:
+        with self.folder, self.reporter:
             while phase := next_phase(self.config.training, len(self.model.sizes), self.done):
                 self._run_phase(phase)
         return self.model.eval()
@@ -122,7 +127,10 @@ class Trainer:
             self._end_epoch(phase, engine)
             self._save(phase, engine)
         self.processes.wait()
-        self.model.load_state_dict(checkpoint.load(self.output / BEST, self.processes.device)["model"])
+        best = self.output / BEST
+        state = checkpoint.load(best, self.processes.device)
+        with checkpoint.naming(best):
+            checkpoint.load_weights(self.model, state["model"])
         self.done.append(PhaseResult(phase, self.at.best, self.at.epoch))
         self.at = Position(step=self.at.step)
         self.processes.wait()
@@ -197,7 +205,15 @@ class Trainer:
             known = self.caches[1].look_up(batch.number) if self.caches else Known()
             with engine.autocast():
                 meters.add(engine.step(batch.image.to(device), batch.label.to(device), known))
-        return meters.means(self.processes)
+        return self._means(meters, "validation")
+
+    def _means(self, meters: Meters, half: str) -> dict[str, float]:
+        means = meters.means(self.processes)
+        if not means["images"]:
+            raise ValueError(
+                f"not one of the {half} images in {printable(self.config.data.root)} can be read"
+            )
+        return means
 
     def _judge_start(self, phase: Phase, engine: Engine) -> None:
         """What an APN starts with is the first that its epochs have to beat.
@@ -215,8 +231,10 @@ class Trainer:
             checkpoint.save(self._state(phase) | {"loss": loss}, self.output / BEST)
 
     def _end_epoch(self, phase: Phase, engine: Engine) -> None:
-        train = self.meters.means(self.processes)
+        train = self._means(self.meters, "training")
         at = self.at
+        # Random windows are those of every epoch, also where a run goes on between the last step and here.
+        torch.manual_seed(self.config.training.seed)
         with engine.averaged_weights():
             validation = self.validate(engine)
             loss = (validation or train)["loss"]
@@ -252,7 +270,7 @@ class Trainer:
 
     def _note_unreadable(self, batch: Sample, unreadable: Unreadable) -> None:
         for path in unreadable.note(batch):
-            self.reporter.note(f"cannot be read, left out: {path}")
+            self.reporter.note(f"cannot be read, left out: {printable(path)}")
 
     def _state(self, phase: Phase | None) -> dict[str, Any]:
         return {
@@ -273,29 +291,13 @@ class Trainer:
             "history": self.history,
             "meters": sums,
             "position": asdict(self.at),
-            "unreadable": [str(path) for u in self.unreadable for path in u.paths],
+            "data": self.data,
         }
         checkpoint.save(state, self.output / LAST)
         checkpoint.save_json(self.history, self.output / HISTORY)
 
-    def _find_state(self, resume: bool) -> dict[str, Any] | None:
-        path = self.output / LAST
-        if not resume:
-            if path.is_file():
-                raise FileExistsError(
-                    f"output {str(self.output)!r} holds a run: resume it, or name another folder"
-                )
-            return None
-        state = checkpoint.load(path, self.processes.device)
-        for section, values in self.config.to_dict().items():
-            for name, value in values.items():
-                then = state["config"][section][name]
-                if then != value and f"{section}.{name}" not in FREE:
-                    raise ValueError(f"{section}.{name} must be {then!r} as in {path}, got {value!r}")
-        return state
-
     def _restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        checkpoint.load_weights(self.model, state["model"])
         self.done = [PhaseResult(Phase(**r["phase"]), r["best"], r["epochs"]) for r in state["done"]]
         self.history = state["history"]
         self.at = Position(**state["position"])

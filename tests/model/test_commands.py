@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from trees import make_cub
+from trees import locked, make_cub
 
 from racnn.commands import STOPPED, main
 
@@ -72,31 +72,38 @@ def equal_weights(one: Path, other: Path) -> bool:
     return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def start_and_interrupt(config: Path, output: Path, number: int) -> subprocess.Popen[str]:
+def start_and_wait(config: Path, output: Path, *options: object) -> subprocess.Popen[str]:
+    """A run in a process group of its own that has written a checkpoint."""
     process = subprocess.Popen(
-        command("train", "--config", config, "--output", output),
+        command("train", "--config", config, "--output", output, *options),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not (output / "last.pt").is_file():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(number)
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "asked to stop"])
+@pytest.mark.parametrize(
+    ("number", "signalled", "workers"),
+    [(signal.SIGKILL, os.kill, 0), (signal.SIGTERM, os.kill, 0), (signal.SIGTERM, os.killpg, 1)],
+    ids=["killed", "asked to stop", "asked to stop with its workers"],
+)
 def test_an_interrupted_run_resumes_to_the_same_bits(
-    config: Path, whole: Path, tmp_path: Path, number: int
+    config: Path, whole: Path, tmp_path: Path, number: int, signalled: Any, workers: int
 ) -> None:
-    process = start_and_interrupt(config, tmp_path, number)
+    process = start_and_wait(config, tmp_path, "--data.workers", workers)
+    signalled(process.pid, number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == (STOPPED if number == signal.SIGTERM else -number)
+    assert process.returncode == (STOPPED if number == signal.SIGTERM else -number), errors
     if number == signal.SIGTERM:
+        assert "asked once more, it ends at once" in errors
         assert "go on with --resume true" in errors
     interrupted = torch.load(tmp_path / "last.pt", weights_only=True)
     assert not interrupted["done"] or interrupted["done"][-1]["phase"]["name"] != "fuse"
@@ -104,6 +111,16 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert result.returncode == 0, result.stderr
     assert equal_weights(whole, tmp_path)
     assert history(whole) == history(tmp_path)
+
+
+def test_no_process_of_a_run_starts_in_a_folder_that_is_in_use(config: Path, tmp_path: Path) -> None:
+    with locked(tmp_path):
+        two = ("--standalone", "--nproc-per-node", "2")
+        result = run("train", "--config", config, "--output", tmp_path, launcher=two)
+    assert result.returncode == 1
+    errors = {row for row in result.stderr.splitlines() if row.startswith("error: ")}
+    assert errors == {f"error: output {str(tmp_path)!r} is in use by another process"}
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_two_processes_have_the_losses_of_one(config: Path, whole: Path, tmp_path: Path) -> None:

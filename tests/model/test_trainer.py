@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whole runs in one process: resume, caches, accumulation, what is logged, what is refused."""
+"""Whole runs in one process: caches, accumulation, what is logged, what is refused."""
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from trees import make_cub, tiny_backbone
+from trees import make_cub, tiny_config
 
-from racnn import RACNN
-from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
-from racnn.data import Images, read_split
-from racnn.training.batches import pick
+from racnn.config import Config
+from racnn.data import Images, Sample, hold_out, read_split
+from racnn.training.batches import load, pick
 from racnn.training.cache import Cache
+from racnn.training.folder import BEST
 from racnn.training.phases import Phase
 from racnn.training.processes import Processes
-from racnn.training.trainer import Stopped, Trainer
+from racnn.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)
@@ -28,25 +32,6 @@ ALONE = Processes(0, 1, CPU)
 @pytest.fixture(scope="module")
 def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_cub(tmp_path_factory.mktemp("birds"), each=9)
-
-
-class TinyConfig(ModelConfig):
-    """Builds with the tests' backbone."""
-
-    def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
-        options = dict(vars(self)) | {"backbone": tiny_backbone, "weights": None}
-        del options["boxcar_scale"], options["boxcar_shrink"]
-        return RACNN(num_classes, **options)
-
-
-def tiny_config(root: Path, **training: Any) -> Config:
-    short = {f"{name}_epochs": 1 for name in ("classify", "imitate", "rank", "joint", "fuse")}
-    options = {"batch_size": 6, "rounds": 1, "device": "cpu", "track": 2} | short | training
-    return Config(
-        DataConfig(root=root, image_side=32, validation=0.2),
-        TinyConfig(scales=3, sizes=[16], hidden=8),
-        TrainingConfig(**options),
-    )
 
 
 def run(config: Config, output: Path, resume: bool = False) -> Trainer:
@@ -58,32 +43,6 @@ def run(config: Config, output: Path, resume: bool = False) -> Trainer:
 def same(one: Trainer, other: Trainer) -> bool:
     states = one.model.state_dict(), other.model.state_dict()
     return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"schedule": "joint", "accumulate": 2, "ema": 0.9, "diversity": 0.1, "amp": "bf16"},
-        {"schedule": "fixed", "optimizer": "adamw", "lr_schedule": "step", "clip_norm": 1.0},
-        {"freeze_blocks": -1, "cache": True},
-    ],
-)
-def test_a_stopped_run_goes_on_exactly(
-    birds: Path, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tiny_config(birds, **options)
-    config.model.dropout = 0.2
-    whole = run(config, tmp_path / "whole")
-    stopped = Trainer(config, read_split("cub", birds), tmp_path / "stopped", ALONE)
-    # In the middle of the second phase.
-    monkeypatch.setattr(stopped, "_all_agree_to_stop", lambda: stopped.at.step == 3)
-    with pytest.raises(Stopped):
-        stopped.run()
-    resumed = run(config, tmp_path / "stopped", resume=True)
-    assert same(whole, resumed)
-    assert whole.history == resumed.history
-    assert whole.at.step == resumed.at.step > 3
 
 
 def test_other_seeds_give_other_weights(birds: Path, tmp_path: Path) -> None:
@@ -187,6 +146,55 @@ def test_an_unreadable_image_does_not_end_a_run(birds: Path, tmp_path: Path) -> 
     assert [path for u in trainer.unreadable for path in u.paths] == [broken]
 
 
+@pytest.mark.parametrize("half", ["training", "validation"])
+def test_a_half_without_one_readable_image_ends_the_run(tmp_path: Path, half: str) -> None:
+    root = make_cub(tmp_path / "data", each=9)
+    config = tiny_config(root, schedule="fixed")
+    train, validation = hold_out(read_split("cub", root).train, config.data.validation, 0)
+    for record in train if half == "training" else validation:
+        record.path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=f"not one of the {half} images in .* can be read"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / BEST).exists()
+
+
+class Broken(io.TextIOWrapper):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("kind", [io.TextIOWrapper, Broken])
+def test_a_failed_print_does_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[io.TextIOWrapper]
+) -> None:
+    root = make_cub(tmp_path / "data", each=9)
+    name = root / "images/011.red/[/caf\udce9].jpg"  # no UTF-8, and rich's markup
+    name.parent.mkdir()
+    name.write_bytes(b"no picture")
+    split = read_split("cub", root)
+    split = replace(split, train=(split.train[0]._replace(path=name), *split.train[1:]))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", kind(written, encoding="ascii", errors="strict"))
+    Trainer(tiny_config(root), split, tmp_path / "run", ALONE).run()
+    if kind is io.TextIOWrapper:
+        text = written.getvalue().decode().replace("\n", "")
+        assert r"[/caf\udce9].jpg" in text
+        assert r"\xb1" in text  # the plus-minus sign
+
+
+def test_a_process_of_the_loader_that_dies_is_one_line(birds: Path) -> None:
+    images = Images(read_split("cub", birds).train, 32)
+    with pytest.raises(OSError, match="a process that reads images failed") as caught:
+        list(load(KillsItsReader(images.records, 32), [[0]], 1))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+class KillsItsReader(Images):
+    def __getitem__(self, index: int) -> Sample:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
 def test_a_phase_that_only_makes_it_worse_is_undone(birds: Path, tmp_path: Path) -> None:
     config = tiny_config(birds, imitate_epochs=2, rank_epochs=0, lr_apn=1e4)
     trainer = Trainer(config, read_split("cub", birds), tmp_path, ALONE)
@@ -204,7 +212,7 @@ def test_runs_do_not_overwrite_each_other(birds: Path, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="holds a run"):
         Trainer(config, split, tmp_path, ALONE)
     other = replace(config, training=replace(config.training, lr_apn=0.5))
-    with pytest.raises(ValueError, match=r"training.lr_apn must be 0.001 as in .*last.pt, got 0.5"):
+    with pytest.raises(ValueError, match=r"last.pt.*training.lr_apn must be 0.001 as in it, got 0.5"):
         Trainer(other, split, tmp_path, ALONE, resume=True)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         Trainer(config, split, tmp_path / "other", ALONE, resume=True)

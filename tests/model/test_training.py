@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Phases, freezing, rates, batches, checkpoint files."""
+"""Phases, freezing, rates, batches."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +12,10 @@ from trees import random_images, tiny_backbone
 
 from racnn import RACNN, Backbone
 from racnn.config import DataConfig, TrainingConfig
-from racnn.training import checkpoint
 from racnn.training.batches import Augmentation, epoch_batches
 from racnn.training.optimisation import make_optimizer, set_rates
 from racnn.training.phases import Phase, PhaseResult, next_phase, set_trainable
 from racnn.training.processes import Processes
-from racnn.training.trainer import LAST
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)
@@ -156,29 +153,3 @@ def test_augmentation_depends_on_the_image_alone() -> None:
     assert torch.equal(together, torch.cat(apart))
     assert not torch.equal(together, Augmentation(12, DataConfig(min_crop=0.5), 0, 4)(images, numbers))
     assert torch.equal(Augmentation(12, DataConfig(flip=False), 0, 3)(images, numbers), images)
-
-
-def test_an_interrupted_write_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / LAST
-    checkpoint.save({"model": {}, "classes": [], "n": 1}, path)
-
-    def half(state: Any, file: Path) -> None:
-        Path(file).write_bytes(b"half a checkpoint")
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="the disk is full"):
-        checkpoint.save({"n": 2}, path)
-    assert checkpoint.load(path)["n"] == 1
-    assert [file.name for file in tmp_path.iterdir()] == [LAST]
-
-
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.pt").write_text("no checkpoint")
-    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
-        checkpoint.load(tmp_path / "text.pt")
-    torch.save({"other": 1}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="is no checkpoint of racnn"):
-        checkpoint.load(tmp_path / "other.pt")

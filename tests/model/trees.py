@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Small data sets in the published formats, and a small backbone."""
+"""Small data sets in the published formats, a small backbone, and runs that are over in a second."""
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +17,8 @@ from PIL import Image
 from scipy.io import savemat
 from torch import nn
 
-from racnn import Backbone
+from racnn import RACNN, Backbone
+from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
 
 CLASSES = ("red", "green", "blue")
 SQUARE = 10
@@ -107,3 +114,64 @@ def make_folder(root: Path) -> Path:
 def random_images(batch: int = 2, side: int = 48) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (batch, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
+class TinyConfig(ModelConfig):
+    """Builds with the tests' backbone."""
+
+    def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
+        options = dict(vars(self)) | {"backbone": tiny_backbone, "weights": None}
+        del options["boxcar_scale"], options["boxcar_shrink"]
+        return RACNN(num_classes, **options)
+
+
+def tiny_config(root: Path, **training: Any) -> Config:
+    short = {f"{name}_epochs": 1 for name in ("classify", "imitate", "rank", "joint", "fuse")}
+    options = {"batch_size": 6, "rounds": 1, "device": "cpu", "track": 2} | short | training
+    return Config(
+        DataConfig(root=root, image_side=32, validation=0.2),
+        TinyConfig(scales=3, sizes=[16], hidden=8),
+        TrainingConfig(**options),
+    )
+
+
+RANDOM_RUNS: dict[str, dict[str, Any]] = {
+    "paper": {"data.min_crop": 0.7, "accumulate": 2},
+    "joint": {
+        "schedule": "joint",
+        "data.min_crop": 0.7,
+        "amp": "bf16",
+        "diversity": 0.1,
+        "optimizer": "adamw",
+    },
+    "random windows": {"schedule": "fixed", "fixed_windows": "random", "lr_schedule": "step"},
+    "differences": {"rank_gradient": "difference", "data.workers": 1, "clip_norm": 1.0},
+    "cache": {"freeze_blocks": -1, "cache": True},
+    "random cache": {"schedule": "fixed", "fixed_windows": "random", "freeze_blocks": -1, "cache": True},
+}
+"""Options beside those of :func:`random_config`; together they have every phase and every random number."""
+
+
+def random_config(root: Path, name: str) -> Config:
+    """A run with everything random switched on that ``RANDOM_RUNS[name]`` allows."""
+    options = dict(RANDOM_RUNS[name])
+    data = {key: options.pop(f"data.{key}") for key in ("min_crop", "workers") if f"data.{key}" in options}
+    config = tiny_config(root, **{"batch_size": 4, "ema": 0.9, "jitter": 0.2, **options})
+    config.model.dropout, config.model.fusion_dropout = 0.2, 0.3
+    config.data = replace(config.data, **data)
+    return config
+
+
+@contextlib.contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Another process has the run's folder, as a second run would."""
+    program = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX)"
+    program += "; print(flush=True); input()"
+    line = [sys.executable, "-c", program, str(output / ".lock")]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.kill()
