@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from ..output import printable
 from .records import Record, Split, require
 
 TEST_NAMES = ("test", "val")
@@ -27,7 +28,8 @@ def read_folder(root: Path) -> Split:
     unknown = sorted(_folders(root / test) - set(classes))
     if unknown:
         raise ValueError(
-            f"{root / test} must hold the classes of train/, got {', '.join(unknown[:3])} besides"
+            f"{root / test} must hold the classes of train/, "
+            f"got {', '.join(map(printable, unknown[:3]))} besides"
         )
     halves = [
         tuple(
