@@ -286,7 +286,7 @@ def _class_figure(options: Namespace, model: RACNN, config: Config, classes: lis
             try:
                 readable.append(read_square(record.path, images.side, images.fit)[0])
             except OSError as error:
-                _complain(error)
+                print(f"left out: {printable(str(error))}")
         pictures.draw_contact_sheet(model, readable, own_windows(config), classes, label, file)
 
     return Figure(f"{name}.png", [record.path for record in images.records], draw)
