@@ -312,7 +312,7 @@ def saved(random: Random, folder: Path) -> None:
         content = damage(path.read_bytes(), random)
     else:
         other = folder / "other.pt"
-        checkpoint.save(spoil(checkpoint.load(path), random), other)
+        torch.save(spoil(torch.load(path, weights_only=True), random), other)
         content = other.read_bytes()
     with instead(path, content):
         command("predict", "--checkpoint", path, folder / "good.png")

@@ -113,9 +113,9 @@ def test_a_class_called_like_a_path_or_a_formula_is_drawn(best: Path, tmp_path: 
     name = "../../$\\frac{a}$"
     classes = tmp_path / "data/classes.txt"
     classes.write_text(classes.read_text().replace("012.green", name))
-    state = checkpoint.load(best)
+    state = torch.load(best, weights_only=True)
     state["classes"][1] = name
-    checkpoint.save(state, best)
+    torch.save(state, best)
     assert run("visualize", best, "--class_name", name, "--output", tmp_path / "deep/er/out") == 0
     assert [path.name for path in contents(tmp_path / "deep")] == [".._.._$_frac{a}$.png"]
 
