@@ -4,25 +4,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 import os
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from . import pictures
 from .config import Config, DataConfig, ModelConfig, TrainingConfig
 from .data import Images, read_split, read_square
 from .evaluation import evaluate, tables
 from .model import RACNN
-from .output import fusion_name
+from .output import fusion_name, printable
+from .targets import check_result, figure_files
 from .training import checkpoint, processes
 from .training.folder import HISTORY, LAST
 from .training.trainer import Stopped, Trainer
@@ -36,28 +40,32 @@ def parser() -> ArgumentParser:
     train.add_class_arguments(DataConfig, "data")
     train.add_class_arguments(ModelConfig, "model")
     train.add_class_arguments(TrainingConfig, "training")
-    train.add_argument("--output", type=Path, required=True, help="folder of the run")
+    train.add_argument("--output", type=_path, required=True, help="folder of the run")
     train.add_argument("--resume", type=bool, default=False, help="go on from the folder's last.pt")
 
     judge = ArgumentParser(description="Accuracy, attention and baselines of a checkpoint; JSON and a table.")
     _add_checkpoint(judge)
     judge.add_argument("--half", choices=["validation", "test"], default="test", help="of the data set")
     judge.add_argument("--baselines", type=bool, default=True, help="other windows with the same weights")
-    judge.add_argument("--batch_size", type=int, default=32)
-    judge.add_argument("--output", type=Path | None, default=None, help="JSON file")
+    judge.add_argument("--batch_size", type=PositiveInt, default=32)
+    judge.add_argument(
+        "--output", type=_path, default=None, help="JSON file: a new one, or an earlier result"
+    )
 
     predict = ArgumentParser(description="Labels and windows of image files.")
     _add_checkpoint(predict)
-    predict.add_argument("images", type=Path, nargs="+", help="image files")
-    predict.add_argument("--top", type=int, default=3, help="labels an image")
+    predict.add_argument("images", type=_path, nargs="+", help="image files")
+    predict.add_argument("--top", type=PositiveInt, default=3, help="labels an image")
 
     show = ArgumentParser(description="Pictures: what the model looked at.")
     _add_checkpoint(show)
-    show.add_argument("--images", type=Path, nargs="*", default=[], help="a figure for each of these files")
-    show.add_argument("--class_name", type=str | None, default=None, help="a contact sheet of this class")
-    show.add_argument("--count", type=int, default=8, help="images on the contact sheet, and of the history")
+    show.add_argument("--images", type=_path, nargs="*", default=[], help="a figure for each of these files")
+    show.add_argument("--class_name", type=str, default=None, help="a contact sheet of this class")
+    show.add_argument(
+        "--count", type=PositiveInt, default=8, help="images on the contact sheet, and of the history"
+    )
     show.add_argument("--history", type=bool, default=False, help="how windows moved while training")
-    show.add_argument("--output", type=Path, required=True, help="folder")
+    show.add_argument("--output", type=_path, required=True, help="folder")
 
     main_parser = ArgumentParser(
         prog="python -m racnn", description="RA-CNN: train, evaluate, predict, show."
@@ -69,13 +77,21 @@ def parser() -> ArgumentParser:
 
 
 def _add_checkpoint(sub: ArgumentParser) -> None:
-    sub.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
-    sub.add_argument("--root", type=Path | None, default=None, help="folder of the data set, if it has moved")
+    sub.add_argument("--checkpoint", type=_path, required=True, help="best.pt or last.pt of a run")
+    sub.add_argument("--root", type=_path, default=None, help="folder of the data set, if it has moved")
     sub.add_argument("--device", type=str, default="auto")
+
+
+def _path(text: str) -> Path:
+    """An option of type Path is read as YAML first, which names that are not UTF-8 cannot be."""
+    return Path(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit status; errors of the user are one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show ends nothing
     main_parser = parser()
     parsed = main_parser.parse_args(arguments)
     run = {"train": _train, "evaluate": _evaluate, "predict": _predict, "visualize": _visualize}
@@ -83,9 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run[parsed.subcommand](chosen, main_parser)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        errors = Console(stderr=True, soft_wrap=True)
-        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
+        _complain(error)
         return 1
+
+
+def _complain(error: Exception) -> None:
+    line = printable(" ".join(str(error).split()) or type(error).__name__)
+    Console(stderr=True, soft_wrap=True).print(Text(f"error: {line}", style="red"))
 
 
 def _train(options: Namespace, main_parser: ArgumentParser) -> int:
@@ -161,6 +181,8 @@ def half_of_data(config: Config, half: str, root: Path | None) -> tuple[Images, 
 
 
 def _evaluate(options: Namespace, main_parser: ArgumentParser) -> int:
+    if options.output is not None:
+        check_result(options.output)
     model, config, classes = load_model(options.checkpoint, options.device)
     images, names = half_of_data(config, options.half, options.root)
     if list(names) != classes:
@@ -181,13 +203,15 @@ def _evaluate(options: Namespace, main_parser: ArgumentParser) -> int:
             amp=config.training.amp,
         )
     result |= {"half": options.half, "config": config.to_dict(), "checkpoint": str(options.checkpoint)}
-    for table in tables(result):
-        console.print(table)
-    unreadable = len(result["unreadable"])
-    console.print(f"{result['images_per_second']:.1f} images/s, {unreadable} unreadable images")
+    try:
+        if options.output is not None:
+            checkpoint.save_json(result, options.output)
+    finally:  # neither a full disk nor a closed terminal loses it
+        for table in tables(result):
+            console.print(table)
+    print(f"{result['images_per_second']:.1f} images/s, {len(result['unreadable'])} unreadable images")
     if options.output is not None:
-        checkpoint.save_json(result, options.output)
-        console.print(f"wrote {options.output}")
+        print(f"wrote {printable(options.output)}")
     return 0
 
 
@@ -195,9 +219,15 @@ def _evaluate(options: Namespace, main_parser: ArgumentParser) -> int:
 def _predict(options: Namespace, main_parser: ArgumentParser) -> int:
     model, config, classes = load_model(options.checkpoint, options.device)
     best = fusion_name(len(model.sizes))
-    table = Table("image", f"labels (scales {best})", "windows: left, top, right, bottom in pixels")
+    table = Table(
+        "image", f"labels (scales {best})", "windows: left, top, right, bottom in the file's pixels"
+    )
     for path in track(options.images, "looking", transient=True):
-        pixels, placement = read_square(path, config.data.image_side, config.data.fit)
+        try:
+            pixels, placement = read_square(path, config.data.image_side, config.data.fit)
+        except OSError as error:
+            _complain(error)
+            continue
         output = model(pixels.unsqueeze(0).to(model.mean.device), own_windows(config))
         labels = pictures.top_labels(output.by_name()[best][0], classes, options.top)
         windows = [
@@ -205,37 +235,79 @@ def _predict(options: Namespace, main_parser: ArgumentParser) -> int:
             for scale in output.windows
             for w in scale[0]
         ]
-        table.add_row(str(path), "\n".join(labels), "\n".join(windows))
-    Console().print(table)
-    return 0
+        table.add_row(Text(printable(path)), Text("\n".join(labels)), "\n".join(windows))
+    if table.row_count:
+        Console().print(table)
+    return 0 if table.row_count == len(options.images) else 1
+
+
+class Figure(NamedTuple):
+    """A file to be written, and what is read for it."""
+
+    name: str
+    inputs: Sequence[Path]
+    draw: Callable[[Path], None]
 
 
 def _visualize(options: Namespace, main_parser: ArgumentParser) -> int:
-    if not (options.images or options.class_name or options.history):
+    if not (options.images or options.class_name is not None or options.history):
         raise ValueError("visualize needs --images, --class_name or --history true")
     model, config, classes = load_model(options.checkpoint, options.device)
-    source, written = own_windows(config), []
-    for path in options.images:
-        pixels, _ = read_square(path, config.data.image_side, config.data.fit)
-        written.append(options.output / f"{path.stem}.png")
-        pictures.draw_image(model, pixels, source, classes, written[-1])
+    figures = [_image_figure(path, model, config, classes) for path in options.images]
     if options.class_name is not None:
-        if options.class_name not in classes:
-            raise ValueError(f"--class_name must be one of {', '.join(classes)}; got {options.class_name!r}")
-        images, _ = half_of_data(config, "test", options.root)
-        label = classes.index(options.class_name)
-        chosen = [n for n, record in enumerate(images.records) if record.label == label][: options.count]
-        written.append(options.output / f"{options.class_name}.png")
-        pictures.draw_contact_sheet(
-            model, [images[n].image for n in chosen], source, classes, label, written[-1]
-        )
+        figures.append(_class_figure(options, model, config, classes))
     if options.history:
-        history = json.loads((options.checkpoint.parent / HISTORY).read_text(encoding="utf-8"))
-        images, _ = half_of_data(config, "validation", options.root)
-        count = min(options.count, config.training.track, len(images))
-        for suffix in ("png", "gif"):
-            written.append(options.output / f"windows.{suffix}")
-            pictures.draw_history(history, [images[n].image for n in range(count)], written[-1])
-    for path in written:
-        Console(soft_wrap=True).print(f"wrote {path}", highlight=False)
-    return 0
+        figures += _history_figures(options, config)
+    inputs = [options.checkpoint, *(path for figure in figures for path in figure.inputs)]
+    files = figure_files(options.output, [figure.name for figure in figures], inputs)
+    failed = 0
+    for figure, file in zip(figures, files, strict=True):
+        try:
+            figure.draw(file)
+        except (OSError, ValueError) as error:
+            failed += 1
+            _complain(error)
+        else:
+            print(f"wrote {printable(file)}")
+    return 1 if failed else 0
+
+
+def _image_figure(path: Path, model: RACNN, config: Config, classes: list[str]) -> Figure:
+    def draw(file: Path) -> None:
+        pixels, _ = read_square(path, config.data.image_side, config.data.fit)
+        pictures.draw_image(model, pixels, own_windows(config), classes, file)
+
+    return Figure(f"{path.stem}.windows.png", [path], draw)
+
+
+def _class_figure(options: Namespace, model: RACNN, config: Config, classes: list[str]) -> Figure:
+    name = options.class_name
+    if name not in classes:
+        raise ValueError(f"--class_name must be one of {', '.join(classes)}; got {name!r}")
+    images, names = half_of_data(config, "test", options.root)
+    label = classes.index(name)
+    chosen = [record for record in images.records if names[record.label] == name][: options.count]
+
+    def draw(file: Path) -> None:
+        readable = []
+        for record in chosen:
+            try:
+                readable.append(read_square(record.path, images.side, images.fit)[0])
+            except OSError as error:
+                print(f"left out: {printable(str(error))}")
+        pictures.draw_contact_sheet(model, readable, own_windows(config), classes, label, file)
+
+    return Figure(f"{name}.png", [record.path for record in images.records], draw)
+
+
+def _history_figures(options: Namespace, config: Config) -> list[Figure]:
+    images, _ = half_of_data(config, "validation", options.root)
+    path = options.checkpoint.parent / HISTORY
+    count = min(options.count, config.training.track, len(images))
+    history = pictures.read_history(path, count)
+
+    def draw(file: Path) -> None:
+        pictures.draw_history(history, [images[n].image for n in range(count)], file)
+
+    inputs = [path, *(record.path for record in images.records)]
+    return [Figure(f"windows.{suffix}", inputs, draw) for suffix in ("png", "gif")]

@@ -15,7 +15,7 @@ from torch import Tensor
 from . import windows as geometry
 from .data import Images, Unreadable
 from .model import RACNN
-from .output import RACNNOutput
+from .output import RACNNOutput, printable
 from .training.batches import in_order, load
 from .training.engine import autocast
 
@@ -111,6 +111,9 @@ def evaluate(
         ``accuracy`` (name -> top1, top5, shares), ``attention`` (scale -> inside, covered, iou),
         ``baselines`` (windows -> the same two), ``images``, ``unreadable`` (paths) and ``images_per_second``
         of the model with its own windows, without reading images.
+
+    Raises:
+        ValueError: there are no images, or none that can be read.
     """
     model.eval()
     device = model.mean.device
@@ -141,12 +144,15 @@ def evaluate(
             boxes = torch.where((labels >= 0)[:, None], batch.box.to(device), torch.nan)
             attention[source].add(output.windows, boxes, float(images.side))
         note(len(labels))
+    if accuracy[windows].images == 0:
+        first = f", the first is {printable(unreadable.paths[0])}" if unreadable.paths else ""
+        raise ValueError(f"there are no images to look at: {len(unreadable.paths)} cannot be read{first}")
     results = {
         source: {"accuracy": accuracy[source].result(), "attention": attention[source].result()}
         for source in sources
         if accuracy[source].images
     }
-    return results.pop(windows, {}) | {
+    return results.pop(windows) | {
         "windows": windows,
         "baselines": results,
         "images": accuracy[windows].images,

@@ -53,6 +53,6 @@ def fusion_name(scales: int) -> str:
     return "+".join(str(n) for n in range(1, scales + 1))
 
 
-def printable(path: Path) -> str:
+def printable(path: Path | str) -> str:
     """On one line, in characters that any UTF-8 stream takes: names of files can hold any bytes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .model import RACNN
+from .output import printable
 
 COLOURS = ("#ffd166", "#ef476f", "#06d6a0", "#118ab2", "#f78c6b")
 """Of the windows of scale 2, 3, ..."""
@@ -32,7 +34,7 @@ def top_labels(logits: Tensor, classes: Sequence[str], count: int) -> list[str]:
     """``"92.1 % name"`` of the likeliest classes."""
     found = logits.float().softmax(0).topk(min(count, len(classes)))
     pairs = zip(found.values.tolist(), found.indices.tolist(), strict=True)
-    return [f"{100 * p:.1f} % {classes[i]}" for p, i in pairs]
+    return [f"{100 * p:.1f} % {printable(classes[i])}" for p, i in pairs]
 
 
 def _colour(scale: int) -> str:
@@ -76,12 +78,14 @@ def draw_image(model: RACNN, image: Tensor, source: str, classes: Sequence[str],
     _draw_windows(axes[0], [windows[0].cpu() for windows in output.windows])
     fused = list(output.by_name().values())[-1][0]
     axes[0].set_title("image and windows")
-    axes[0].set_xlabel("all scales:\n" + "\n".join(top_labels(fused, classes, 3)), fontsize=8)
+    axes[0].set_xlabel(
+        "all scales:\n" + "\n".join(top_labels(fused, classes, 3)), fontsize=8, parse_math=False
+    )
     for n, (axis, crops, logits) in enumerate(zip(axes[1:], output.crops, output.logits, strict=True), 1):
         pixels = crops * model.std + model.mean if n == 1 else crops[0] * model.std + model.mean
         _show(axis, torch.cat(list(pixels.cpu()), 2))
         axis.set_title(f"scale {n}", color=_colour(n) if n > 1 else "black")
-        axis.set_xlabel("\n".join(top_labels(logits[0], classes, 3)), fontsize=8)
+        axis.set_xlabel("\n".join(top_labels(logits[0], classes, 3)), fontsize=8, parse_math=False)
     _save(figure, file)
 
 
@@ -107,16 +111,41 @@ def draw_contact_sheet(
         _show(axis, images[n] / 255)
         _draw_windows(axis, [windows[n].cpu() for windows in output.windows])
         right = int(fused[n].argmax()) == label
-        axis.set_title(top_labels(fused[n], classes, 1)[0], fontsize=8, color="green" if right else "red")
-    figure.suptitle(classes[label])
+        title, colour = top_labels(fused[n], classes, 1)[0], "green" if right else "red"
+        axis.set_title(title, fontsize=8, color=colour, parse_math=False)
+    figure.suptitle(printable(classes[label]), parse_math=False)
     _save(figure, file)
+
+
+def read_history(path: Path, images: int) -> list[dict[str, Any]]:
+    """The epochs of a run's ``history.json`` that recorded windows, of so many images or more.
+
+    Raises:
+        OSError, ValueError: there is no such file, or it is none of a run.
+    """
+    try:
+        epochs = json.loads(path.read_text(encoding="utf-8"))
+        moments = [
+            {name: epoch[name] for name in ("phase", "epoch", "windows")}
+            for epoch in epochs
+            if epoch["windows"]
+        ]
+        for moment in moments:
+            windows = torch.tensor(moment["windows"], dtype=torch.float32)
+            if windows.dim() != 4 or windows.shape[1] < images or windows.shape[3] != 3:
+                raise ValueError(f"windows of {images} images have not the shape {tuple(windows.shape)}")
+            if not bool((windows.abs() < 1e6).all()):
+                raise ValueError("windows must be numbers of pixels")
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{printable(path)} must be the history of a run: {error!r}") from error
+    return moments
 
 
 def draw_history(history: Sequence[dict[str, Any]], images: Sequence[Tensor], file: Path) -> None:
     """How windows moved while training: a strip (``.png``) of at most 8 moments, or a ``.gif`` of all.
 
     Args:
-        history: the epochs of ``history.json``.
+        history: epochs of ``history.json``, see :func:`read_history`.
         images: (3, S, S) uint8, those whose windows were recorded.
     """
     moments = [record for record in history if record["windows"]]

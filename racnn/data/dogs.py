@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .matlab import read_mat
-from .records import Box, Record, Split, require, require_images
+from .matlab import read_mat, text, whole
+from .records import Box, Record, Split, check_box, inside, once, require, require_images
 
 LISTS = ("train_list.mat", "test_list.mat")
 
@@ -21,23 +21,41 @@ def read_dogs(root: Path) -> Split:
         FileNotFoundError: a list, an image or an annotation is missing.
         ValueError: a file that cannot be read.
     """
-    require(root, "Stanford Dogs", (*LISTS, "Images", "Annotation"))
-    names: dict[int, str] = {}
-    halves = []
-    for name in LISTS:
-        files, annotations, labels = read_mat(root / name, "file_list", "annotation_list", "labels")
-        records = []
-        for file, annotation, label in zip(files.ravel(), annotations.ravel(), labels.ravel(), strict=True):
-            number = int(label) - 1
-            names.setdefault(number, str(file).split("/")[0].partition("-")[2])
-            records.append(
-                Record(root / "Images" / str(file), number, _box(root / "Annotation" / annotation))
+    require(root, "Stanford Dogs", LISTS, ["Images", "Annotation"])
+    folders: dict[int, str] = {}
+    seen: dict[object, str] = {}
+    halves = [_read(root, root / name, folders, seen) for name in LISTS]
+    if sorted(folders) != list(range(len(folders))):
+        raise ValueError(f"{root}: labels must be 1 to the number of classes, got {sorted(folders)!r:.60}")
+    classes = tuple(folders[n].partition("-")[2] for n in range(len(folders)))
+    for number, name in enumerate(classes, 1):
+        once(seen, name, f"{root}, label {number}")
+    return Split(classes, halves[0], halves[1]).check(root)
+
+
+def _read(root: Path, path: Path, folders: dict[int, str], seen: dict[object, str]) -> tuple[Record, ...]:
+    """One half. ``folders`` receives that of each class, ``seen`` the images."""
+    files, annotations, labels = read_mat(path, "file_list", "annotation_list", "labels")
+    if not len(files) == len(annotations) == len(labels):
+        raise ValueError(
+            f"{path} must hold as many annotations and labels as files, got "
+            f"{len(files)} files, {len(annotations)} annotations and {len(labels)} labels"
+        )
+    records = []
+    for position, (file, annotation, label) in enumerate(zip(files, annotations, labels, strict=True), 1):
+        where = f"{path}, image {position}"
+        name, number = text(file, where), whole(label, where) - 1
+        folder = folders.setdefault(number, name.split("/")[0])
+        if folder != name.split("/")[0]:
+            raise ValueError(
+                f"{where}: label {number + 1} must be of one folder, got {name!r} and {folder!r}"
             )
-        require_images(root, "Stanford Dogs", records)
-        halves.append(tuple(records))
-    if sorted(names) != list(range(len(names))):
-        raise ValueError(f"{root}: labels must be 1 to the number of classes, got {sorted(names)}")
-    return Split(tuple(names[n] for n in sorted(names)), halves[0], halves[1]).check(root)
+        box = _box(inside(root / "Annotation", text(annotation, where), where))
+        image = inside(root / "Images", name, where)
+        once(seen, image, where)
+        records.append(Record(image, number, box))
+    require_images(root, "Stanford Dogs", records)
+    return tuple(records)
 
 
 def _box(path: Path) -> Box:
@@ -45,8 +63,11 @@ def _box(path: Path) -> Box:
         raise FileNotFoundError(f"Stanford Dogs: the annotation {str(path)!r} is missing")
     try:
         found = ElementTree.parse(path).find("object/bndbox")
-        assert found is not None
+        if found is None:
+            raise ValueError("there is none")
         left, top, right, bottom = (float(found.findtext(t, "")) for t in ("xmin", "ymin", "xmax", "ymax"))
-    except (ElementTree.ParseError, AssertionError, ValueError) as error:
-        raise ValueError(f"{path} must hold object/bndbox with xmin, ymin, xmax, ymax") from error
-    return left, top, right, bottom
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise ValueError(
+            f"{path} must hold object/bndbox with xmin, ymin, xmax, ymax: {error or 'one is missing'}"
+        ) from error
+    return check_box((left, top, right, bottom), str(path))

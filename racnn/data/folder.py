@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from ..output import printable
 from .records import Record, Split, require
 
 TEST_NAMES = ("test", "val")
@@ -19,23 +20,33 @@ def read_folder(root: Path) -> Split:
         FileNotFoundError: a half is missing.
         ValueError: a class of the test half is not in the training half, or there are no images.
     """
-    require(root, "image folder", ("train",))
+    require(root, "image folder", folders=["train"])
     test = next((name for name in TEST_NAMES if (root / name).is_dir()), None)
     if test is None:
         raise FileNotFoundError(f"image folder: {str(root)!r} lacks {' or '.join(TEST_NAMES)}")
-    classes = tuple(sorted(path.name for path in (root / "train").iterdir() if path.is_dir()))
-    unknown = sorted({path.name for path in (root / test).iterdir() if path.is_dir()} - set(classes))
+    classes = tuple(sorted(_folders(root / "train")))
+    unknown = sorted(_folders(root / test) - set(classes))
     if unknown:
         raise ValueError(
-            f"{root / test} must hold the classes of train/, got {', '.join(unknown[:3])} besides"
+            f"{root / test} must hold the classes of train/, "
+            f"got {', '.join(map(printable, unknown[:3]))} besides"
         )
     halves = [
         tuple(
             Record(path, label)
             for label, name in enumerate(classes)
             for path in sorted((root / half / name).rglob("*"))
-            if path.suffix.lower() in IMG_EXTENSIONS
+            if _is_image(path.relative_to(root / half)) and not path.is_dir()
         )
         for half in ("train", test)
     ]
     return Split(classes, halves[0], halves[1]).check(root)
+
+
+def _folders(half: Path) -> set[str]:
+    return {path.name for path in half.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
+def _is_image(path: Path) -> bool:
+    """By its name. Editors and file managers leave copies in ``.ipynb_checkpoints/`` and as ``._name``."""
+    return path.suffix.lower() in IMG_EXTENSIONS and not any(part.startswith(".") for part in path.parts)

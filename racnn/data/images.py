@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .decode import GREY, decode
 from .records import Box, Record
 
 FITS = ("squash", "pad")
@@ -20,30 +21,35 @@ UNREADABLE = -1
 
 
 class Placement(NamedTuple):
-    """Where the file's pixels lie on the square: ``square = file * scale + offset``, for x and y."""
+    """Where the file's pixels lie on the square: ``square = file * scale + offset``, for x and y.
+
+    The file's pixels are those it stores. Where its EXIF tag turns them, the square's x may be the file's y
+    (``swapped``), and a scale negative.
+    """
 
     scale_x: float
     scale_y: float
     offset_x: float = 0.0
     offset_y: float = 0.0
+    swapped: bool = False
 
     def to_square(self, box: Box) -> Box:
-        left, top, right, bottom = box
-        return (
-            left * self.scale_x + self.offset_x,
-            top * self.scale_y + self.offset_y,
-            right * self.scale_x + self.offset_x,
-            bottom * self.scale_y + self.offset_y,
-        )
+        left, top, right, bottom = _swap(box) if self.swapped else box
+        xs = sorted(x * self.scale_x + self.offset_x for x in (left, right))
+        ys = sorted(y * self.scale_y + self.offset_y for y in (top, bottom))
+        return xs[0], ys[0], xs[1], ys[1]
 
     def to_file(self, box: Box) -> Box:
         left, top, right, bottom = box
-        return (
-            (left - self.offset_x) / self.scale_x,
-            (top - self.offset_y) / self.scale_y,
-            (right - self.offset_x) / self.scale_x,
-            (bottom - self.offset_y) / self.scale_y,
-        )
+        xs = sorted((x - self.offset_x) / self.scale_x for x in (left, right))
+        ys = sorted((y - self.offset_y) / self.scale_y for y in (top, bottom))
+        found = xs[0], ys[0], xs[1], ys[1]
+        return _swap(found) if self.swapped else found
+
+
+def _swap(box: Box) -> Box:
+    left, top, right, bottom = box
+    return top, left, bottom, right
 
 
 class Sample(NamedTuple):
@@ -63,28 +69,26 @@ def read_square(path: Path, side: int, fit: str) -> tuple[Tensor, Placement]:
     """An image file as (3, side, side) uint8, turned upright by its EXIF tag.
 
     ``fit="squash"`` stretches it to the square, the usual preprocessing of RA-CNN; ``"pad"`` keeps its
-    proportions and fills with grey.
+    proportions and fills with grey. Transparent pixels show the same grey.
 
     Raises:
         OSError: the file cannot be decoded.
     """
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"{path}: {error}") from error
-    width, height = picture.size
-    if fit == "squash":
-        picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-        placement = Placement(side / width, side / height)
-    else:
+    picture, width, height, orientation = decode(path, side)
+    wide, high, left, top = side, side, 0, 0
+    if fit == "pad":
         ratio = side / max(width, height)
         wide, high = max(round(width * ratio), 1), max(round(height * ratio), 1)
         left, top = (side - wide) // 2, (side - high) // 2
-        square = Image.new("RGB", (side, side), (124, 116, 104))
-        square.paste(picture.resize((wide, high), Image.Resampling.BICUBIC), (left, top))
-        picture, placement = square, Placement(wide / width, high / height, left, top)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous(), placement
+    square = Image.new("RGB", (side, side), GREY)
+    square.paste(picture.resize((wide, high), Image.Resampling.BICUBIC), (left, top))
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+    scale_x, scale_y, offset_x, offset_y = wide / width, high / height, float(left), float(top)
+    if orientation in (2, 3, 6, 7):  # x runs against the file's
+        scale_x, offset_x = -scale_x, left + wide
+    if orientation in (3, 4, 7, 8):
+        scale_y, offset_y = -scale_y, top + high
+    return pixels, Placement(scale_x, scale_y, offset_x, offset_y, swapped=orientation >= 5)
 
 
 class Images(Dataset[Sample]):

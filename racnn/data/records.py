@@ -7,11 +7,14 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in pixels of the image file; pixel i covers [i, i + 1)."""
+
+FAR = 1e6
+"""Pixels; more than any image has."""
 
 
 class Record(NamedTuple):
@@ -39,11 +42,41 @@ class Split:
         return self
 
 
-def require(root: Path, what: str, paths: Iterable[str]) -> None:
+def once(seen: dict[Any, str], key: Any, where: str) -> None:
+    """Note that the key is at ``where``, the file and the place in it.
+
+    Raises:
+        ValueError: ``seen`` holds it already: an image may be in both halves.
+    """
+    if key in seen:
+        raise ValueError(f"{where}: {str(key)!r} is listed before, in {seen[key]}")
+    seen[key] = where
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """Raises ValueError where a list's text leads out of its folder. Links are the user's, and followed."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"{where}: must name a file inside {str(folder)!r}, got {name!r}")
+    return folder / path
+
+
+def check_box(box: Box, where: str) -> Box:
+    """Raises ValueError where left, top, right, bottom are no box."""
+    left, top, right, bottom = box
+    if not (all(abs(side) < FAR for side in box) and left < right and top < bottom):
+        raise ValueError(
+            f"{where}: must be a box of finite, positive size, got left, top, right, bottom {box}"
+        )
+    return box
+
+
+def require(root: Path, what: str, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
     """Raises FileNotFoundError, naming the data set and what of it is missing."""
     if not root.is_dir():
         raise FileNotFoundError(f"{what}: {str(root)!r} is not a folder")
-    missing = [path for path in paths if not (root / path).exists()]
+    missing = [name for name in files if not (root / name).is_file()]
+    missing += [name for name in folders if not (root / name).is_dir()]
     if missing:
         raise FileNotFoundError(f"{what}: {str(root)!r} lacks {', '.join(missing)}")
 

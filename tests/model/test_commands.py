@@ -175,7 +175,7 @@ def test_evaluate_predict_and_visualize(
     drawn = ["--class_name", "012.green", "--history", "true", "--images", str(pictures[0])]
     assert main(["visualize", "--checkpoint", str(best), "--output", str(tmp_path), *drawn]) == 0
     names = {path.name for path in tmp_path.iterdir()}
-    assert {f"{pictures[0].stem}.png", "012.green.png", "windows.png", "windows.gif"} <= names
+    assert {f"{pictures[0].stem}.windows.png", "012.green.png", "windows.png", "windows.gif"} <= names
 
 
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
