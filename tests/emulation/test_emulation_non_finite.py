@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""NaN and infinity go where the taps say: to the outputs that read a pixel, to the pixels that an output reads.
+"""NaN and infinity go where the taps say: from a pixel to the outputs that read it, and back the same way.
 
-An output reads the pixels floor(p) and floor(p) + 1 along each axis that lie inside the image, whatever their weights
-are; zero times infinity is NaN. All positions here are short binary fractions: nothing is rounded.
+An output reads the pixels floor(p) and floor(p) + 1 along each axis that lie inside the image, whatever their
+weights are; zero times infinity is NaN. All positions here are short binary fractions: nothing is rounded.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def read_by(boundary: str, windows: Array = WINDOWS, out: tuple[int, int] = OUT)
 
 
 def planted(shape: tuple[int, ...], value: float, dtype: str, layout: str) -> Array:
-    """Along the first axis one array for each of its elements (of the planted channel), which is ``value`` there."""
+    """One array after another, each with ``value`` in another place of the planted channel."""
     values = np.random.default_rng(0).uniform(0.5, 1.0, (shape[-2] * shape[-1], *shape))
     flat = values[..., PLANTED, :, :].reshape(len(values), *shape[:-3], -1)
     flat[np.arange(len(values)), ..., np.arange(len(values))] = value
@@ -101,7 +101,14 @@ def check_planted_channel(found: Bools, expected: Bools) -> None:
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 class TestWindows:
     def test_a_pixel_reaches_only_outputs_that_read_it(
-        self, boundary: str, image: str, crop: str, layout: str, channels: int, value: float, kernels: ModuleType
+        self,
+        boundary: str,
+        image: str,
+        crop: str,
+        layout: str,
+        channels: int,
+        value: float,
+        kernels: ModuleType,
     ) -> None:
         images = planted((channels, *SIZE), value, image, layout)
         windows = repeated(WINDOWS, len(images), image)
@@ -120,14 +127,23 @@ class TestWindows:
             np.testing.assert_array_equal(found, expected.any((-1, -2)))
 
     def test_an_incoming_gradient_reaches_only_pixels_that_its_output_reads(
-        self, boundary: str, image: str, crop: str, layout: str, channels: int, value: float, kernels: ModuleType
+        self,
+        boundary: str,
+        image: str,
+        crop: str,
+        layout: str,
+        channels: int,
+        value: float,
+        kernels: ModuleType,
     ) -> None:
         rows, columns = read_by(boundary)
         grad_output = planted((len(WINDOWS), channels, *OUT), value, crop, layout)
         count = len(grad_output)
         for mask_steepness in (0.0, 0.5):
             options = kernels.Options(boundary=boundary, mask_steepness=mask_steepness)
-            each = grad_output.swapaxes(0, 1).reshape(-1, 1, channels, *OUT)  # an image for each window and output
+            each = grad_output.swapaxes(0, 1).reshape(
+                -1, 1, channels, *OUT
+            )  # an image for each window and output
             windows = np.repeat(repeated(WINDOWS, 1, image)[0], count, 0)[:, None]
             result = Result((len(each), channels, *SIZE), image, layout, 8)
             kernels.image_grad(place(each, layout), windows, result.array, options)
