@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Registers, shared memory and spills of every CUDA kernel, as ptxas reports them, against a committed table.
+"""Registers, shared memory, spills and loads in flight of every CUDA kernel, against a committed table.
 
 ``python tools/kernel_resources.py`` compiles csrc/cuda/*.cu for two architectures (no GPU is needed) and
-fails if a kernel spills, uses local memory, or has more registers than the table; ``--update`` rewrites that.
-Registers are compared only with the nvcc release that the table was made with: each chooses its own.
+fails if a kernel spills, uses local memory, has more registers than the table, or fewer loads of global
+memory in flight at a time (machine_code.py); ``--update`` rewrites that. Registers and loads are compared
+only with the nvcc release that the table was made with: each chooses its own. Loads need cuobjdump.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import machine_code
+from machine_code import Code
 
 ARCHITECTURES = ("sm_80", "sm_90")
 
@@ -33,6 +38,12 @@ class Resources:
     shared: int  # static shared memory, bytes
     stack: int  # local memory, bytes
     spills: int  # stores and loads, bytes
+    code: Code = field(default_factory=list, repr=False)  # empty without cuobjdump
+
+    @property
+    def loads(self) -> int | None:
+        """Loads of global memory in flight at a time."""
+        return machine_code.loads_in_flight(self.code) if self.code else None
 
 
 Kernels = dict[str, Resources]
@@ -66,19 +77,27 @@ def compile_kernels(nvcc: str, architecture: str) -> Kernels:
     ]
     options += ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
     options += ["-I", str(Path(torch.origin).parent / "include")]
+    cuobjdump = machine_code.find_cuobjdump(nvcc)
     kernels: Kernels = {}
     for source in sorted((_ROOT / "csrc" / "cuda").glob("*.cu")):
         with tempfile.TemporaryDirectory() as folder:
-            command = [nvcc, *options, str(source), "-o", f"{folder}/kernels.cubin"]
+            cubin = Path(folder) / "kernels.cubin"
+            command = [nvcc, *options, str(source), "-o", str(cubin)]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            sys.exit(f"{source.name} does not compile for {architecture}:\n{result.stderr}")
-        kernels |= parse(result.stderr)
+            if result.returncode != 0:
+                sys.exit(f"{source.name} does not compile for {architecture}:\n{result.stderr}")
+            kernels |= parse(result.stderr, machine_code.disassemble(cuobjdump, cubin) if cuobjdump else {})
     return kernels
 
 
-def parse(report: str) -> Kernels:
-    """The kernels in the output of ``ptxas -v``, by readable name."""
+def compile_all(nvcc: str) -> dict[str, Kernels]:
+    with ThreadPoolExecutor(len(ARCHITECTURES)) as pool:
+        kernels = pool.map(lambda architecture: compile_kernels(nvcc, architecture), ARCHITECTURES)
+        return dict(zip(ARCHITECTURES, kernels, strict=True))
+
+
+def parse(report: str, code: dict[str, Code]) -> Kernels:
+    """The kernels in the output of ``ptxas -v``, by readable name; `code` is by mangled name."""
     kernels: dict[str, Resources] = {}
     for block in re.split(r"Compiling entry function ", report)[1:]:
         name = re.match(r"'(\w+)'", block)
@@ -90,7 +109,9 @@ def parse(report: str) -> Kernels:
         assert used, block
         stack, *spills = (int(number) for number in re.findall(r"(\d+) bytes", properties[1]))
         shared = re.search(r"(\d+) bytes smem", block)
-        kernels[name[1]] = Resources(int(used[1]), int(shared[1]) if shared else 0, stack, sum(spills))
+        kernels[name[1]] = Resources(
+            int(used[1]), int(shared[1]) if shared else 0, stack, sum(spills), code.get(name[1], [])
+        )
     readable = demangle(list(kernels))
     return dict(sorted((readable[name], resources) for name, resources in kernels.items()))
 
@@ -118,9 +139,17 @@ def write_table(release: str, measured: dict[str, Kernels]) -> None:
     """A line for each kernel."""
     parts = [f'"nvcc": "{release}"']
     for architecture, kernels in measured.items():
-        rows = (f'  "{n}": {{"registers": {r.registers}, "shared": {r.shared}}}' for n, r in kernels.items())
+        rows = []
+        for name, now in kernels.items():
+            numbers = {"registers": now.registers, "shared": now.shared, "loads": now.loads}
+            rows.append(f'  "{name}": {json.dumps(numbers)}')
         parts.append(f'"{architecture}": {{\n' + ",\n".join(rows) + "\n}")
     _TABLE.write_text("{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def read_table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(_TABLE.read_text())
+    return table
 
 
 def problems(
@@ -141,9 +170,19 @@ def problems(
             found.append(f"{at}: {now.shared} bytes of static shared memory, {shared} in the table")
         if same_nvcc and now.registers > registers:
             found.append(f"{at}: {now.registers} registers, {registers} in the table")
+        if same_nvcc and now.loads is not None and now.loads < table[name]["loads"]:
+            found.append(f"{at}: {now.loads} loads in flight, {table[name]['loads']} in the table")
     found += [
         f"{architecture} {name}: in the table, but there is no such kernel" for name in table.keys() - kernels
     ]
+    return found
+
+
+def all_problems(measured: dict[str, Kernels], release: str) -> list[str]:
+    table = read_table()
+    found = []
+    for architecture, kernels in measured.items():
+        found += problems(architecture, kernels, table[architecture], table["nvcc"] == release)
     return found
 
 
@@ -156,20 +195,16 @@ def main() -> None:
     if nvcc is None:
         sys.exit("no nvcc was found: set CUDA_HOME")
     release = nvcc_release(nvcc)
-    with ThreadPoolExecutor(len(ARCHITECTURES)) as pool:
-        measured = dict(
-            zip(ARCHITECTURES, pool.map(lambda a: compile_kernels(nvcc, a), ARCHITECTURES), strict=True)
-        )
+    measured = compile_all(nvcc)
     if arguments.show:
         for architecture, kernels in measured.items():
             for name, resources in kernels.items():
-                print(architecture, name, resources)
+                print(architecture, name, resources, f"loads={resources.loads}")
     if arguments.update:
+        if machine_code.find_cuobjdump(nvcc) is None:
+            sys.exit("no cuobjdump was found: it is beside nvcc or comes with triton")
         write_table(release, measured)
-    table = json.loads(_TABLE.read_text())
-    found = []
-    for architecture, kernels in measured.items():
-        found += problems(architecture, kernels, table[architecture], table["nvcc"] == release)
+    found = all_problems(measured, release)
     if found:
         sys.exit("\n".join(found))
     print(f"{sum(map(len, measured.values()))} kernels: nothing spills, none has grown")

@@ -18,9 +18,8 @@
 namespace racnn {
 
 constexpr int kThreads = 256;  // in a block at most
-// On a multiprocessor. Three leave a thread 80 registers and, at about 8 loads of 4 bytes in flight in each,
-// twice the bytes in flight that hide the memory's latency; wide strips need more registers and fewer
-// threads.
+// On a multiprocessor. Three leave a thread 80 registers, enough for the loads of a strip to be on their way
+// together; wide strips need more registers and fewer threads.
 template <typename T, bool kWide>
 constexpr int kResidentBlocks = sizeof(T) == 8 ? 1
                                 : kWide        ? 2
@@ -28,7 +27,7 @@ constexpr int kResidentBlocks = sizeof(T) == 8 ? 1
 constexpr int kMaxRowLanes = 64;   // with kMaxTileRows, bounds a block's row tables to shared memory's 48 KB
 constexpr int kMaxTileRows = 256;  //
 constexpr int kMaxChannelLanes = 32;     // a warp's worth of neighbouring channels is enough to coalesce
-constexpr int64_t kTargetBlocks = 1024;  // about eight for each of the 132 multiprocessors of an H100
+constexpr int64_t kTargetBlocks = 1024;  // aimed at; rounding and the bounds on a tile leave more
 
 // Channels of a thread at a time: those of one word if `kWide`.
 template <typename Crop, bool kWide>
@@ -116,8 +115,8 @@ struct TilingOptions {
   int32_t max_rows = kMaxTileRows;  // of a tile, unless one step of all row lanes has more
 };
 
-// The tiles are as large as leaves kTargetBlocks of them: what a block computes once, tables and addresses,
-// then serves many outputs.
+// The tiles are as large as leaves about kTargetBlocks of them: what a block computes once, tables and
+// addresses, then serves many outputs.
 template <typename Strip>
 Tiling make_tiling(const CropShape& shape, const TilingOptions& options) {
   Tiling t{};

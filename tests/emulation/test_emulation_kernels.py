@@ -131,12 +131,12 @@ def test_grid_and_order_of_threads_change_no_bit(
 @pytest.mark.parametrize("kernel", ["forward", "window_grad", "boxcar_grad"])
 def test_every_block_has_work(kernel: str, kernels: ModuleType) -> None:
     """Blocks that load no pixel and no gradient cost as much as others do before their first load."""
-    case = Case(kernel, batch=1, windows=1, size=(40, 40), out=(24, 40))
+    one = Case(kernel, batch=1, windows=1, size=(40, 40), out=(24, 40))
     for case in (
-        case,
-        case.but(batch=3, windows=2),
-        case.but(layout="channels_last", channels=8),
-        case.but(channels=130, out=(2, 3), affine=kernel != "boxcar_grad"),
+        one,
+        one.but(batch=3, windows=2),
+        one.but(layout="channels_last", channels=8),
+        one.but(channels=130, out=(2, 3), affine=kernel != "boxcar_grad"),
     ):
         kernels.take_launches()
         case.run(kernels)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""NaN and infinity go where the taps say: to the outputs that read a pixel, to the pixels that an output reads.
+"""NaN and infinity go where the taps say: from a pixel to the outputs that read it, and back the same way.
 
-An output reads the pixels floor(p) and floor(p) + 1 along each axis that lie inside the image, whatever their weights
-are; zero times infinity is NaN. All positions here are short binary fractions: nothing is rounded.
+An output reads the pixels floor(p) and floor(p) + 1 along each axis that lie inside the image, whatever their
+weights are; zero times infinity is NaN. All positions here are short binary fractions: nothing is rounded.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def read_by(boundary: str, windows: Array = WINDOWS, out: tuple[int, int] = OUT)
 
 
 def planted(shape: tuple[int, ...], value: float, dtype: str, layout: str) -> Array:
-    """Along the first axis one array for each of its elements (of the planted channel), which is ``value`` there."""
+    """One array after another, each with ``value`` in another place of the planted channel."""
     values = np.random.default_rng(0).uniform(0.5, 1.0, (shape[-2] * shape[-1], *shape))
     flat = values[..., PLANTED, :, :].reshape(len(values), *shape[:-3], -1)
     flat[np.arange(len(values)), ..., np.arange(len(values))] = value
