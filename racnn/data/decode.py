@@ -58,6 +58,8 @@ def decode(path: Path, side: int) -> Decoded:
 
 
 def _decode(opened: Image.Image, side: int) -> Decoded:
+    if opened.format == "EPS":
+        raise ValueError("is a program, not an image (EPS)")
     width, height = opened.size
     if width * height > LARGEST:
         opened.draft(None, (2 * side, 2 * side))
