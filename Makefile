@@ -28,7 +28,9 @@ pytest: $(VENV)/built
 
 # Hostile and random input, other than the last time; what fails says how to have it again. Within ten minutes in all.
 attack: $(VENV)/built
-	python tests/attacks/direct_calls.py --seconds 90
+	python tests/attacks/direct_calls.py --seconds 60
+	RACNN_CPU_CAPABILITY=baseline python tests/attacks/direct_calls.py --seconds 30
+	python tests/attacks/random_calls.py --seconds 60
 
 bench: $(VENV)/built
 	python benchmarks/bench_crop.py $(BENCH_ARGS)

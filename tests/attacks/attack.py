@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the attacks share: their options, the loop over cases, and how a failure is told.
 
-A case is known by its number alone: an attack is a function of it that raises where something is wrong. Each attack
-is a program; `make attack` runs all for a while, from numbers of their own each time, pytest each for a moment.
+A case is known by its number alone: an attack is a function of it that raises where something is wrong.
+Each attack is a program; `make attack` runs all for a while, with other numbers each time, pytest each for
+a moment.
 """
 
 from __future__ import annotations
