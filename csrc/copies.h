@@ -7,7 +7,6 @@
 #include <dlfcn.h>
 #include <link.h>
 
-#include <cstring>
 #include <string>
 
 namespace racnn {
