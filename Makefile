@@ -12,7 +12,7 @@ BUILD_INPUTS = CMakeLists.txt setup.py racnn_ops/_version.py $(wildcard cmake/*)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RACNN_WERROR ?= ON
 
-.PHONY: all test lint pytest bench demo format clean
+.PHONY: all test lint pytest attack bench demo format clean
 all: $(VENV)/built
 
 test: lint pytest
@@ -25,6 +25,12 @@ lint: $(VENV)/built
 
 pytest: $(VENV)/built
 	pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+# Hostile and random input, other than the last time; what fails says how to have it again. Within ten minutes in all.
+attack: $(VENV)/built
+	python tests/attacks/direct_calls.py --seconds 60
+	RACNN_CPU_CAPABILITY=baseline python tests/attacks/direct_calls.py --seconds 30
+	python tests/attacks/random_calls.py --seconds 60
 
 bench: $(VENV)/built
 	python benchmarks/bench_crop.py $(BENCH_ARGS)

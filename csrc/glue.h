@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "crop.h"
+#include "sizes.h"
 
 namespace racnn {
 
@@ -109,7 +110,7 @@ inline Tensor empty_dense(std::vector<int64_t> sizes, bool channels_last, Scalar
   int64_t step = 1;
   for (size_t axis : order) {
     strides[axis] = step;
-    step *= sizes[axis] > 1 ? sizes[axis] : 1;
+    step = checked_product("a result", {step, sizes[axis] > 1 ? sizes[axis] : 1});
   }
   int32_t device_type = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));

@@ -10,6 +10,7 @@
 #include "build_info.h"
 
 extern "C" const char* racnn_cpu_capability();
+extern "C" const char* racnn_library_file();
 
 static PyObject* build_info(PyObject*, PyObject*) { return PyUnicode_FromString(RACNN_BUILD_INFO); }
 
@@ -17,12 +18,17 @@ static PyObject* cuda_build(PyObject*, PyObject*) { return PyUnicode_FromString(
 
 static PyObject* cpu_capability(PyObject*, PyObject*) { return PyUnicode_FromString(racnn_cpu_capability()); }
 
+static PyObject* library_file(PyObject*, PyObject*) {
+  return PyUnicode_DecodeFSDefault(racnn_library_file());
+}
+
 PyMODINIT_FUNC PyInit__C() {
   static PyMethodDef methods[] = {
       {"build_info", build_info, METH_NOARGS, "How the libraries were built."},
       {"cuda_build", cuda_build, METH_NOARGS,
        "What the CUDA library was built for, or why it was not built."},
       {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels use here."},
+      {"library_file", library_file, METH_NOARGS, "The libracnn_ops.so that is loaded."},
       {nullptr, nullptr, 0, nullptr}};
   static PyModuleDef definition = {
       PyModuleDef_HEAD_INIT, "_C", nullptr, 0, methods, nullptr, nullptr, nullptr, nullptr};

@@ -2,9 +2,24 @@
 //
 // The operators' schemas. They are private: racnn_ops.attention_crop is the public call. Kernels are
 // registered beside their backends (cpu/crop_cpu.cpp, cuda/crop_cuda.cu), autograd and fakes in Python.
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 
+#include "copies.h"
+
+// For racnn_ops._library.
+extern "C" __attribute__((visibility("default"))) const char* racnn_library_file() {
+  static const std::string file = racnn::own_file();
+  return file.c_str();
+}
+
 STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
+  if (const std::string earlier = racnn::earlier_copy(); !earlier.empty()) {
+    const std::string message =
+        "racnn_ops: " + racnn::own_file() + " is not used: the operators are those of " + earlier;
+    aoti_torch_warn(__func__, __FILE__, __LINE__, message.c_str());
+    return;
+  }
   m.def(
       "_crop_forward(Tensor images, Tensor windows, SymInt out_height, SymInt out_width, str boundary, "
       "float? mask_steepness, float[] scale, float[] shift, ScalarType dtype, str? energy=None, "

@@ -5,6 +5,7 @@
 reference answers, and ``cpu_error`` or ``cuda_error`` holds the cause until someone asks for it.
 """
 
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,25 @@ def _error_of(step: Callable[[], None]) -> Exception | None:
 def _load_cpu() -> None:
     if not any(FOLDER.glob("_C.*.so")):
         raise ImportError("it was not built; on Linux `pip install .` in the source folder builds it")
-    from . import _C  # noqa: F401  (finds the libtorch_cpu.so that `import torch` has loaded)
+    for library in FOLDER.glob("*.so"):
+        _check_length(library)
+    from . import _C  # finds the libtorch_cpu.so that `import torch` has loaded
+
+    loaded = Path(_C.library_file()).resolve()
+    if loaded.parent != FOLDER:
+        raise ImportError(f"{loaded} is in this process already, and its operators are not of {FOLDER}")
+
+
+def _check_length(library: Path) -> None:
+    """Raise for a file that was not copied or downloaded to its end: loading it could end the process."""
+    with library.open("rb") as file:
+        header = file.read(64)
+    if len(header) < 64 or header[:5] != b"\x7fELF\x02":
+        return  # the dynamic linker says so
+    start = int.from_bytes(header[40:48], sys.byteorder)  # of the table of sections, the last thing in a file
+    size, count = (int.from_bytes(header[at : at + 2], sys.byteorder) for at in (58, 60))
+    if library.stat().st_size < start + size * count:
+        raise ImportError(f"{library} is cut off: install racnn_ops again")
 
 
 def _load_cuda() -> None:

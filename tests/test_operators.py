@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The registered operators by themselves: opcheck, and gradients when used directly."""
+"""The registered operators by themselves: opcheck, gradients when used directly, sizes beyond all bounds."""
 
 from __future__ import annotations
 
 import itertools
+import re
+import sys
+import textwrap
 from typing import Any
 
 import pytest
 import torch
+from commands import run_checked
 from samples import LAYOUTS, generator, make_images
 from torch import Tensor
 from torch.library import opcheck
@@ -124,3 +128,56 @@ def test_meta_tensors() -> None:
     assert crops.shape == (2, 5, 3, 4, 5)
     assert crops.dtype == torch.float16
     assert crops.stride(-3) == 1
+
+
+TOO_LARGE = {
+    # 5 * C, the first workspace's size, is about 1000 modulo 2^64.
+    "a result": """
+        ops._crop_forward(one.expand(1, 2**40, 1, 1), ones(1, 3), n, n, "zeros", None, [], [], torch.float32)
+    """,
+    "the workspace of the boxcar gradient": """
+        ops._crop_boxcar_grad(one.expand(1, (2**64 + 999) // 5, 1, 1), ones(1, 3), 0.05, "abs", 1.0, 0.0)
+    """,
+    "the workspace of the tables' gradient": """
+        pixels, weights = torch.zeros(1, 1, n, dtype=torch.int32), torch.zeros(1, 1, 1, n, 2)
+        grad_output, images = one.expand(1, 1, 2**22, n, n), one.expand(1, 2**22, 1, 1)
+        ops._tap_grad(grad_output, images, pixels, weights, pixels, weights)
+    """,
+}
+
+
+def errors_of(setting: str, *calls: str) -> str:
+    """What the errors say, in a process that goes on afterwards and prints nothing else."""
+    code = f"""
+import resource, torch, racnn_ops
+from torch import ones
+ops, one, n = torch.ops.racnn_ops, torch.ones(1), 2**20
+{textwrap.dedent(setting)}
+for call in {[textwrap.dedent(call) for call in calls]}:
+    try:
+        exec(call)
+    except RuntimeError as error:
+        print(error)
+    assert racnn_ops.attention_crop(ones(1, 1, 4, 4), 2 * ones(1, 3), 2).sum() == 4
+"""
+    return run_checked(sys.executable, "-c", code)
+
+
+def test_sizes_beyond_int64_are_refused() -> None:
+    errors = errors_of("", *TOO_LARGE.values()).splitlines()
+    for what, error in zip(TOO_LARGE, errors, strict=True):
+        assert re.fullmatch(rf"{re.escape(what)} is too large: \d+( x \d+)+ numbers", error), error
+
+
+def test_kernel_without_memory_says_so() -> None:
+    """Tables of an output 2^27 wide, for which there is no room: one error, nothing printed by torch."""
+    setting = """
+    grad_output, windows = one.expand(2, 1, 1, 2**27), ones(2, 3)
+    used = 4096 * int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, resource.RLIM_INFINITY))
+    """
+    call = 'ops._crop_image_grad(grad_output, windows, 9, 9, "zeros", None, [], False, torch.float32)'
+    errors = errors_of(setting, f"torch.set_num_threads(1)\n{call}", f"torch.set_num_threads(2)\n{call}")
+    for error in errors.splitlines():
+        assert re.fullmatch(r"not enough memory: a kernel asked for \d+ bytes to work in", error), error
+    assert len(errors.splitlines()) == 2

@@ -133,6 +133,27 @@ def test_import_with_half_an_installation_warns_and_works(tmp_path: Path) -> Non
 
 
 @needs_library
+def test_cut_off_library_warns_and_works(tmp_path: Path) -> None:
+    """A download that broke off; the dynamic linker would end the process with SIGBUS."""
+    library = copy_of_package(tmp_path, libraries=True) / "libracnn_ops.so"
+    library.write_bytes(library.read_bytes()[: library.stat().st_size * 2 // 3])
+    assert_reference_answers(tmp_path, "libracnn_ops.so is cut off")
+
+
+@needs_library
+def test_second_library_in_one_process_is_not_used(tmp_path: Path) -> None:
+    second = copy_of_package(tmp_path, libraries=True) / "libracnn_ops.so"
+    first = PACKAGE / second.name
+    code = f"import racnn_ops, torch; torch.ops.load_library({str(second)!r}){COMPARE}"
+    output = run_checked(sys.executable, "-c", code)
+    assert f"{second} is not used: the operators are those of {first}" in output
+    code = f"import torch; torch.ops.load_library({str(PACKAGE / second.name)!r})"
+    code += f"\nimport sys; sys.path.insert(0, {str(tmp_path)!r})"
+    output = run_checked(sys.executable, "-c", f"{code}{COMPARE}", cwd=tmp_path)
+    assert f"{first} is in this process already, and its operators are not of {second.parent}" in output
+
+
+@needs_library
 def test_import_again_is_harmless() -> None:
     code = "import importlib, racnn_ops; importlib.reload(racnn_ops)" + COMPARE
     run_checked(sys.executable, "-W", "error::RuntimeWarning", "-c", code)

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The CPU backend: cuts the work into units, runs them on torch's thread pool, adds up partial sums in a
-// fixed order. Nothing in a parallel body throws: torch would lose the message.
+// fixed order.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
+#include "../copies.h"
 #include "../tap_glue.h"
 #include "kernels.h"
 
@@ -28,11 +32,24 @@ static Units boxcar_units(const CropShape& s, Energy energy) {
   return units;
 }
 
+// A kernel throws if it gets no memory for its arena. That is reported here and not by torch, which would
+// lose the message and print one of its own.
 template <typename Problem>
 void run(const Problem& problem, const Units& units, int64_t items) {
   const auto kernel = select(problem);
-  torch::stable::parallel_for(0, items * units.per_item(), 1,
-                              [&](int64_t begin, int64_t end) { kernel(problem, units, begin, end); });
+  std::atomic<size_t> missing{0};
+  torch::stable::parallel_for(0, checked_product("the work", {items, units.per_item()}), 1,
+                              [&](int64_t begin, int64_t end) {
+                                try {
+                                  kernel(problem, units, begin, end);
+                                } catch (const OutOfMemory& error) {
+                                  missing = error.bytes;
+                                }
+                              });
+  if (missing != 0) {
+    throw std::runtime_error("not enough memory: a kernel asked for " + std::to_string(missing) +
+                             " bytes to work in");
+  }
 }
 
 // From sums over (x, half_x, y, half_y) to tx, ty, tl or tx, ty, tw, th.
@@ -88,18 +105,21 @@ struct CpuBackend {
   static int64_t window_grad_workspace(const CropShape& s) {
     const int64_t planar = crop_units(s, {s.channels, 1}).per_item();
     const int64_t interleaved = crop_units(s, {1, s.channels}).per_item();
-    return s.batch * s.windows * kWindowSums * (planar > interleaved ? planar : interleaved);
+    return checked_product("the workspace of the window gradient",
+                           {s.batch, s.windows, kWindowSums, std::max(planar, interleaved)});
   }
 
   // A unit is a part of one term of a crop.
   static int64_t tap_grad_workspace(const CropShape& s, int64_t terms) {
     const int64_t planar = crop_units(s, {s.channels, 1}).per_item();
     const int64_t interleaved = crop_units(s, {1, s.channels}).per_item();
-    return s.batch * s.windows * terms * tap_grad_sums(s) * (planar > interleaved ? planar : interleaved);
+    return checked_product("the workspace of the tables' gradient",
+                           {s.batch, s.windows, terms, tap_grad_sums(s), std::max(planar, interleaved)});
   }
 
   static int64_t boxcar_grad_workspace(const CropShape& s, Energy energy) {
-    return s.batch * s.windows * kBoxcarSums * boxcar_units(s, energy).per_item();
+    return checked_product("the workspace of the boxcar gradient",
+                           {s.batch, s.windows, kBoxcarSums, boxcar_units(s, energy).per_item()});
   }
 
   template <typename Image, typename Out>
@@ -153,7 +173,7 @@ struct CpuBackend {
   static void tap_grad(const TapGradProblem<T>& p) {
     const Units units = crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides));
     const int64_t items = p.shape.batch * p.shape.windows * p.taps.terms, sums = tap_grad_sums(p.shape);
-    const int64_t rows = 2 * p.shape.out_height, columns = 2 * p.shape.out_width;
+    const int64_t rows = 2 * int64_t(p.shape.out_height), columns = 2 * int64_t(p.shape.out_width);
     run(p, units, items);
     std::vector<double> totals(size_t(sums), 0.0);
     for (int64_t item = 0; item < items; ++item) {
@@ -169,6 +189,7 @@ struct CpuBackend {
 }  // namespace racnn::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(racnn_ops, CPU, m) {
+  if (!racnn::earlier_copy().empty()) return;
   using racnn::cpu::CpuBackend;
   m.impl("_crop_forward", TORCH_BOX(&racnn::crop_forward<CpuBackend>));
   m.impl("_crop_window_grad", TORCH_BOX(&racnn::crop_window_grad<CpuBackend>));

@@ -15,6 +15,12 @@ RACNN_HOST_DEVICE int64_t tap_grad_sums(const CropShape& s) {
   return 2 * (int64_t(s.out_height) + s.out_width);
 }
 
+// Thrown by a kernel: so much memory could not be had. No class with functions, as those of std::bad_alloc,
+// which the linker would share between instruction sets.
+struct OutOfMemory {
+  size_t bytes;
+};
+
 enum class Isa { kBaseline, kAvx2, kAvx512 };
 
 // The best that machine, build and RACNN_CPU_CAPABILITY (baseline, avx2, avx512) allow.

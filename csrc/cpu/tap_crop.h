@@ -151,7 +151,7 @@ void tap_grad_unit(const TapGradProblem<T>& p, const Unit& unit, T* sums) {
       sums[2 * i] += sum<T>(lower), sums[2 * i + 1] += sum<T>(upper);
     }
   }
-  T* columns_out = sums + 2 * p.shape.out_height;
+  T* columns_out = sums + 2 * int64_t(p.shape.out_height);
   for (int64_t j = 0; j < map.pixels; ++j) {
     for (int64_t c = 0; c < map.step; ++c) {
       for (int t = 0; t < 2; ++t) columns_out[2 * j + t] += column_sums[t][j * map.step + c];

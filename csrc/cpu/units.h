@@ -35,14 +35,15 @@ struct Units {
 
   // `planes` planes of `rows` lines of `line` numbers an item.
   static Units make(int64_t planes, int64_t rows, int64_t line) {
+    const auto divide_up = [](int64_t a, int64_t b) { return a / b + (a % b != 0); };
     const auto at_least_one = [](int64_t v) { return v < 1 ? 1 : v; };
     Units u{};
     u.planes = planes, u.rows = rows;
     u.rows_each = at_least_one(kUnitSize / at_least_one(line));
     u.rows_each = u.rows_each < rows ? u.rows_each : rows;
-    u.chunks = (rows + u.rows_each - 1) / u.rows_each;
+    u.chunks = divide_up(rows, u.rows_each);
     u.planes_each = u.chunks > 1 ? 1 : at_least_one(kUnitSize / at_least_one(rows * line));
-    u.groups = (planes + u.planes_each - 1) / u.planes_each;
+    u.groups = divide_up(planes, u.planes_each);
     return u;
   }
 

@@ -56,7 +56,8 @@ inline BoxcarParts make_boxcar_parts(const CropShape& shape, Energy energy) {
 }
 
 inline int64_t boxcar_grad_workspace(const CropShape& shape, Energy energy) {
-  return shape.batch * shape.windows * make_boxcar_parts(shape, energy).count() * kBoxcarSums;
+  return checked_product("the workspace of the boxcar gradient",
+                         {shape.batch, shape.windows, make_boxcar_parts(shape, energy).count(), kBoxcarSums});
 }
 
 template <typename Grad>

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
 
+#include "../copies.h"
 #include "../tap_glue.h"
 #include "boxcar_grad.cuh"
 #include "crop_forward.cuh"
@@ -78,6 +79,7 @@ struct CudaBackend {
 }  // namespace racnn::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(racnn_ops, CUDA, m) {
+  if (!racnn::earlier_copy().empty()) return;
   using racnn::cuda::CudaBackend;
   m.impl("_crop_forward", TORCH_BOX(&racnn::crop_forward<CudaBackend>));
   m.impl("_crop_window_grad", TORCH_BOX(&racnn::crop_window_grad<CudaBackend>));

@@ -239,7 +239,8 @@ inline int64_t window_grad_slots(const CropShape& shape) {
 }
 
 inline int64_t window_grad_workspace(const CropShape& shape) {
-  return shape.batch * shape.windows * window_grad_slots(shape) * kAxisSums;
+  return checked_product("the workspace of the window gradient",
+                         {shape.batch, shape.windows, window_grad_slots(shape), kAxisSums});
 }
 
 template <typename Image, typename Grad>

@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "../crop.h"
+#include "../sizes.h"
 #include "runtime.cuh"
 
 namespace racnn {
@@ -99,7 +100,7 @@ RACNN_HOST_DEVICE Share share_of(const Tiling& tiling, const Tile& tile, const C
 
 template <typename T>
 T divide_up(T a, T b) {
-  return (a + b - 1) / b;
+  return a / b + (a % b != 0);
 }
 
 // The largest part of `total`, at most `limit`, of which parts of equal size cover it.

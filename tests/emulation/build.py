@@ -33,27 +33,35 @@ def build(sanitizer: str) -> Path:
         import pybind11
     except ImportError as error:
         raise CannotBuild("pybind11 is not installed") from error
+    folder = _BUILD / f"emulation-{sanitizer}"
+    options = [f"-DRACNN_SANITIZER={sanitizer}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    try:
+        cmake_build(_SOURCE, folder, *options)
+    except RuntimeError as error:
+        if "Could not find CUDA_HOST_HEADERS" in str(error):
+            raise CannotBuild("CUDA's host headers (cuda_fp16.h) were not found; set CUDA_HOME") from error
+        raise
+    return folder
+
+
+def cmake_build(source: Path, folder: Path, *options: str, target: str = "all") -> None:
+    """Configure and build `source` in `folder`; what is up to date is left as it is."""
     for tool in ("cmake", "ninja"):
         if shutil.which(tool) is None:
             raise CannotBuild(f"{tool} is not installed")
-    folder = _BUILD / f"emulation-{sanitizer}"
-    configure = ["cmake", "-S", str(_SOURCE), "-B", str(folder), "-G", "Ninja"]
-    configure += [f"-DRACNN_SANITIZER={sanitizer}", f"-DPython_EXECUTABLE={sys.executable}"]
-    configure += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    where = ["-S", str(source), "-B", str(folder), "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}"]
     jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:  # other workers of the same test run build it too
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if "Could not find CUDA_HOST_HEADERS" in _run(configure):
-            raise CannotBuild("CUDA's host headers (cuda_fp16.h) were not found; set CUDA_HOME")
-        _run(["cmake", "--build", str(folder), "-j", jobs], check=True)
-    return folder
+        _run(["cmake", *where, *options])
+        _run(["cmake", "--build", str(folder), "--target", target, "-j", jobs])
 
 
 def python(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python with the modules of one build on its path and the sanitizer's runtime loaded first."""
     folder = build(sanitizer)
-    runtimes = [_runtime(folder, name) for name in _RUNTIMES[sanitizer]]
+    runtimes = [runtime(folder, name) for name in _RUNTIMES[sanitizer]]
     environment = {
         **os.environ,
         "PYTHONPATH": f"{folder}{os.pathsep}{_SOURCE.parent}",
@@ -74,18 +82,19 @@ def python(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _runtime(folder: Path, name: str) -> str:
+def runtime(folder: Path, name: str) -> str:
+    """The path of a sanitizer's runtime, or of libstdc++, of the compiler that `folder` was built with."""
     compiler = re.search(r"CMAKE_CXX_COMPILER:\w+=(.+)", (folder / "CMakeCache.txt").read_text())
     assert compiler is not None
-    path = _run([compiler[1], f"-print-file-name={name}"], check=True).strip()
+    path = _run([compiler[1], f"-print-file-name={name}"]).strip()
     if not os.path.isabs(path):
         raise CannotBuild(f"{compiler[1]} has no {name}")
     return path
 
 
-def _run(command: list[str], check: bool = False) -> str:
+def _run(command: list[str]) -> str:
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if check and result.returncode != 0:
+    if result.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stdout}")
     return result.stdout
 

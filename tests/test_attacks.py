@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The attacks of tests/attacks, shortly and with the same numbers each time; `make attack` runs them long."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from commands import load_script, run
+from emulation.build import CannotBuild
+
+ATTACKS = Path(__file__).parent / "attacks"
+
+
+def attack(name: str, *arguments: str, **env: str) -> str:
+    command = (sys.executable, ATTACKS / f"{name}.py", "--seed", "1", "--seconds", "600", *arguments)
+    result = run(*command, **env)
+    assert result.returncode == 0, result.stdout[-6000:]
+    return result.stdout
+
+
+def test_random_calls_agree_with_the_formulas() -> None:
+    assert "300 cases, no failure" in attack("random_calls", "--cases", "300")
+
+
+@pytest.fixture(scope="module")
+def sanitized_library() -> Path:
+    try:
+        return load_script(ATTACKS / "direct_calls.py").build()
+    except CannotBuild as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["baseline", "avx2", "avx512"])
+def test_no_direct_call_reaches_outside_its_tensors(sanitized_library: Path, capability: str) -> None:
+    output = attack("direct_calls", "--cases", "1500", RACNN_CPU_CAPABILITY=capability)
+    assert "1500 cases, no failure" in output
+    if f"with {capability} kernels" not in output:
+        pytest.skip(f"this machine has no {capability}")
