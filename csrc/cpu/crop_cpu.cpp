@@ -10,6 +10,7 @@
 
 #include "../tap_glue.h"
 #include "kernels.h"
+#include "near_pixels.h"
 
 namespace racnn::cpu {
 
@@ -30,9 +31,11 @@ static Units boxcar_units(const CropShape& s, Energy energy) {
 
 template <typename Problem>
 void run(const Problem& problem, const Units& units, int64_t items) {
-  const auto kernel = select(problem);
-  torch::stable::parallel_for(0, items * units.per_item(), 1,
-                              [&](int64_t begin, int64_t end) { kernel(problem, units, begin, end); });
+  with_near_pixels(problem, [&](const Problem& near) {
+    const auto kernel = select(near);
+    torch::stable::parallel_for(0, items * units.per_item(), 1,
+                                [&](int64_t begin, int64_t end) { kernel(near, units, begin, end); });
+  });
 }
 
 // From sums over (x, half_x, y, half_y) to tx, ty, tl or tx, ty, tw, th.
