@@ -7,6 +7,10 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -19,7 +23,7 @@
 namespace racnn::cpu {
 
 // Copying costs less a pixel than reading far-apart ones; beyond so many copied for one read it does not pay.
-constexpr int64_t kWorthCopying = 4;
+constexpr double kWorthCopying = 4;
 
 // The pixels [begin, end) of one axis.
 struct Range {
@@ -51,22 +55,72 @@ bool are_far_apart(const T*, const Strides& s, int64_t channels, int64_t width) 
   return width > 1 && s.x * int64_t(sizeof(T)) > kCacheLine && !interleaved;
 }
 
+#if defined(__SSE2__)
+// a0 b0 a1 b1 ... of the lower or the upper halves of two registers of numbers of kBytes.
+template <size_t kBytes>
+__m128i interleave_lower(__m128i a, __m128i b) {
+  if constexpr (kBytes == 1) return _mm_unpacklo_epi8(a, b);
+  if constexpr (kBytes == 2) return _mm_unpacklo_epi16(a, b);
+  if constexpr (kBytes == 4) return _mm_unpacklo_epi32(a, b);
+  return _mm_unpacklo_epi64(a, b);
+}
+
+template <size_t kBytes>
+__m128i interleave_upper(__m128i a, __m128i b) {
+  if constexpr (kBytes == 1) return _mm_unpackhi_epi8(a, b);
+  if constexpr (kBytes == 2) return _mm_unpackhi_epi16(a, b);
+  if constexpr (kBytes == 4) return _mm_unpackhi_epi32(a, b);
+  return _mm_unpackhi_epi64(a, b);
+}
+
+// to[i][x] = from[x * x_stride + i] for as many x and i as a register holds numbers.
+template <typename T>
+void transpose(const T* from, int64_t x_stride, T* to, int64_t to_stride) {
+  constexpr int kWidth = sizeof(__m128i) / sizeof(T);
+  __m128i rows[kWidth], next[kWidth];
+  for (int x = 0; x < kWidth; ++x) {
+    rows[x] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + x * x_stride));
+  }
+  for (int round = 1; round < kWidth; round *= 2) {
+    for (int i = 0; i < kWidth / 2; ++i) {
+      next[2 * i] = interleave_lower<sizeof(T)>(rows[i], rows[i + kWidth / 2]);
+      next[2 * i + 1] = interleave_upper<sizeof(T)>(rows[i], rows[i + kWidth / 2]);
+    }
+    std::memcpy(rows, next, sizeof(rows));
+  }
+  for (int i = 0; i < kWidth; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i * to_stride), rows[i]);
+}
+#else
+template <typename T>
+void transpose(const T* from, int64_t x_stride, T* to, int64_t to_stride) {
+  constexpr int kWidth = 16 / sizeof(T);
+  for (int x = 0; x < kWidth; ++x) {
+    for (int i = 0; i < kWidth; ++i) to[i * to_stride + x] = from[x * x_stride + i];
+  }
+}
+#endif
+
 // One tile: x_count steps of x, fast_count of the axis along which numbers share cache lines. Each line of
 // either side is touched once, also where a power of two between them lets few into the cache together.
-template <bool kWhole, typename T>
+template <typename T>
 void copy_tile(const T* from, int64_t x_stride, int64_t fast_stride, int64_t x_count, int64_t fast_count,
                T* to, int64_t to_stride) {
-  constexpr int64_t kSide = kCacheLine / int64_t(sizeof(T));
-  if constexpr (kWhole) x_count = fast_count = kSide, fast_stride = 1;
+  constexpr int64_t kSide = kCacheLine / int64_t(sizeof(T)), kWidth = 16 / int64_t(sizeof(T));
   T tile[kSide][kSide];
+  for (int64_t x = 0; x < x_count; ++x) __builtin_prefetch(from + (x + kSide) * x_stride);
+  if (x_count == kSide && fast_count == kSide && fast_stride == 1) {
+    for (int64_t x = 0; x < kSide; x += kWidth) {
+      for (int64_t i = 0; i < kSide; i += kWidth)
+        transpose(from + x * x_stride + i, x_stride, &tile[i][x], kSide);
+    }
+    for (int64_t i = 0; i < kSide; ++i) std::memcpy(to + i * to_stride, tile[i], sizeof(tile[i]));
+    return;
+  }
   for (int64_t x = 0; x < x_count; ++x) {
-    const T* line = from + x * x_stride;
-    __builtin_prefetch(line + kSide * x_stride);
-    for (int64_t i = 0; i < fast_count; ++i) tile[i][x] = line[i * fast_stride];
+    for (int64_t i = 0; i < fast_count; ++i) tile[i][x] = from[x * x_stride + i * fast_stride];
   }
-  for (int64_t i = 0; i < fast_count; ++i) {
+  for (int64_t i = 0; i < fast_count; ++i)
     std::memcpy(to + i * to_stride, tile[i], size_t(x_count) * sizeof(T));
-  }
 }
 
 struct Free {
@@ -130,10 +184,8 @@ class NearCopy {
     const int64_t fast_stride = far_.strides[fast_], fast_count = end[fast_] - begin[fast_];
     for (int64_t x = box.columns.begin; x < box.columns.end; x += kSide) {
       const int64_t x_count = std::min(kSide, box.columns.end - x);
-      const bool whole = x_count == kSide && fast_count == kSide && fast_stride == 1;
-      const auto tile = whole ? copy_tile<true, T> : copy_tile<false, T>;
-      tile(from + x * far_.strides[4], far_.strides[4], fast_stride, x_count, fast_count, to + x,
-           strides_[fast_]);
+      copy_tile(from + x * far_.strides[4], far_.strides[4], fast_stride, x_count, fast_count, to + x,
+                strides_[fast_]);
     }
   }
 
@@ -179,14 +231,14 @@ auto bring_images_near(Problem& p) {
   if (!are_far_apart(p.images, in, s.channels, s.width)) return copy;
   FarPixels<T> far{p.images, {s.batch, 1, s.channels, s.height, s.width}, {in.b, 0, in.c, in.y, in.x}, {}};
   far.boxes.resize(size_t(s.batch));
-  int64_t reads = 0, copies = 0;
+  double reads = 0, copies = 0;  // of expanded tensors more than int64 counts
   for (int64_t n = 0; n < s.batch * s.windows; ++n) {
     const Box box = box_of(p, n);
     if (box.size() > 0) far.boxes[in.b == 0 ? 0 : size_t(n / s.windows)].add(box);
-    reads += std::min(box.rows.size(), 2 * int64_t(s.out_height)) *
-             std::min(box.columns.size(), 2 * int64_t(s.out_width));
+    reads += double(std::min(box.rows.size(), 2 * int64_t(s.out_height))) *
+             double(std::min(box.columns.size(), 2 * int64_t(s.out_width)));
   }
-  for (const Box& box : far.boxes) copies += box.size();
+  for (const Box& box : far.boxes) copies += double(box.size());
   if (copies > kWorthCopying * reads) return copy;
   copy = std::make_unique<NearCopy<T>>(std::move(far));
   if (copy->data() != nullptr) p.images = copy->data(), p.image_strides = copy->strides();
