@@ -3,10 +3,24 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
-from samples import LAYOUTS, MODES, SHAPES, generator, make_images, make_windows, window_dtype, window_sizes
+from samples import (
+    LAYOUTS,
+    MODES,
+    SHAPES,
+    Shape,
+    generator,
+    make_images,
+    make_windows,
+    window_dtype,
+    window_sizes,
+)
 from torch import Tensor
 
 from racnn_ops import attention_crop
@@ -107,6 +121,50 @@ def test_offsets_beyond_2_to_the_31(strides: tuple[int, ...]) -> None:
         crops = attention_crop(same, windows, 9, dtype=torch.float32)
         results.append((crops, *torch.autograd.grad(crops.sum(), windows)))
     assert all(map(torch.equal, *results))
+
+
+FAR_APART = """
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+import numpy as np, torch
+from racnn_ops import attention_crop
+numbers = np.zeros(15 * 2**28 + 16384, np.uint8)
+images = torch.from_numpy(numbers).as_strided((1, 1, 16384, 16), (1, 1, 1, 2**28))
+windows = torch.tensor([[8.0, 8192.0, 8.0, 8192.0]], requires_grad=True)
+for size in ((2048, 2), (8192, 16)):  # few pixels are read where they lie, many are copied
+    crops = attention_crop(images, windows, size, dtype=torch.float32)
+    torch.autograd.grad(crops.sum(), windows)
+"""
+
+
+def test_what_lies_between_far_apart_pixels_costs_nothing() -> None:
+    """16384 rows of pixels 2^28 bytes apart: work for each cache line between them would not end."""
+    assert subprocess.run([sys.executable, "-c", FAR_APART], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("window_grad", ["exact", "boxcar"])
+@pytest.mark.parametrize("layout", ["transposed", "batch_innermost", "some_channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_far_apart_pixels_give_the_bits_of_contiguous_ones(
+    dtype: torch.dtype, layout: str, window_grad: str
+) -> None:
+    """Whether they are copied first (large outputs) or read where they lie, whatever part is read."""
+    g = generator(dtype, layout)
+    images = make_images((3, 40, 90, 110), dtype, g)
+    windows = make_windows((3, 2, 4), Shape(3, 40, 90, 110, 1, 1), g).to(window_dtype(dtype))
+    windows[2, 0, 0] = NAN
+    for out, (boundary, mask) in itertools.product(((70, 66), (3, 5)), MODES):
+        if window_grad == "boxcar" and (boundary, mask) != MODES[0]:
+            continue
+        grad_output = torch.randn((3, 2, 40, *out), generator=g).to(dtype)
+        results = []
+        for change in (LAYOUTS[layout], Tensor.contiguous):
+            inputs = change(images).requires_grad_(), windows.clone().requires_grad_()
+            options = {"boundary": boundary, "mask_steepness": mask, "window_grad": window_grad}
+            crops = attention_crop(*inputs, out, **options)
+            results.append((crops, *torch.autograd.grad(crops, inputs, change(grad_output))))
+        for far, near in zip(*results, strict=True):
+            torch.testing.assert_close(far, near, rtol=0, atol=0, equal_nan=True)
 
 
 def test_incoming_gradient_beyond_2_to_the_31() -> None:

@@ -14,6 +14,7 @@
 #include "../copies.h"
 #include "../tap_glue.h"
 #include "kernels.h"
+#include "near_pixels.h"
 
 namespace racnn::cpu {
 
@@ -36,16 +37,18 @@ static Units boxcar_units(const CropShape& s, Energy energy) {
 // lose the message and print one of its own.
 template <typename Problem>
 void run(const Problem& problem, const Units& units, int64_t items) {
-  const auto kernel = select(problem);
   std::atomic<size_t> missing{0};
-  torch::stable::parallel_for(0, checked_product("the work", {items, units.per_item()}), 1,
-                              [&](int64_t begin, int64_t end) {
-                                try {
-                                  kernel(problem, units, begin, end);
-                                } catch (const OutOfMemory& error) {
-                                  missing = error.bytes;
-                                }
-                              });
+  with_near_pixels(problem, [&](const Problem& near) {
+    const auto kernel = select(near);
+    torch::stable::parallel_for(0, checked_product("the work", {items, units.per_item()}), 1,
+                                [&](int64_t begin, int64_t end) {
+                                  try {
+                                    kernel(near, units, begin, end);
+                                  } catch (const OutOfMemory& error) {
+                                    missing = error.bytes;
+                                  }
+                                });
+  });
   if (missing != 0) {
     throw std::runtime_error("not enough memory: a kernel asked for " + std::to_string(missing) +
                              " bytes to work in");

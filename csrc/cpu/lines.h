@@ -123,8 +123,6 @@ void edge_pixel(const LineMap<T, kSets>& map, int64_t j, const Image* row, int64
   }
 }
 
-constexpr int64_t kCacheLine = 64;
-
 RACNN_INLINE void prefetch(const void* from, int64_t bytes) {
   const char* line = static_cast<const char*>(from);
   for (int64_t offset = 0; offset < bytes; offset += kCacheLine) __builtin_prefetch(line + offset);
@@ -180,9 +178,10 @@ class RollingLines {
   }
 
   // Says that rows up to `y` of `plane` will be read before long. Of those that were not announced yet it
-  // fetches the last two: an output row reads no more.
+  // fetches the last two: an output row reads no more. Of far-apart pixels (near_pixels.h) none: most of what
+  // lies between two is not read.
   void announce(const Image* plane, int32_t y) {
-    if (y == kOutside) return;
+    if (y == kOutside || pixel_stride_ * int64_t(sizeof(Image)) > kCacheLine * map_.step) return;
     if (plane != announced_plane_) announced_plane_ = plane, announced_ = kOutside;
     for (int32_t row = y - 1 > announced_ ? y - 1 : announced_ + 1; row <= y; ++row) {
       prefetch(plane + row * row_stride_ + map_.first_pixel * pixel_stride_,

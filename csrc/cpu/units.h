@@ -58,6 +58,8 @@ struct Units {
   }
 };
 
+constexpr int64_t kCacheLine = 64;  // bytes
+
 // Rows are short pieces of memory far apart: the hardware's prefetcher does not see the next one coming.
 constexpr int32_t kPrefetchRows = 4;
 
