@@ -31,6 +31,8 @@ attack: $(VENV)/built
 	python tests/attacks/direct_calls.py --seconds 60
 	RACNN_CPU_CAPABILITY=baseline python tests/attacks/direct_calls.py --seconds 30
 	python tests/attacks/random_calls.py --seconds 60
+	python tests/attacks/kill_runs.py --seconds 130
+	python tests/attacks/hostile_files.py --seconds 100
 
 bench: $(VENV)/built
 	python benchmarks/bench_crop.py $(BENCH_ARGS)

@@ -40,7 +40,8 @@ def attention_crop(
 
     Args:
         images (Tensor[B, C, H, W]): float16, bfloat16, float32, float64 or uint8; contiguous and
-            channels_last are read as they are, as is any other stride.
+            channels_last are read as they are, as is any other stride; on a CPU, where neighbouring pixels
+            lie in different cache lines (transposed, batch innermost), what windows read is copied first.
         windows (Tensor[B, 3] or Tensor[B, K, 3]): ``tx, ty, tl``, centre and half side in pixels; or
             ``(B, 4)``, ``(B, K, 4)``: ``tx, ty, tw, th``, with a half side for each axis. float32
             (float64 with float64 images), under autocast too. A half side of 0 or less counts as 0 and

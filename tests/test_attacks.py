@@ -39,3 +39,30 @@ def test_no_direct_call_reaches_outside_its_tensors(sanitized_library: Path, cap
     assert "1500 cases, no failure" in output
     if f"with {capability} kernels" not in output:
         pytest.skip(f"this machine has no {capability}")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_exactly() -> None:
+    assert "1 cases, no failure" in attack("kill_runs", "--cases", "1")
+
+
+def test_hostile_files_are_read_or_refused_in_one_line() -> None:
+    kinds = ("image", "cub", "dogs", "cars", "entries", "history", "picture", "judged", "saved")
+    output = attack("hostile_files", "--cases", "125", "--limit", "60", "--kinds", *kinds)
+    assert "no findings" in output
+
+
+@pytest.mark.parametrize(
+    ("plant", "reason"),
+    [
+        ("planted exception", "KeyError: 'planted'"),
+        ("planted crash", "the process ended with status -11"),
+        ("planted hang", "takes more than 1 seconds"),
+    ],
+)
+def test_an_attack_names_what_it_finds(plant: str, reason: str) -> None:
+    options = ("--seed", "7", "--cases", "1", "--limit", "1", "--kinds", plant)
+    result = run(sys.executable, ATTACKS / "hostile_files.py", *options)
+    assert result.returncode == 1
+    assert reason in result.stdout
+    assert "--seed 7 --cases 1" in result.stdout

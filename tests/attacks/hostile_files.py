@@ -12,7 +12,6 @@ import json
 import os
 import random
 import select
-import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +23,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+import attack
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -40,10 +41,8 @@ class Finding(NamedTuple):
 
 
 def parse() -> argparse.Namespace:
-    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--seconds", type=float, default=120.0, help="begin no case after so long")
-    options.add_argument("--seed", type=int, help="number of the first case; by default drawn anew each time")
-    options.add_argument("--cases", type=int, default=10**9, help="end after so many cases")
+    options = attack.parser(__doc__)
+    options.set_defaults(cases=10**9)
     options.add_argument("--kinds", nargs="+", default=[], help="these alone; other cases are passed over")
     options.add_argument("--limit", type=float, default=30.0, help="seconds that a case may take")
     options.add_argument("--reports", type=int, help=argparse.SUPPRESS)  # the child's: where it tells
@@ -138,7 +137,7 @@ class Child:
         return f"{tail}\nthe process ended with status {status}"
 
 
-def attack(options: argparse.Namespace, first: int) -> Iterator[Finding | None]:
+def findings(options: argparse.Namespace, first: int) -> Iterator[Finding | None]:
     """What each case found."""
     until, last = time.monotonic() + options.seconds, first + options.cases
     while first < last and time.monotonic() < until:
@@ -176,7 +175,7 @@ def main() -> int:
     first = random.SystemRandom().randrange(10**9) if options.seed is None else options.seed
     print(f"{sys.argv[0]}: from --seed {first}", flush=True)
     done, alike = 0, Counter[tuple[str, str]]()
-    for finding in attack(options, first):
+    for finding in findings(options, first):
         done += 1
         if finding is None:
             continue
@@ -184,8 +183,7 @@ def main() -> int:
         alike[finding.kind, reason[:60]] += 1
         if alike[finding.kind, reason[:60]] > 1:
             continue  # one of them is enough to begin with
-        again = shlex.join(["python", sys.argv[0], "--seed", str(finding.number), "--cases", "1"])
-        print(f"{finding.what}\nFAILED: {finding.kind}, again with: {again}\n", file=sys.stderr, flush=True)
+        attack.tell(finding.number, (finding.what, finding.kind))
     for (kind, reason), count in alike.most_common():
         print(f"{count} x {kind}: {reason}", file=sys.stderr)
     print(f"{sys.argv[0]}: {done} cases, {sum(alike.values()) or 'no'} findings", flush=True)

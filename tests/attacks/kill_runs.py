@@ -8,7 +8,6 @@ is printed then starts with the same case.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import random
@@ -27,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "model")]
 
+import attack  # noqa: E402
 import torch  # noqa: E402
 from trees import RANDOM_RUNS, make_cub, random_config  # noqa: E402
 
@@ -182,25 +182,17 @@ def difference(one: Any, other: Any, where: str = "state") -> str | None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=120, help="begin no case after so long")
-    parser.add_argument("--seed", type=int, default=0, help="number of the first case")
-    parser.add_argument("--cases", type=int, help="end after so many cases")
-    options = parser.parse_args()
+    options = attack.parser(__doc__).parse_args()
     torch.set_num_threads(1)  # who forks must have no threads
-    until = time.monotonic() + options.seconds
-    kills, failed, number = Counter[str](), 0, options.seed
-    while number - options.seed != options.cases and time.monotonic() < until:
+    kills = Counter[str]()
+
+    def kill(number: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                kills.update(case(number, Path(folder)))
-            except Failure as failure:
-                failed += 1
-                print(f"FAILED: {failure}; again with: {sys.argv[0]} --seed {number} --cases 1", flush=True)
-        number += 1
-    told = ", ".join(f"{phase} {count}" for phase, count in sorted(kills.items()))
-    print(f"{number - options.seed} cases, {failed} failed; killed in {told}")
-    return int(failed > 0)
+            kills.update(case(number, Path(folder)))
+
+    status = attack.run(options, kill)
+    print("killed in " + ", ".join(f"{phase} {count}" for phase, count in sorted(kills.items())))
+    return status
 
 
 if __name__ == "__main__":
