@@ -53,8 +53,8 @@ def _load_cpu() -> None:
         _check_length(library)
     from . import _C  # finds the libtorch_cpu.so that `import torch` has loaded
 
-    loaded = Path(_C.library_file()).resolve()
-    if loaded.parent != FOLDER:
+    loaded = Path(_C.library_file())
+    if not loaded.samefile(FOLDER / loaded.name):
         raise ImportError(f"{loaded} is in this process already, and its operators are not of {FOLDER}")
 
 
