@@ -185,6 +185,14 @@ def is_channels_last(images: Tensor) -> bool:
     return bool(channels > 1 and images.stride(1) == 1 and images.stride(3) == channels)
 
 
+def are_pixels_far_apart(tensor: Tensor) -> bool:
+    """Each in a cache line of its own, where CPU kernels copy what they read: the rule of near_pixels.h."""
+    step, channels = tensor.stride(-1), tensor.shape[-3]
+    if step * tensor.element_size() < 64 or not tensor.is_cpu or tensor.shape[-1] == 1:
+        return False
+    return not (step == channels and tensor.stride(-3) == 1)
+
+
 def _check_tensor(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")

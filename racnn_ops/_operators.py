@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import Boxcar, is_channels_last
+from ._arguments import Boxcar, are_pixels_far_apart, is_channels_last
 from ._taps import crop_by_taps
 
 _PRIVATE = (
@@ -183,6 +183,8 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
     images, windows = ctx.saved_tensors
     needs_images, needs_windows, *_ = ctx.needs_input_grad
     grad_images = grad_windows = None
+    if needs_images and needs_windows and are_pixels_far_apart(grad_output):
+        grad_output = grad_output.contiguous()  # once, not in each of two kernels
     if needs_images:
         grad_images = _call(
             torch.ops.racnn_ops._crop_image_grad.default,

@@ -142,6 +142,16 @@ def test_what_lies_between_far_apart_pixels_costs_nothing() -> None:
     assert subprocess.run([sys.executable, "-c", FAR_APART], check=False).returncode == 0
 
 
+def test_far_apart_pixels_are_copied_once_where_windows_read_most_of_them() -> None:
+    """For both directions, as by a user's contiguous(); where little is read the image stays as it is."""
+    images = LAYOUTS["transposed"](torch.rand(2, 3, 40, 50))
+    for half, copied in ((20.0, True), (5.0, False)):
+        windows = torch.tensor([[25.0, 20.0, half]] * 2, requires_grad=True)
+        saved, _ = attention_crop(images, windows, 16).grad_fn.saved_tensors
+        assert saved.is_contiguous() == copied
+        assert torch.equal(saved, images)
+
+
 @pytest.mark.parametrize("window_grad", ["exact", "boxcar"])
 @pytest.mark.parametrize("layout", ["transposed", "batch_innermost", "some_channels_last"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)

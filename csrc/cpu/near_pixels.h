@@ -52,7 +52,7 @@ struct FarPixels {
 template <typename T>
 bool are_far_apart(const T*, const Strides& s, int64_t channels, int64_t width) {
   const bool interleaved = s.c == 1 && s.x == channels;
-  return width > 1 && s.x * int64_t(sizeof(T)) > kCacheLine && !interleaved;
+  return width > 1 && s.x * int64_t(sizeof(T)) >= kCacheLine && !interleaved;
 }
 
 #if defined(__SSE2__)
