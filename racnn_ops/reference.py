@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._arguments import Boxcar, CropOptions, check_arguments, check_options, is_channels_last
+from ._arguments import MAX_SIDE, Boxcar, CropOptions, check_arguments, check_options, is_channels_last
 from ._boxcar import boxcar_window_grad, with_surrogate
 
 __all__ = ["attention_crop", "boxcar_window_grad"]
@@ -136,17 +136,13 @@ def axis_taps(
         centre, half = (low + high) / 2, (high - low) / 2
     u = (2 * torch.arange(out, device=centre.device, dtype=centre.dtype) + 1 - out) / out
     position = centre.unsqueeze(-1) + half.unsqueeze(-1) * u - 0.5
-    if boundary == "zeros":
-        position = position.clamp(-2, size)
-    else:
-        # On the last pixel's centre there is no pixel to move on to.
-        inside = (position >= 0) & (position < size - 1)
-        position = torch.where(inside, position, position.detach().clamp(0, size - 1))
-    below = position.detach().floor()
-    fraction = position - below
-    lower = below.long()
-    if boundary != "zeros":
-        lower = lower.clamp(max=size - 1)  # size - 1 as a float32 may be size
+    # Limited as integers: float32 may round the last pixel's number up. On its centre there is no pixel to
+    # move on to.
+    first, last = (-2, size) if boundary == "zeros" else (0, size - 1)
+    below = position.detach().clamp(first, MAX_SIDE).floor()
+    lower = below.long().clamp(max=last)
+    inside = (position >= first) & (lower < last)
+    fraction = torch.where(inside, position - below, torch.zeros_like(position))
     weights = torch.stack((1 - fraction, fraction), -1)
     if mask_steepness is not None:
         pixel = torch.stack((lower, lower + 1), -1) + 0.5
