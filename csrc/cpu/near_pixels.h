@@ -134,7 +134,7 @@ class NearCopy {
   explicit NearCopy(FarPixels<T> far) : far_(std::move(far)) {
     int64_t count = int64_t(sizeof(T));
     for (int axis = 4; axis >= 0; --axis) {
-      if (far_.strides[axis] == 0) far_.sizes[axis] = 1;
+      if (far_.strides[axis] == 0) far_.sizes[axis] = std::min<int64_t>(far_.sizes[axis], 1);
       strides_[axis] = far_.sizes[axis] > 1 ? count / int64_t(sizeof(T)) : 0;
       if (__builtin_mul_overflow(count, far_.sizes[axis], &count)) return;
     }
