@@ -241,6 +241,11 @@ void contract_blocks(const Band<float>& band, const float* line, const float* co
 // One wide pixel: the same weights, `stride` apart, for all its channels.
 template <typename T>
 void contract_pixel(const T* weights, int64_t stride, int64_t taps, const T* from, int64_t step, T* to) {
+  if (taps == 2) {
+    const T lower = weights[0], upper = weights[stride];
+    for (int64_t c = 0; c < step; ++c) to[c] = lower * from[c] + upper * from[step + c];
+    return;
+  }
   for (int64_t c = 0; c < step; ++c) to[c] = weights[0] * from[c];
   for (int64_t t = 1; t < taps; ++t) {
     const T w = weights[t * stride];
