@@ -142,6 +142,30 @@ def test_what_lies_between_far_apart_pixels_costs_nothing() -> None:
     assert subprocess.run([sys.executable, "-c", FAR_APART], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "shared", [(3, 5, 1, 40), (3, 1, 30, 40), (1, 5, 30, 40)], ids=["rows", "channels", "batch"]
+)
+def test_far_apart_pixels_of_expanded_images(shared: tuple[int, ...]) -> None:
+    """One row, channel or image for all."""
+    storage = torch.rand(*shared, generator=generator(shared)).permute(3, 2, 1, 0).contiguous()
+    images = torch.cat([storage] * 40, 3).permute(3, 2, 1, 0)[: shared[0]].expand(3, 5, 30, 40)
+    assert images.stride(3) * images.element_size() > 64
+    windows = torch.tensor(
+        [[[20.3, 18.2, 9.0, 7.5], [22.0, 19.0, 12.0, 6.0]]] * 3
+    )  # the first rows are not read
+    grad_output = (
+        torch.rand(1, 1, 1, 12, 40).transpose(-1, -2).contiguous().transpose(-1, -2).expand(3, 2, 5, 12, 40)
+    )
+    for boundary, mask in MODES:
+        results = []
+        for change in (lambda t: t, Tensor.contiguous):
+            inputs = change(images).requires_grad_(), windows.clone().requires_grad_()
+            crops = attention_crop(*inputs, (12, 40), boundary=boundary, mask_steepness=mask)
+            results.append((crops, *torch.autograd.grad(crops, inputs, change(grad_output))))
+        for far, near in zip(*results, strict=True):
+            torch.testing.assert_close(far, near, rtol=0, atol=0)
+
+
 def test_far_apart_pixels_are_copied_once_where_windows_read_most_of_them() -> None:
     """For both directions, as by a user's contiguous(); where little is read the image stays as it is."""
     images = LAYOUTS["transposed"](torch.rand(2, 3, 40, 50))

@@ -174,6 +174,7 @@ class NearCopy {
     }
     Box box;
     for (int64_t b = begin[0]; b < end[0]; ++b) box.add(far_.boxes[size_t(b)]);
+    if (far_.strides[3] == 0) box.rows = {0, box.rows.size() > 0};  // one row for all
     begin[3] = std::max<int64_t>(begin[3], box.rows.begin), end[3] = std::min<int64_t>(end[3], box.rows.end);
     if (begin[3] >= end[3]) return;
     const T* from = far_.data;
