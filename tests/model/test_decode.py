@@ -149,6 +149,14 @@ def test_whatever_a_decoder_raises_leaves_one_image_out(
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_postscript_program_is_not_run(tmp_path: Path) -> None:
+    """Pillow would start Ghostscript, where there is one, whatever the file is called."""
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(OSError, match=r"a.jpg: is a program, not an image \(EPS\)"):
+        decoding.decode(tmp_path / "a.jpg", 32)
+
+
 def test_an_unreadable_exif_tag_does_not_matter(tmp_path: Path) -> None:
     draw(tmp_path / "a.jpg", 1, 0)
     exif = Image.Exif()
