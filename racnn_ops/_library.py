@@ -49,7 +49,7 @@ def _error_of(step: Callable[[], None]) -> Exception | None:
 def _load_cpu() -> None:
     if not any(FOLDER.glob("_C.*.so")):
         raise ImportError("it was not built; on Linux `pip install .` in the source folder builds it")
-    for library in FOLDER.glob("*.so"):
+    for library in (*FOLDER.glob("_C.*.so"), *FOLDER.glob("libracnn_ops.so")):
         _check_length(library)
     from . import _C  # finds the libtorch_cpu.so that `import torch` has loaded
 
@@ -83,4 +83,5 @@ def _load_cuda() -> None:
             f"{library.name} is missing ({_C.cuda_build()}): install racnn_ops again with FORCE_CUDA=1 "
             f"and CUDA_HOME set to a CUDA toolkit"
         )
+    _check_length(library)
     torch.ops.load_library(library)

@@ -141,6 +141,16 @@ def test_cut_off_library_warns_and_works(tmp_path: Path) -> None:
 
 
 @needs_library
+@pytest.mark.skipif(not _library.has_cuda, reason=f"no CUDA library: {_library.cuda_error}")
+def test_cut_off_cuda_library_leaves_the_cpu_kernels(tmp_path: Path) -> None:
+    library = copy_of_package(tmp_path, libraries=True) / "libracnn_ops_cuda.so"
+    library.write_bytes(library.read_bytes()[: library.stat().st_size * 2 // 3])
+    code = "from racnn_ops import _library as l; assert l.has_cpu and not l.has_cuda; print(l.cuda_error)"
+    output = run_checked(sys.executable, "-W", "error", "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert "libracnn_ops_cuda.so is cut off" in output
+
+
+@needs_library
 def test_second_library_in_one_process_is_not_used(tmp_path: Path) -> None:
     second = copy_of_package(tmp_path, libraries=True) / "libracnn_ops.so"
     first = PACKAGE / second.name
