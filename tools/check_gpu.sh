@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=${PYTHON:-python3}
 logs=$(realpath -m "${1:-build/check_gpu}")
-sanitizer_tests=${SANITIZER_TESTS:-tests/test_edge_cases.py tests/test_boxcar.py tests/test_layout.py}
+sanitizer_tests=${SANITIZER_TESTS:-tests/ops/test_edge_cases.py tests/ops/test_boxcar.py tests/ops/test_layout.py}
 mkdir -p "$logs"
 failed=0
 summary=$logs/summary.txt
@@ -54,7 +54,7 @@ require build env FORCE_CUDA=1 "$python" -m pip install --no-build-isolation --e
 require cuda "$python" -c 'import racnn_ops, racnn_ops._library as l; assert l.has_cuda, l.cuda_error'
 step describe describe
 step suite "$python" -m pytest -q tests
-step determinism "$python" -m pytest -q tests/test_determinism.py -k cuda
+step determinism "$python" -m pytest -q tests/ops/test_determinism.py -k cuda
 
 sanitizer=$(command -v compute-sanitizer || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
 for tool in memcheck racecheck initcheck synccheck; do

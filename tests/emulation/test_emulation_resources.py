@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from commands import load_script
+from programs import load_script
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "kernel_resources.py"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import configure, run_checked
+from programs import configure, run_checked
 from samples import relative_error
 
 import racnn_ops
 
-ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE = ROOT / "tests/cpp/aot_inductor"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "tests/build/cpp/aot_inductor"
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from racnn_ops import _library
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 IGNORED = BENCHMARKS.parent / ".gitignore"
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import load_script
+from programs import load_script
 
 from racnn.data import Images, read_split
 from racnn.evaluation import evaluate

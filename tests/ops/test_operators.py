@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import run_checked
+from programs import run_checked
 from samples import LAYOUTS, generator, make_images
 from torch import Tensor
 from torch.library import opcheck

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import load_script
+from programs import load_script
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 

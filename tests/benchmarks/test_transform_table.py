@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from commands import load_script
+from programs import load_script
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "transforms.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "transforms.py"
 
 pytestmark = pytest.mark.slow
 

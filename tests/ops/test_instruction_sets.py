@@ -37,7 +37,6 @@ def test_kernels_of_every_instruction_set(name: str) -> None:
         pytest.skip(f"{name} is what all the other tests run")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     command += ["-m", "every_instruction_set", "-k", "cpu", str(TESTS)]
-    command += [f"--ignore={TESTS / 'emulation'}"]
     result = subprocess.run(
         command,
         env=os.environ | {CAPABILITY: name},

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from commands import load_script
+from programs import load_script
 from test_attention_learns import SIDE, blobs, surer_when_brighter
 from trees import make_cub
 

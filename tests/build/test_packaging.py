@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import configure, run, run_checked
+from programs import configure, run, run_checked
 
 import racnn_ops
 from racnn_ops import _library
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(racnn_ops.__file__).parent
 LIBRARIES = sorted(PACKAGE.glob("*.so"))
 OTHER_TORCH = "2.13.0+cpu"
@@ -313,7 +313,7 @@ def test_instruction_sets_do_not_leak_into_shared_code(isa: str, cmake_build: Pa
 def test_cpp_programs_find_the_package(cmake_build: Path, tmp_path: Path) -> None:
     run_checked("cmake", "--install", cmake_build, "--prefix", tmp_path / "prefix")
     build = tmp_path / "build"
-    configured = configure(ROOT / "tests/cpp", build, f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}")
+    configured = configure(ROOT / "tests/build/cpp", build, f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}")
     assert configured.returncode == 0, configured.stdout
     run_checked("cmake", "--build", build)
     assert run_checked(build / "print_taps").split() == ["0*0.5+1*0.5", "2*0.5+3*0.5"]

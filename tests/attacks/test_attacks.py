@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import load_script, run
+from programs import load_script, run
 from emulation.build import CannotBuild
 
-ATTACKS = Path(__file__).parent / "attacks"
+ATTACKS = Path(__file__).parent
 
 
 def attack(name: str, *arguments: str, **env: str) -> str:

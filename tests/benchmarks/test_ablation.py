@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import load_script
+from programs import load_script
 from trees import make_cub
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks/ablation.py"
