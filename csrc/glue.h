@@ -192,8 +192,8 @@ inline ChannelAffine make_affine(const std::vector<double>& scale, const std::ve
 template <typename Backend>
 Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t out_width,
                     std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
-                    std::vector<double> shift, ScalarType dtype, std::optional<std::string>,
-                    std::vector<double>) {  // of the gradient alone
+                    std::vector<double> shift, ScalarType dtype,
+                    std::vector<double>) {  // the surrogate gradient's constants
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
   const CropShape shape =
       make_shape(images, windows, images.size(1), images.size(2), images.size(3), out_height, out_width);

@@ -22,8 +22,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
   }
   m.def(
       "_crop_forward(Tensor images, Tensor windows, SymInt out_height, SymInt out_width, str boundary, "
-      "float? mask_steepness, float[] scale, float[] shift, ScalarType dtype, str? energy=None, "
-      "float[] boxcar=[]) -> Tensor");
+      "float? mask_steepness, float[] scale, float[] shift, ScalarType dtype, float[] boxcar=[]) "
+      "-> Tensor");
   m.def(
       "_crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, str boundary, "
       "float? mask_steepness, float[] scale, float[] shift) -> Tensor");

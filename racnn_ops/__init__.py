@@ -5,9 +5,9 @@ from . import _library
 
 _library.load()
 if _library.has_cpu:
-    from . import _operators
+    from . import _registration
 
-    _operators.register()
+    _registration.register()
 
 from . import reference  # noqa: E402
 from ._arguments import Boxcar  # noqa: E402

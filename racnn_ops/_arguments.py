@@ -56,15 +56,30 @@ class Boxcar(NamedTuple):
         ratio = float(self.side) / max(height, width)
         return Boxcar(self.steepness * ratio, self.energy, self.scale, self.shrink * ratio, None)
 
-    def constants(self) -> list[float]:
-        """All but the energy, as the operator takes it: not scaled, since image sizes may be dynamic."""
-        return [self.steepness, self.scale, self.shrink, self.side or 0.0]
+    def numbers(self) -> tuple[float, ...]:
+        """As the operator takes it: not scaled, since image sizes may be dynamic."""
+        return self.steepness, float(ENERGIES.index(self.energy)), self.scale, self.shrink, self.side or 0.0
 
     @staticmethod
-    def of(energy: str, constants: Sequence[float]) -> Boxcar:
-        """Undo :meth:`constants`."""
-        steepness, scale, shrink, side = constants
-        return Boxcar(steepness, energy, scale, shrink, side or None)
+    def of(numbers: Sequence[float]) -> Boxcar:
+        """Undo :meth:`numbers`."""
+        steepness, energy, scale, shrink, side = numbers
+        return Boxcar(steepness, ENERGIES[int(energy)], scale, shrink, side or None)
+
+
+class KernelOptions(NamedTuple):
+    """What ``_crop_forward`` takes behind images and windows, in its order."""
+
+    height: int
+    width: int
+    boundary: str
+    mask_steepness: float | None
+    scale: tuple[float, ...]
+    """Of each channel, as the shift: a pixel enters as ``pixel * scale + shift``. Empty: as it is."""
+    shift: tuple[float, ...]
+    dtype: torch.dtype
+    boxcar: tuple[float, ...] = ()
+    """:meth:`Boxcar.numbers` of the surrogate gradient; empty: the exact one."""
 
 
 class CropOptions(NamedTuple):
@@ -79,16 +94,19 @@ class CropOptions(NamedTuple):
     dtype: torch.dtype | None
     boxcar: Boxcar
 
-    def output_dtype(self, image_dtype: torch.dtype) -> torch.dtype:
-        if self.dtype is not None:
-            return self.dtype
-        normalised = self.mean is not None or self.std is not None
-        return torch.float32 if normalised and image_dtype == torch.uint8 else image_dtype
+    def of(self, images: Tensor) -> KernelOptions:
+        """The same for the images at hand."""
+        size, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar = self
+        scale: tuple[float, ...] = ()
+        shift: tuple[float, ...] = ()
+        if mean is not None or std is not None:
+            scale, shift = self._affine(images)
+        if dtype is None:
+            dtype = torch.float32 if scale and images.dtype == torch.uint8 else images.dtype
+        numbers = boxcar.numbers() if window_grad == "boxcar" else ()
+        return KernelOptions(size[0], size[1], boundary, mask_steepness, scale, shift, dtype, numbers)
 
-    def affine(self, images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """``scale, shift`` per channel: a pixel enters as ``pixel * scale + shift``. Empty: as it is."""
-        if self.mean is None and self.std is None:
-            return (), ()
+    def _affine(self, images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         channels = images.shape[1]
         mean = _per_channel(self.mean, 0.0, channels)
         std = _per_channel(self.std, 1.0, channels)

@@ -1,100 +1,32 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a checked call reaches the kernels, with gradients.
-
-Eager mode goes through a lean ``autograd.Function``, or straight to the operator where no gradient is asked
-for. The wrapper is marked ``allow_in_graph``, so that torch.compile and export put the registered operators
-into their graphs without looking into the Function.
-"""
+"""The crop by kernels as one differentiable function, and its gradients."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _library, reference
-from ._arguments import CropOptions, are_pixels_far_apart
-from ._operators import below_autograd, gradients, has_tangent, save_for_gradients
-from ._taps import crop_by_taps
+from ._arguments import Boxcar, KernelOptions, are_pixels_far_apart, is_channels_last
+from ._transforms import crop_by_taps
 
-# Pairs of image and output dtype with a kernel of their own; the rule is kFused in csrc/glue.h.
-_FLOATS16 = (torch.float16, torch.bfloat16)
+# The operators' registered autograd is Python: where nobody differentiates, going below it saves its time.
+below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
-def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
-    """The crops for checked arguments, by the compiled kernels or, without them, the reference."""
-    if not _has_kernels(images):
-        return reference.crop(images, windows, options)
-    dtype = options.output_dtype(images.dtype)
-    fused = dtype if _is_fused(images.dtype, dtype) else windows.dtype
-    scale, shift = options.affine(images)
-    energy, constants = None, []
-    if options.window_grad == "boxcar":
-        energy, constants = options.boxcar.energy, options.boxcar.constants()
-    height, width = options.output_size
-    out: Tensor = _apply(
-        images,
-        windows,
-        height,
-        width,
-        options.boundary,
-        options.mask_steepness,
-        scale,
-        shift,
-        fused,
-        energy,
-        constants,
-    )
-    return out if fused is dtype else out.to(dtype)
-
-
-def _is_fused(image: torch.dtype, out: torch.dtype) -> bool:
-    if image == out:
-        return True
-    if out == torch.float32:
-        return image != torch.float64
-    return out in _FLOATS16 and image in (torch.float32, torch.uint8)
-
-
-def _has_kernels(images: Tensor) -> bool:
-    if not _library.has_cpu:
+def has_tangent(tensor: Tensor) -> bool:
+    """Whether forward mode differentiates ``tensor``. Its level alone does not tell: all threads share it."""
+    if torch.autograd.forward_ad._current_level < 0:
         return False
-    if images.is_cpu or images.is_meta or (images.is_cuda and _library.has_cuda):
-        return True
-    _warn_no_kernels(images.device.type)
-    return False
+    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
 
 
-_warned_devices: set[str] = set()
-
-
-def _warn_no_kernels(device: str) -> None:
-    if device in _warned_devices:
-        return
-    _warned_devices.add(device)
-    reason = _library.cuda_error if device == "cuda" else "this device has no kernels"
-    warnings.warn(
-        f"racnn_ops: no compiled kernels for {device} tensors ({reason}); "
-        "the slower pure-PyTorch reference answers",
-        RuntimeWarning,
-        stacklevel=4,
-    )
-
-
-@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
-def _apply(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
-    if torch._C._are_functorch_transforms_active() or has_tangent(images) or has_tangent(windows):
-        return crop_by_taps(images, windows, *options)
-    if torch.compiler.is_compiling():
-        return _Crop.apply(images, windows, *options)  # type: ignore[no-any-return]
-    if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
-        if windows.requires_grad and are_pixels_far_apart(images):
-            images = _copied_once(images, windows.detach())
-        return _EagerCrop.apply(images, windows, *options)  # type: ignore[no-any-return]
-    with below_autograd():
-        return _Crop.forward(images, windows, *options)
+def differentiable_crop(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+    """The crops in eager mode, leaner than the gradients that are registered with the operator."""
+    if windows.requires_grad and not options.boxcar and are_pixels_far_apart(images):
+        images = _copied_once(images, windows.detach())
+    return _Crop.apply(images, windows, options)  # type: ignore[no-any-return]
 
 
 def _copied_once(images: Tensor, windows: Tensor) -> Tensor:
@@ -109,31 +41,84 @@ def _copied_once(images: Tensor, windows: Tensor) -> Tensor:
 
 
 class _Crop(torch.autograd.Function):
-    """For torch.compile and export. Inputs: those of ``_crop_forward``."""
+    """Without setup_context, at half the cost: with it, torch binds a signature each time."""
 
     @staticmethod
-    def forward(*inputs: Any) -> Tensor:
-        return torch.ops.racnn_ops._crop_forward.default(*inputs)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        save_for_gradients(ctx, inputs)
-        if output.dtype == torch.uint8:
-            ctx.mark_non_differentiable(output)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-        return *gradients(ctx, grad_output), *(None,) * 9
-
-
-class _EagerCrop(torch.autograd.Function):
-    """The same in the older form, at half the cost: with setup_context, torch binds a signature each time."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
+    def forward(ctx: Any, images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+        save_for_gradients(ctx, images, windows, options)
         with below_autograd():
-            output = _Crop.forward(*inputs)
-        _Crop.setup_context(ctx, inputs, output)
-        return output
+            crops: Tensor = torch.ops.racnn_ops._crop_forward.default(images, windows, *options)
+        if crops.dtype == torch.uint8:
+            ctx.mark_non_differentiable(crops)
+        return crops
 
-    backward = _Crop.backward
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return *gradients(ctx, grad_output), None
+
+
+def save_for_gradients(ctx: Any, images: Tensor, windows: Tensor, options: KernelOptions) -> None:
+    """Keep what :func:`gradients` needs."""
+    ctx.options = options
+    ctx.save_for_backward(images, windows)
+
+
+def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Of images and windows, where asked for."""
+    again = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or has_tangent(grad_output)
+    if again and not torch.compiler.is_compiling():
+        return _gradients_by_taps(ctx, grad_output)
+    images, windows = ctx.saved_tensors
+    options: KernelOptions = ctx.options
+    needs_images, needs_windows, *_ = ctx.needs_input_grad
+    grad_images = grad_windows = None
+    if needs_images and needs_windows and are_pixels_far_apart(grad_output):
+        grad_output = grad_output.contiguous()  # once, not in each of two kernels
+    if needs_images:
+        grad_images = _call(
+            torch.ops.racnn_ops._crop_image_grad.default,
+            grad_output,
+            windows,
+            images.shape[2],
+            images.shape[3],
+            options.boundary,
+            options.mask_steepness,
+            options.scale,
+            is_channels_last(images),
+            images.dtype,
+        )
+    if needs_windows and options.boxcar:
+        boxcar = Boxcar.of(options.boxcar).scaled_to(images.shape[2], images.shape[3])
+        boxcar_grad = torch.ops.racnn_ops._crop_boxcar_grad.default
+        grad_windows = _call(boxcar_grad, grad_output, windows, *boxcar[:4])
+    elif needs_windows:
+        grad_windows = _call(
+            torch.ops.racnn_ops._crop_window_grad.default,
+            grad_output,
+            images,
+            windows,
+            options.boundary,
+            options.mask_steepness,
+            options.scale,
+            options.shift,
+        )
+    return grad_images, grad_windows
+
+
+def _call(operator: Any, *arguments: Any) -> Tensor:
+    if torch.compiler.is_compiling():
+        return operator(*arguments)  # type: ignore[no-any-return]
+    with below_autograd():
+        return operator(*arguments)  # type: ignore[no-any-return]
+
+
+def _gradients_by_taps(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The same, differentiable again; made of what differentiates to any order (see ``_transforms``)."""
+    images, windows = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:2]
+    with torch.enable_grad():
+        crops = crop_by_taps(images, windows, ctx.options._replace(dtype=grad_output.dtype))
+    wanted = [tensor for tensor, need in zip((images, windows), needed, strict=True) if need]
+    found = iter(torch.autograd.grad(crops, wanted, grad_output, create_graph=torch.is_grad_enabled()))
+    grad_images, grad_windows = (next(found) if need else None for need in needed)
+    return grad_images, grad_windows

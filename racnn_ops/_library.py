@@ -18,6 +18,8 @@ has_cpu = False
 """Whether the operators and their CPU kernels are registered with torch."""
 has_cuda = False
 """Whether the CUDA kernels are registered as well."""
+fused_pairs: frozenset[tuple[torch.dtype, torch.dtype]] = frozenset()
+"""Of image and crop: those that have a kernel. Others are composed of one of these and a conversion."""
 cpu_error: Exception | None = None
 cuda_error: Exception | None = None
 
@@ -47,6 +49,7 @@ def _error_of(step: Callable[[], None]) -> Exception | None:
 
 
 def _load_cpu() -> None:
+    global fused_pairs
     if not any(FOLDER.glob("_C.*.so")):
         raise ImportError("it was not built; on Linux `pip install .` in the source folder builds it")
     for library in (*FOLDER.glob("_C.*.so"), *FOLDER.glob("libracnn_ops.so")):
@@ -56,6 +59,15 @@ def _load_cpu() -> None:
     loaded = Path(_C.library_file())
     if not loaded.samefile(FOLDER / loaded.name):
         raise ImportError(f"{loaded} is in this process already, and its operators are not of {FOLDER}")
+    if not hasattr(_C, "fused_pairs"):  # STOPGAP
+        f = ("float32", "float16", "bfloat16")
+        _C.fused_pairs = lambda: [
+            (a, b)
+            for a in (*f, "uint8", "float64")
+            for b in (*f, "uint8", "float64")
+            if a == b or (b == "float32" and a != "float64") or (b in f[1:] and a in ("float32", "uint8"))
+        ]
+    fused_pairs = frozenset((getattr(torch, image), getattr(torch, crop)) for image, crop in _C.fused_pairs())
 
 
 def _check_length(library: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ._arguments import Boxcar, check_arguments, check_options
-from ._autograd import crop
+from ._dispatch import crop
 
 __all__ = ["AttentionCrop", "attention_crop"]
 

@@ -78,8 +78,7 @@ def _crop_forward(
     scale: Sequence[float],
     shift: Sequence[float],
     dtype: int,
-    energy: str | None = None,  # this and what follows are of the gradient
-    boxcar: Sequence[float] = (),
+    boxcar: Sequence[float] = (),  # of the gradient alone
 ) -> Value:
     """``racnn_ops::_crop_forward`` in ONNX; the formulas are those of ``reference.py``."""
     compute, batched = windows.dtype, len(windows.shape) == 3

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._arguments import MAX_SIDE, Boxcar, CropOptions, check_arguments, check_options, is_channels_last
-from ._boxcar import boxcar_window_grad, with_surrogate
+from ._arguments import MAX_SIDE, Boxcar, KernelOptions, check_arguments, check_options, is_channels_last
+from ._surrogate import boxcar_window_grad, with_surrogate
 
 __all__ = ["attention_crop", "boxcar_window_grad"]
 
@@ -44,71 +44,50 @@ def attention_crop(
     """
     options = check_options(output_size, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar)
     check_arguments(images, windows, options)
-    return crop(images, windows, options)
-
-
-def crop(images: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
-    """:func:`attention_crop` behind its checks."""
-    boxcar = None
-    if options.window_grad == "boxcar":
-        boxcar = options.boxcar.scaled_to(images.shape[2], images.shape[3])
-    return sample(
-        images,
-        windows,
-        options.output_size,
-        options.boundary,
-        options.mask_steepness,
-        *options.affine(images),
-        options.output_dtype(images.dtype),
-        boxcar,
-        contract,
-    )
+    return sample(images, windows, options.of(images))
 
 
 def sample(
     images: Tensor,
     windows: Tensor,
-    output_size: tuple[int, int],
-    boundary: str,
-    mask_steepness: float | None,
-    scale: Sequence[float],
-    shift: Sequence[float],
-    dtype: torch.dtype,
-    boxcar: Boxcar | None,
-    contraction: Contraction,
+    options: KernelOptions,
+    contraction: Contraction | None = None,
+    boxcar_by_kernel: bool = False,
 ) -> Tensor:
-    """The crops, with the contraction left open: here it is made of gathers, in ``_taps`` of kernels.
-
-    Args:
-        scale, shift: of each channel, or both empty.
-        boxcar: the surrogate's constants, in pixels of this image, if it takes the place of the gradient.
-    """
+    """The crops for checked arguments; ``_transforms`` has kernels contract and make the surrogate."""
     height, width = images.shape[-2:]
-    pixels = images.to(windows.dtype)
-    if scale:
-        shape = (1, -1, 1, 1)
-        pixels = pixels * pixels.new_tensor(scale).view(shape) + pixels.new_tensor(shift).view(shape)
+    pixels = normalise(images, windows.dtype, options)
+    boxcar = Boxcar.of(options.boxcar).scaled_to(height, width) if options.boxcar else None
 
     batched = windows if windows.dim() == 3 else windows.unsqueeze(1)
     finite = torch.isfinite(batched).all(-1)
     safe = torch.where(finite.unsqueeze(-1), batched, torch.zeros_like(batched))
     geometry = safe if boxcar is None else safe.detach()
-    rows = axis_taps(geometry[..., 1], geometry[..., -1], height, output_size[0], boundary, mask_steepness)
-    columns = axis_taps(geometry[..., 0], geometry[..., 2], width, output_size[1], boundary, mask_steepness)
-    crops = contraction(pixels, rows, columns)
+    rows = axis_taps(geometry[..., 1], geometry[..., -1], height, options.height, options)
+    columns = axis_taps(geometry[..., 0], geometry[..., 2], width, options.width, options)
+    crops = (contraction or contract)(pixels, rows, columns)
     if boxcar is not None:
-        crops = with_surrogate(crops, safe, boxcar, by_kernel=contraction is not contract)
+        crops = with_surrogate(crops, safe, boxcar, boxcar_by_kernel)
 
     # A window that is not finite gives NaN, and a NaN gradient to itself alone.
     nan_if_lost = torch.zeros_like(finite, dtype=windows.dtype).masked_fill(~finite, float("nan"))
     lost = torch.where(finite.unsqueeze(-1), torch.zeros_like(batched), batched).sum(-1) * nan_if_lost
     crops = torch.where(finite[..., None, None, None], crops, lost[..., None, None, None])
-    if dtype == torch.uint8:
+    if options.dtype == torch.uint8:
         crops = crops.detach().nan_to_num(0.0).round().clamp(0, 255)
-    crops = crops.to(dtype)
+    crops = crops.to(options.dtype)
     if is_channels_last(images):
         crops = crops.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     return crops if windows.dim() == 3 else crops.squeeze(1)
+
+
+def normalise(images: Tensor, dtype: torch.dtype, options: KernelOptions) -> Tensor:
+    """Pixels of ``dtype``, scaled and shifted channel by channel where the options say so."""
+    pixels = images.to(dtype)
+    if not options.scale:
+        return pixels
+    scale, shift = (pixels.new_tensor(values).view(1, -1, 1, 1) for values in (options.scale, options.shift))
+    return pixels * scale + shift
 
 
 class AxisTaps(NamedTuple):
@@ -122,15 +101,13 @@ class AxisTaps(NamedTuple):
     weights: Tensor
 
 
-def axis_taps(
-    centre: Tensor, half: Tensor, size: int, out: int, boundary: str, mask_steepness: float | None
-) -> AxisTaps:
+def axis_taps(centre: Tensor, half: Tensor, size: int, out: int, options: KernelOptions) -> AxisTaps:
     """The tap tables of one axis from centre and half side (B, K), in pixels, of an image of ``size`` pixels.
 
     The weights are differentiable functions of the window, to any order.
     """
     half = _keep_gradient(half.clamp(min=0), half)
-    if boundary == "clip":
+    if options.boundary == "clip":
         low = _clamp(centre - half, size)
         high = _clamp(centre + half, size)
         centre, half = (low + high) / 2, (high - low) / 2
@@ -138,18 +115,17 @@ def axis_taps(
     position = centre.unsqueeze(-1) + half.unsqueeze(-1) * u - 0.5
     # Limited as integers: float32 may round the last pixel's number up. On its centre there is no pixel to
     # move on to.
-    first, last = (-2, size) if boundary == "zeros" else (0, size - 1)
+    first, last = (-2, size) if options.boundary == "zeros" else (0, size - 1)
     below = position.detach().clamp(first, MAX_SIDE).floor()
     lower = below.long().clamp(max=last)
     inside = (position >= first) & (lower < last)
     fraction = torch.where(inside, position - below, torch.zeros_like(position))
     weights = torch.stack((1 - fraction, fraction), -1)
-    if mask_steepness is not None:
+    if options.mask_steepness is not None:
         pixel = torch.stack((lower, lower + 1), -1) + 0.5
         low_edge, high_edge = (centre - half)[..., None, None], (centre + half)[..., None, None]
-        mask = torch.sigmoid(mask_steepness * (pixel - low_edge)) - torch.sigmoid(
-            mask_steepness * (pixel - high_edge)
-        )
+        k = options.mask_steepness
+        mask = torch.sigmoid(k * (pixel - low_edge)) - torch.sigmoid(k * (pixel - high_edge))
         weights = weights * mask
     return AxisTaps(lower, weights)
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import load_script, run
 from emulation.build import CannotBuild
+from programs import load_script, run
 
 ATTACKS = Path(__file__).parent
 

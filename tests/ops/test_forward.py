@@ -153,7 +153,7 @@ def test_rounds_to_uint8_in_vectors_as_alone(device: str) -> None:
     for layout in ("contiguous", "channels_last"):
         crops = torch.ops.racnn_ops._crop_forward(
             *(LAYOUTS[layout](images), torch.tensor([[0.5, 0.5, 0.0]], device=device), 1, 21, "border", None),
-            *([1.0] * len(values), values.tolist(), torch.uint8, None, []),
+            *([1.0] * len(values), values.tolist(), torch.uint8),
         )
         exact = values.nan_to_num(0.0).round().clamp(0, 255).to(device, torch.uint8)
         assert torch.equal(crops, exact.view(1, -1, 1, 1).expand_as(crops))

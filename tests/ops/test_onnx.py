@@ -141,7 +141,7 @@ def test_every_dtype(image_dtype: torch.dtype, options: dict[str, Any]) -> None:
     crops = crop_with_onnx(module, entry, windows)
     assert crops.dtype == module(images, windows).dtype
     exact = expected(images, windows, (7, 9), **options)
-    dtype = module.crop.options.output_dtype(image_dtype)
+    dtype = module.crop.options.of(images).dtype
     if dtype == torch.uint8:
         # The nearest integer, or one that only the float32 position makes the nearest.
         assert (crops.double() - exact).abs().max() <= 0.5 + 255 * TOLERANCE[torch.float32]

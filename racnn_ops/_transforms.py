@@ -21,42 +21,17 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._arguments import Boxcar, is_channels_last
+from ._arguments import KernelOptions, is_channels_last
 from ._vmap import fold, unfold
 
 # rows (B, K, h), row_weights (B, K, terms, h, 2), columns (B, K, w), column_weights (B, K, terms, w, 2)
 Tables = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def crop_by_taps(
-    images: Tensor,
-    windows: Tensor,
-    height: int,
-    width: int,
-    boundary: str,
-    mask_steepness: float | None,
-    scale: list[float],
-    shift: list[float],
-    dtype: torch.dtype,
-    energy: str | None,
-    constants: list[float],
-) -> Tensor:
-    """The crops, for any composition of transforms; arguments as those of ``_crop_forward``."""
-    boxcar = None
-    if energy is not None:
-        boxcar = Boxcar.of(energy, constants).scaled_to(images.shape[2], images.shape[3])
-    return reference.sample(
-        images,
-        windows,
-        (height, width),
-        boundary,
-        mask_steepness,
-        scale,
-        shift,
-        dtype,
-        boxcar,
-        reference.contract if _forward_levels() > 1 else _contract,
-    )
+def crop_by_taps(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+    """The crops, for any composition of transforms."""
+    contraction = None if _forward_levels() > 1 else _contract
+    return reference.sample(images, windows, options, contraction, boxcar_by_kernel=contraction is not None)
 
 
 def _forward_levels() -> int:

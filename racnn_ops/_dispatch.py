@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which way a checked call goes: kernels or reference, eager or in a graph, under transforms or not."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _library, reference
+from ._arguments import CropOptions, KernelOptions
+from ._autograd import below_autograd, differentiable_crop, has_tangent
+from ._transforms import crop_by_taps
+
+# A CUDA launch carries scale and shift of so many channels among its parameters: csrc/cuda/affine.cuh.
+MOST_NORMALISED_ON_CUDA = 128
+
+
+def crop(images: Tensor, windows: Tensor, crop_options: CropOptions) -> Tensor:
+    """The crops for checked arguments, by the compiled kernels or, without them, the reference."""
+    options = crop_options.of(images)
+    if not _has_kernels(images):
+        return reference.sample(images, windows, options)
+    if options.scale and images.is_cuda and images.shape[1] > MOST_NORMALISED_ON_CUDA:
+        images, options = normalised_first(images, windows.dtype, options)
+    dtype = options.dtype
+    if images.dtype is dtype or (images.dtype, dtype) in _library.fused_pairs:
+        return _crop(images, windows, *options)  # type: ignore[no-any-return]
+    return _crop(images, windows, *options._replace(dtype=windows.dtype)).to(dtype)  # type: ignore[no-any-return]
+
+
+def normalised_first(
+    images: Tensor, dtype: torch.dtype, options: KernelOptions
+) -> tuple[Tensor, KernelOptions]:
+    """Normalised images of the dtype that kernels compute in, and what is left to do with them."""
+    return reference.normalise(images, dtype, options), options._replace(scale=(), shift=())
+
+
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
+def _crop(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
+    """By kernels. torch.compile and export do not look into it, and their graphs know no bundles."""
+    if torch._C._are_functorch_transforms_active() or has_tangent(images) or has_tangent(windows):
+        return crop_by_taps(images, windows, KernelOptions(*options))
+    if torch.compiler.is_compiling():
+        return torch.ops.racnn_ops._crop_forward.default(images, windows, *options)  # type: ignore[no-any-return]
+    if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
+        return differentiable_crop(images, windows, KernelOptions(*options))
+    with below_autograd():
+        return torch.ops.racnn_ops._crop_forward.default(images, windows, *options)  # type: ignore[no-any-return]
+
+
+def _has_kernels(images: Tensor) -> bool:
+    if not _library.has_cpu:
+        return False
+    if images.is_cpu or images.is_meta or (images.is_cuda and _library.has_cuda):
+        return True
+    _warn_no_kernels(images.device.type)
+    return False
+
+
+_warned_devices: set[str] = set()
+
+
+def _warn_no_kernels(device: str) -> None:
+    if device in _warned_devices:
+        return
+    _warned_devices.add(device)
+    reason = _library.cuda_error if device == "cuda" else "this device has no kernels"
+    warnings.warn(
+        f"racnn_ops: no compiled kernels for {device} tensors ({reason}); "
+        "the slower pure-PyTorch reference answers",
+        RuntimeWarning,
+        stacklevel=4,
+    )
