@@ -15,13 +15,7 @@
 #include <cmath>
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define RACNN_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-// Always inlined: the CPU kernels are compiled once per instruction set, and the linker must not let
-// one of them use another's copy.
-#define RACNN_HOST_DEVICE inline __attribute__((always_inline))
-#endif
+#include "macros.h"
 
 namespace racnn {
 
@@ -53,6 +47,12 @@ struct Axis {
   bool clamped;       // positions are clamped to the image (kBorder, kClip)
 };
 
+// A derivative with respect to the window's centre and half side along an axis.
+template <typename T>
+struct AxisGrad {
+  T centre, half;
+};
+
 // What output j reads along an axis: sum over the two entries of weight * pixel[index].
 template <typename T>
 struct Tap {
@@ -67,11 +67,13 @@ struct TapGrad {
   T half_lower, half_upper;
 };
 
-// The window's numbers for (x, y): (tx, tl, ty, tl) or (tx, tw, ty, th).
+// The window's numbers for (x, y): (tx, tl, ty, tl) or (tx, tw, ty, th); or their derivatives.
 template <typename T>
 struct Window {
   T x, half_x, y, half_y;
 };
+
+constexpr int kAxisSums = 4;  // the numbers of a Window
 
 // `values` is 3 (tx, ty, tl) or 4 (tx, ty, tw, th).
 template <typename T>
@@ -79,10 +81,27 @@ RACNN_HOST_DEVICE Window<T> load_window(const T* window, int values) {
   return {window[0], window[2], window[1], window[values - 1]};
 }
 
-// Finite by arithmetic: x - x is NaN for NaN and for both infinities.
+// 0, or NaN if one of the numbers is not finite: x - x is NaN for NaN and for both infinities.
+template <typename T>
+RACNN_HOST_DEVICE T zero_if_finite(const Window<T>& w) {
+  return (w.x - w.x) + (w.half_x - w.half_x) + (w.y - w.y) + (w.half_y - w.half_y);
+}
+
 template <typename T>
 RACNN_HOST_DEVICE bool is_finite(const Window<T>& w) {
-  return (w.x - w.x) + (w.half_x - w.half_x) + (w.y - w.y) + (w.half_y - w.half_y) == T(0);
+  return zero_if_finite(w) == T(0);
+}
+
+// The gradient of a window's `values` numbers from those along its axes: tl moves both half sides. NaN for a
+// window that is not finite.
+template <typename T, typename Sum>
+RACNN_HOST_DEVICE void store_window_grad(const Window<T>& window, const Window<Sum>& axes, int32_t values,
+                                         T* grad) {
+  const Sum zero = zero_if_finite(window);
+  grad[0] = T(axes.x + zero);
+  grad[1] = T(axes.y + zero);
+  grad[2] = T((values == 3 ? axes.half_x + axes.half_y : axes.half_x) + zero);
+  if (values == 4) grad[3] = T(axes.half_y + zero);
 }
 
 template <typename T>
@@ -158,12 +177,7 @@ RACNN_HOST_DEVICE T mask_value(const Axis<T>& axis, int32_t i) {
 }
 
 template <typename T>
-struct MaskGrad {
-  T centre, half;
-};
-
-template <typename T>
-RACNN_HOST_DEVICE MaskGrad<T> mask_grad(const Axis<T>& axis, int32_t i) {
+RACNN_HOST_DEVICE AxisGrad<T> mask_grad(const Axis<T>& axis, int32_t i) {
   const T x = T(i) + T(0.5);
   const T low = sigmoid(axis.steepness * (x - (axis.centre - axis.half)));
   const T high = sigmoid(axis.steepness * (x - (axis.centre + axis.half)));
@@ -184,8 +198,14 @@ RACNN_HOST_DEVICE Tap<T> linear_tap(const Axis<T>& axis, int32_t j) {
   if (axis.clamped) {
     upper = upper > last ? last : upper;
   } else {
-    if (lower < 0 || lower > last) lower = kOutside, w_lower = T(0);
-    if (upper < 0 || upper > last) upper = kOutside, w_upper = T(0);
+    if (lower < 0 || lower > last) {
+      lower = kOutside;
+      w_lower = T(0);
+    }
+    if (upper < 0 || upper > last) {
+      upper = kOutside;
+      w_upper = T(0);
+    }
   }
   return {lower, upper, w_lower, w_upper};
 }
@@ -203,12 +223,7 @@ RACNN_HOST_DEVICE Tap<T> make_tap(const Axis<T>& axis, int32_t j) {
 // d p_j / d (the window's centre, its half side); zero where the position is clamped to the image. At a kink
 // of the interpolation (p_j on a pixel centre) the taps' derivatives are those from the right.
 template <typename T>
-struct PositionGrad {
-  T centre, half;
-};
-
-template <typename T>
-RACNN_HOST_DEVICE PositionGrad<T> position_grad(const Axis<T>& axis, int32_t j) {
+RACNN_HOST_DEVICE AxisGrad<T> position_grad(const Axis<T>& axis, int32_t j) {
   const bool inside = raw_position(axis, j) >= T(0) && sample_position(axis, j).pixel < axis.size - 1;
   if (axis.clamped && !inside) return {T(0), T(0)};
   const T u = sample_offset(axis, j);
@@ -220,13 +235,13 @@ RACNN_HOST_DEVICE PositionGrad<T> position_grad(const Axis<T>& axis, int32_t j) 
 template <typename T>
 RACNN_HOST_DEVICE TapGrad<T> make_tap_grad(const Axis<T>& axis, int32_t j) {
   const Tap<T> tap = linear_tap(axis, j);
-  const PositionGrad<T> moved = position_grad(axis, j);
+  const AxisGrad<T> moved = position_grad(axis, j);
   const T d_lower = tap.lower == kOutside ? T(0) : T(-1);
   const T d_upper = tap.upper == kOutside ? T(0) : T(1);
   TapGrad<T> grad{d_lower * moved.centre, d_upper * moved.centre, d_lower * moved.half, d_upper * moved.half};
   if (axis.steepness > T(0)) {
     const T m_lower = mask_value(axis, tap.lower), m_upper = mask_value(axis, tap.upper);
-    const MaskGrad<T> dm_lower = mask_grad(axis, tap.lower), dm_upper = mask_grad(axis, tap.upper);
+    const AxisGrad<T> dm_lower = mask_grad(axis, tap.lower), dm_upper = mask_grad(axis, tap.upper);
     grad.centre_lower = grad.centre_lower * m_lower + tap.w_lower * dm_lower.centre;
     grad.centre_upper = grad.centre_upper * m_upper + tap.w_upper * dm_upper.centre;
     grad.half_lower = grad.half_lower * m_lower + tap.w_lower * dm_lower.half;

@@ -59,14 +59,6 @@ def _load_cpu() -> None:
     loaded = Path(_C.library_file())
     if not loaded.samefile(FOLDER / loaded.name):
         raise ImportError(f"{loaded} is in this process already, and its operators are not of {FOLDER}")
-    if not hasattr(_C, "fused_pairs"):  # STOPGAP
-        f = ("float32", "float16", "bfloat16")
-        _C.fused_pairs = lambda: [
-            (a, b)
-            for a in (*f, "uint8", "float64")
-            for b in (*f, "uint8", "float64")
-            if a == b or (b == "float32" and a != "float64") or (b in f[1:] and a in ("float32", "uint8"))
-        ]
     fused_pairs = frozenset((getattr(torch, image), getattr(torch, crop)) for image, crop in _C.fused_pairs())
 
 

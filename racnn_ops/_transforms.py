@@ -9,8 +9,7 @@ with the incoming gradient g,
 is linear in each of the four. Its derivatives are F again, with one argument left out: crops (no g), the
 gradient of images (no I) and that of the weights (no b, or no a). Three kernels, each differentiated by the
 other two, give derivatives of every order; the tables are plain tensors, a few numbers a row and column,
-which torch differentiates itself. A derivative along b and a at once is a sum of two products, which the
-kernels take as two *terms* and contract in one pass.
+which torch differentiates itself. A derivative along b and a at once is a sum of two such crops.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from . import reference
 from ._arguments import KernelOptions, is_channels_last
 from ._vmap import fold, unfold
 
-# rows (B, K, h), row_weights (B, K, terms, h, 2), columns (B, K, w), column_weights (B, K, terms, w, 2)
+# rows (B, K, h), row_weights (B, K, h, 2), columns (B, K, w), column_weights (B, K, w, 2)
 Tables = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -48,25 +47,21 @@ def _contract(pixels: Tensor, rows: reference.AxisTaps, columns: reference.AxisT
     return _TapCrop.apply(  # type: ignore[no-any-return]
         pixels,
         rows.pixels.to(torch.int32),
-        rows.weights.unsqueeze(2),
+        rows.weights,
         columns.pixels.to(torch.int32),
-        columns.weights.unsqueeze(2),
+        columns.weights,
     )
 
 
-def _moved(tables: Tables, d_rows: Tensor | None, d_columns: Tensor | None) -> Tables:
-    """The derivative of the product rows x columns along a change of either: one or two sums of terms."""
+def _moved(tables: Tables, d_rows: Tensor | None, d_columns: Tensor | None) -> list[Tables]:
+    """Along a change of the weights the product rows x columns changes by the sum of these products."""
     rows, row_weights, columns, column_weights = tables
-    terms = []
+    moved = []
     if d_rows is not None:
-        terms.append((d_rows, column_weights))
+        moved.append((rows, d_rows, columns, column_weights))
     if d_columns is not None:
-        terms.append((row_weights, d_columns))
-    return rows, _cat([r for r, _ in terms]), columns, _cat([c for _, c in terms])
-
-
-def _cat(weights: list[Tensor]) -> Tensor:
-    return weights[0] if len(weights) == 1 else torch.cat(weights, 2)
+        moved.append((rows, row_weights, columns, d_columns))
+    return moved
 
 
 def _add(*parts: Tensor | None) -> Tensor | None:
@@ -113,12 +108,9 @@ class _TapCrop(torch.autograd.Function):
         ctx: Any, d_images: Tensor | None, _: None, d_rows: Tensor | None, __: None, d_columns: Tensor | None
     ) -> Tensor | None:
         images, *tables = ctx.saved_tensors
-        by_images = by_taps = None
-        if d_images is not None:
-            by_images = _TapCrop.apply(d_images, *tables)
-        if d_rows is not None or d_columns is not None:
-            by_taps = _TapCrop.apply(images, *_moved(tables, d_rows, d_columns))
-        return _add(by_images, by_taps)
+        by_images = None if d_images is None else _TapCrop.apply(d_images, *tables)
+        by_taps = (_TapCrop.apply(images, *moved) for moved in _moved(tables, d_rows, d_columns))
+        return _add(by_images, *by_taps)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
@@ -158,12 +150,12 @@ class _TapImageGrad(torch.autograd.Function):
         *format: None,
     ) -> Tensor | None:
         grad_output, *tables = ctx.saved_tensors
-        by_grad = by_taps = None
-        if d_grad is not None:
-            by_grad = _TapImageGrad.apply(d_grad, *tables, *ctx.format)
-        if d_rows is not None or d_columns is not None:
-            by_taps = _TapImageGrad.apply(grad_output, *_moved(tables, d_rows, d_columns), *ctx.format)
-        return _add(by_grad, by_taps)
+        by_grad = None if d_grad is None else _TapImageGrad.apply(d_grad, *tables, *ctx.format)
+        by_taps = (
+            _TapImageGrad.apply(grad_output, *moved, *ctx.format)
+            for moved in _moved(tables, d_rows, d_columns)
+        )
+        return _add(by_grad, *by_taps)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
@@ -189,9 +181,9 @@ class _TapGrad(torch.autograd.Function):
             return (None,) * 6
         moved = _moved(tables, v_rows, v_columns)
         if ctx.needs_input_grad[0]:
-            d_grad = _TapCrop.apply(images, *moved)
+            d_grad = _add(*(_TapCrop.apply(images, *product) for product in moved))
         if ctx.needs_input_grad[1]:
-            d_images = _image_grad(grad_output, moved, images)
+            d_images = _add(*(_image_grad(grad_output, product, images) for product in moved))
         if ctx.needs_input_grad[3] or ctx.needs_input_grad[5]:
             d_rows, d_columns = _weight_grad(grad_output, images, tables, v_rows, v_columns)
         return d_grad, d_images, None, d_rows, None, d_columns

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Registers, shared memory, spills and loads in flight of every CUDA kernel, against a committed table.
 
-``python tools/kernel_resources.py`` compiles csrc/cuda/*.cu for two architectures (no GPU is needed) and
+``python tools/kernel_resources.py`` compiles csrc/torch/cuda.cu for two architectures (no GPU is needed) and
 fails if a kernel spills, uses local memory, has more registers than the table, or fewer loads of global
 memory in flight at a time (machine_code.py); ``--update`` rewrites that. Registers and loads are compared
 only with the nvcc release that the table was made with: each chooses its own. Loads need cuobjdump.
@@ -62,7 +62,7 @@ def nvcc_release(nvcc: str) -> str:
 
 
 def compile_kernels(nvcc: str, architecture: str) -> Kernels:
-    """What ptxas says of all kernels in csrc/cuda/*.cu."""
+    """What ptxas says of all kernels that csrc/torch/cuda.cu includes."""
     torch = importlib.util.find_spec("torch")
     assert torch is not None
     assert torch.origin is not None
@@ -78,16 +78,14 @@ def compile_kernels(nvcc: str, architecture: str) -> Kernels:
     options += ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
     options += ["-I", str(Path(torch.origin).parent / "include")]
     cuobjdump = machine_code.find_cuobjdump(nvcc)
-    kernels: Kernels = {}
-    for source in sorted((_ROOT / "csrc" / "cuda").glob("*.cu")):
-        with tempfile.TemporaryDirectory() as folder:
-            cubin = Path(folder) / "kernels.cubin"
-            command = [nvcc, *options, str(source), "-o", str(cubin)]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
-            if result.returncode != 0:
-                sys.exit(f"{source.name} does not compile for {architecture}:\n{result.stderr}")
-            kernels |= parse(result.stderr, machine_code.disassemble(cuobjdump, cubin) if cuobjdump else {})
-    return kernels
+    source = _ROOT / "csrc" / "torch" / "cuda.cu"
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernels.cubin"
+        command = [nvcc, *options, str(source), "-o", str(cubin)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            sys.exit(f"{source.name} does not compile for {architecture}:\n{result.stderr}")
+        return parse(result.stderr, machine_code.disassemble(cuobjdump, cubin) if cuobjdump else {})
 
 
 def compile_all(nvcc: str) -> dict[str, Kernels]:
@@ -117,7 +115,7 @@ def parse(report: str, code: dict[str, Code]) -> Kernels:
 
 
 def demangle(names: list[str]) -> dict[str, str]:
-    """``crop_forward_kernel<float, __half, true>``: no return type, no parameters, no namespace."""
+    """``forward_kernel<float, __half, true>``: no return type, no parameters, no namespace."""
     output = (
         subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout
         if names

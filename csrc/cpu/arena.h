@@ -32,7 +32,8 @@ class Arena {
     const size_t bytes = ((size_t(count) + kPadding) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
     if (bytes > left_) grow(bytes);
     void* memory = next_;
-    next_ += bytes, left_ -= bytes;
+    next_ += bytes;
+    left_ -= bytes;
     return static_cast<T*>(memory);
   }
 

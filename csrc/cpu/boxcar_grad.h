@@ -1,22 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// RA-CNN's surrogate gradient of the window (formulas in ../boxcar.h): sums of the incoming gradient's
+// RA-CNN's surrogate gradient of the window (formulas in ../boxcar_taps.h): sums of the incoming gradient's
 // energy, weighted with products of one number per row and one per column. The energy is divided by its
 // maximum, which is known only at the end: as the sums are linear in it, one pass collects sums and maximum
 // together.
 #pragma once
 
-#include "../boxcar.h"
-#include "window_grad.h"
+#include "../boxcar_taps.h"
+#include "lines.h"
 
 namespace racnn::cpu::RACNN_ISA {
-
-// Sums over a unit, in the unnormalised energy E: E * (shrink/2 - ...) for the half sides.
-template <typename T>
-struct BoxcarSums {
-  T most;  // largest energy, NaN if one was NaN
-  WindowSums<T> sums;
-};
 
 template <typename T>
 struct BoxcarColumns {
@@ -30,7 +23,8 @@ BoxcarColumns<T> make_boxcar_columns(Arena& arena, T half, T steepness, int32_t 
   for (int32_t j = 0; j < padded; ++j) {
     const BoxcarTap<T> tap = j < out ? make_boxcar_tap(half, steepness, j, out) : BoxcarTap<T>{};
     columns.inside[j] = tap.inside;
-    columns.edge_difference[j] = tap.edge_difference, columns.edge_sum[j] = tap.edge_sum;
+    columns.edge_difference[j] = tap.edge_difference;
+    columns.edge_sum[j] = tap.edge_sum;
   }
   return columns;
 }
@@ -73,7 +67,7 @@ void energy_row(const BoxcarProblem<Grad>& p, const Grad* row, T* widened, T* en
 }
 
 template <typename Grad>
-void boxcar_grad(const BoxcarProblem<Grad>& p, const Units& units, int64_t begin, int64_t end) {
+void compute(const BoxcarProblem<Grad>& p, const Units& units, int64_t begin, int64_t end) {
   using T = Accumulate<Grad>;
   while (begin < end) {
     const int64_t n = begin / units.per_item();
@@ -92,9 +86,7 @@ void boxcar_grad(const BoxcarProblem<Grad>& p, const Units& units, int64_t begin
         const BoxcarTap<T> y = make_boxcar_tap(window.half_y, p.steepness, i, p.shape.out_height);
         accumulate_boxcar_row(energy, x, y, p.shape.out_width, p.shrink, total);
       }
-      T* slot = p.workspace + begin * 5;
-      slot[0] = total.sums.x, slot[1] = total.sums.half_x;
-      slot[2] = total.sums.y, slot[3] = total.sums.half_y, slot[4] = total.most;
+      reinterpret_cast<BoxcarSums<T>*>(p.workspace)[begin] = total;
     }
   }
 }

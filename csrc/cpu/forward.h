@@ -19,24 +19,16 @@ void interpolate_row(const T* lower, const T* upper, const Tap<T>& tap, int64_t 
   }
 }
 
-template <typename Out, typename T>
-void fill_row(T value, int64_t size, Out* out) {
-  for (int64_t e = 0; e < size; ++e) narrow(value, out + e);
-}
-
-template <typename Image, typename Out>
-void forward(const ForwardProblem<Image, Out>& p, const Units& units, int64_t begin, int64_t end) {
+template <typename Image, typename Out, typename Taps>
+void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int64_t begin, int64_t end) {
   using T = Accumulate<Image>;
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
   while (begin < end) {
     const int64_t n = begin / units.per_item();
-    const Window<T> window = load_window(p.windows, n);
-    const bool finite = is_finite(window);
     Arena arena;
-    LineMap<T, 1> map = make_line_map<T, 1>(arena, make_taps(arena, x_axis(p.windows, window, p.shape)),
-                                            p.shape.out_width, layout.step);
+    const CropTaps<T> taps = crop_taps(arena, p.taps, p.shape, n);
+    LineMap<T, 1> map = make_line_map<T, 1>(arena, taps.columns, layout.step);
     finish_line_map(arena, map);
-    const Tap<T>* row_taps = make_taps(arena, y_axis(p.windows, window, p.shape));
     RollingLines<Image, T, 1> lines(arena, map, p.image_strides, p.affine);
     for (; begin < end && begin / units.per_item() == n; ++begin) {
       const Unit unit = units.unit(begin);
@@ -46,14 +38,14 @@ void forward(const ForwardProblem<Image, Out>& p, const Units& units, int64_t be
         Out* out = p.out + crop_offset(p.out_strides, n, p.shape.windows) + plane * p.out_strides.c;
         for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
           Out* out_row = out + i * p.out_strides.y;
-          const Tap<T>& tap = row_taps[i];
-          if (!finite) {
+          const Tap<T>& tap = taps.rows[i];
+          if (!taps.finite) {
             fill_row(std::numeric_limits<T>::quiet_NaN(), map.size(), out_row);
           } else if (tap.lower == kOutside && tap.upper == kOutside) {
             fill_row(T(0), map.size(), out_row);
           } else {
             const Ahead ahead = rows_ahead(unit, plane, i);
-            lines.announce(image + ahead.planes * p.image_strides.c, row_taps[ahead.row].upper);
+            lines.announce(image + ahead.planes * p.image_strides.c, taps.rows[ahead.row].upper);
             const auto rows = lines.fetch(tap.lower, tap.upper);
             interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), out_row);
           }

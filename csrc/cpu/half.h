@@ -6,6 +6,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "../macros.h"
+
 namespace racnn::cpu {
 
 struct Half {
@@ -16,12 +18,10 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-inline __attribute__((always_inline)) float to_float(BFloat16 value) {
-  return std::bit_cast<float>(uint32_t(value.bits) << 16);
-}
+RACNN_INLINE float to_float(BFloat16 value) { return std::bit_cast<float>(uint32_t(value.bits) << 16); }
 
 // By exponent arithmetic: the scaled value has the right exponent, subnormals come out normalised.
-inline __attribute__((always_inline)) float to_float(Half value) {
+RACNN_INLINE float to_float(Half value) {
   const uint32_t sign = uint32_t(value.bits & 0x8000) << 16;
   const uint32_t magnitude = uint32_t(value.bits & 0x7fff) << 13;
   const bool special = (value.bits & 0x7c00) == 0x7c00;  // infinity, NaN
@@ -31,13 +31,13 @@ inline __attribute__((always_inline)) float to_float(Half value) {
 }
 
 // Round to nearest, ties to even; NaN stays NaN. Without a branch, so that loops over it vectorise.
-inline __attribute__((always_inline)) BFloat16 to_bfloat16(float value) {
+RACNN_INLINE BFloat16 to_bfloat16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
   return {uint16_t((bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded)};
 }
 
-inline __attribute__((always_inline)) Half to_half(float value) {
+RACNN_INLINE Half to_half(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint16_t sign = uint16_t(bits >> 16 & 0x8000);
   const uint32_t magnitude = bits & 0x7fffffff;

@@ -7,7 +7,7 @@
 
 #include <initializer_list>
 
-#include "window_grad.h"
+#include "lines.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
@@ -25,19 +25,11 @@ struct Inverse {
   int64_t most;     // largest count
 };
 
-// The taps of one axis: of `out` outputs in `size` pixels.
-template <typename T>
-struct AxisTaps {
-  const Tap<T>* taps;
-  int32_t size, out;
-};
-
 template <typename T>
 Inverse<T> make_inverse(Arena& arena, const AxisTaps<T>& axis) {
-  const Tap<T>* taps = axis.taps;
   Inverse<T> inverse{axis.size, 0, nullptr, nullptr, nullptr, nullptr, 0};
   for (int32_t j = 0; j < axis.out; ++j) {
-    for (const int32_t pixel : {taps[j].lower, taps[j].upper}) {
+    for (const int32_t pixel : {axis[j].lower, axis[j].upper}) {
       if (pixel == kOutside) continue;
       inverse.begin = pixel < inverse.begin ? pixel : inverse.begin;
       inverse.end = pixel + 1 > inverse.end ? pixel + 1 : inverse.end;
@@ -47,11 +39,14 @@ Inverse<T> make_inverse(Arena& arena, const AxisTaps<T>& axis) {
   inverse.first = arena.take<int32_t>(pixels);
   inverse.count = arena.take<int32_t>(pixels);
   inverse.offset = arena.take<int64_t>(pixels);
-  for (int64_t x = 0; x < pixels; ++x) inverse.first[x] = inverse.count[x] = 0;
+  for (int64_t x = 0; x < pixels; ++x) {
+    inverse.first[x] = 0;
+    inverse.count[x] = 0;
+  }
   const auto each = [&](auto&& visit) {
     for (int32_t j = 0; j < axis.out; ++j) {
-      if (taps[j].lower != kOutside) visit(j, taps[j].lower - inverse.begin, taps[j].w_lower);
-      if (taps[j].upper != kOutside) visit(j, taps[j].upper - inverse.begin, taps[j].w_upper);
+      if (axis[j].lower != kOutside) visit(j, axis[j].lower - inverse.begin, axis[j].w_lower);
+      if (axis[j].upper != kOutside) visit(j, axis[j].upper - inverse.begin, axis[j].w_upper);
     }
   };
   each([&](int32_t j, int32_t x, T) {
@@ -85,18 +80,16 @@ struct Transposed {
 };
 
 template <typename T>
-Transposed<T> make_transposed(Arena& arena, const AxisTaps<T>& x, const AxisTaps<T>& y, int64_t step) {
-  Transposed<T> t{make_inverse(arena, x), make_inverse(arena, y), {}, nullptr};
+Transposed<T> make_transposed(Arena& arena, const CropTaps<T>& taps, int64_t step) {
+  Transposed<T> t{make_inverse(arena, taps.columns), make_inverse(arena, taps.rows), {}, nullptr};
   const int64_t pixels = t.x.end > t.x.begin ? t.x.end - t.x.begin : 0;
-  if (pixels == 0 || t.x.most > kMaxBandTaps || step >= kWidePixel) return t;
-  const int64_t taps = t.x.most;
-  // Every pixel reads `taps` outputs, some with the weight 0: runs at the right end start earlier.
+  const int64_t most = t.x.most;
+  if (pixels == 0 || most > kMaxBandTaps || step >= kWidePixel) return t;
+  // Every pixel reads `most` outputs, some with the weight 0: runs at the right end start earlier.
+  const int32_t latest = int32_t(taps.columns.out - most);
   int32_t* first = arena.take<int32_t>(pixels);
-  for (int64_t i = 0; i < pixels; ++i) {
-    const int32_t latest = int32_t(x.out - taps);
-    first[i] = t.x.first[i] < latest ? t.x.first[i] : latest;
-  }
-  t.band = make_band<T>(arena, first, pixels, step, taps, x.out);
+  for (int64_t i = 0; i < pixels; ++i) first[i] = t.x.first[i] < latest ? t.x.first[i] : latest;
+  t.band = make_band<T>(arena, first, pixels, step, most, taps.columns.out);
   t.band_weights = make_weights(arena, t.band);
   for (int64_t i = 0; i < pixels; ++i) {
     const int64_t skip = t.x.first[i] - first[i];
@@ -143,9 +136,9 @@ struct ImageGradLines {
 };
 
 // lines.outputs = sum over the output rows that read image row y of b_i(y) * g[i]
-template <typename Grad, typename Image, typename T>
-void add_up_outputs(const ImageGradProblem<Grad, Image>& p, const Inverse<T>& y_axis,
-                    const PlaneLayout& layout, const Grad* grad, int32_t y, const ImageGradLines<T>& lines) {
+template <typename Problem, typename Grad, typename T>
+void add_up_outputs(const Problem& p, const Inverse<T>& y_axis, const PlaneLayout& layout, const Grad* grad,
+                    int32_t y, const ImageGradLines<T>& lines) {
   const int64_t size = p.shape.out_width * layout.step;
   const int32_t row = y - y_axis.begin;
   const T* weights = y_axis.weights + y_axis.offset[row];
@@ -179,15 +172,15 @@ void add_columns(const Transposed<T>& t, int64_t step, int64_t row_size, bool st
 
 // Beyond the size of a cache, a result is written past it: what is read next would be evicted, and each line
 // would be fetched before it is overwritten.
-template <typename Grad, typename Image>
-RACNN_INLINE bool streams(const ImageGradProblem<Grad, Image>& p) {
+template <typename Grad, typename Image, typename Taps>
+RACNN_INLINE bool streams(const ImageGradProblem<Grad, Image, Taps>& p) {
   constexpr int64_t kLargeResult = int64_t(32) << 20;
   return p.shape.batch * p.image_strides.b * int64_t(sizeof(Image)) >= kLargeResult;
 }
 
 // A finished row in the image's dtype; an affine map of the pixels multiplies it by the channel's scale.
-template <typename Grad, typename Image, typename T>
-void write_row(const ImageGradProblem<Grad, Image>& p, int64_t b, int64_t plane, int32_t y,
+template <typename Grad, typename Image, typename Taps, typename T>
+void write_row(const ImageGradProblem<Grad, Image, Taps>& p, int64_t b, int64_t plane, int32_t y,
                const PlaneLayout& layout, T* row) {
   const int64_t size = p.shape.width * layout.step;
   if (p.affine.scale != nullptr) {
@@ -210,19 +203,20 @@ struct TransposedCrop {
   Transposed<T> window;
 };
 
-// `make_crops(arena, image, crops)` says what the image's gradient is made of and returns its count, at most
-// `most`.
-template <typename Grad, typename Image, typename MakeCrops>
-void image_grad_of(const ImageGradProblem<Grad, Image>& p, const Units& units, int64_t begin, int64_t end,
-                   int64_t most, const MakeCrops& make_crops) {
+template <typename Grad, typename Image, typename Taps>
+void compute(const ImageGradProblem<Grad, Image, Taps>& p, const Units& units, int64_t begin, int64_t end) {
   using T = Accumulate<Image>;
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
   const int64_t row_size = p.shape.width * layout.step, out_size = p.shape.out_width * layout.step;
   while (begin < end) {
     const int64_t b = begin / units.per_item();
     Arena arena;
-    TransposedCrop<T>* crops = arena.take<TransposedCrop<T>>(most);
-    const int64_t count = make_crops(arena, b, crops);
+    TransposedCrop<T>* crops = arena.take<TransposedCrop<T>>(p.shape.windows);
+    int64_t count = 0;
+    for (int64_t n = b * p.shape.windows; n < (b + 1) * p.shape.windows; ++n) {
+      const CropTaps<T> taps = crop_taps(arena, p.taps, p.shape, n);
+      if (taps.finite) crops[count++] = {n, make_transposed(arena, taps, layout.step)};
+    }
     const ImageGradLines<T> lines{arena.take<T>(row_size + kLanes), arena.take<T>(out_size + kLanes),
                                   arena.take<T>(out_size + kLanes), arena.take<T>(row_size + kLanes)};
     for (; begin < end && begin / units.per_item() == b; ++begin) {
@@ -246,24 +240,6 @@ void image_grad_of(const ImageGradProblem<Grad, Image>& p, const Units& units, i
     }
   }
   finish_streaming();
-}
-
-template <typename Grad, typename Image>
-void image_grad(const ImageGradProblem<Grad, Image>& p, const Units& units, int64_t begin, int64_t end) {
-  using T = Accumulate<Image>;
-  const CropShape& s = p.shape;
-  const int64_t step = plane_layout(s.channels, p.image_strides).step;
-  image_grad_of(p, units, begin, end, s.windows, [&](Arena& arena, int64_t b, TransposedCrop<T>* crops) {
-    int64_t count = 0;
-    for (int64_t n = b * s.windows; n < (b + 1) * s.windows; ++n) {
-      const Window<T> window = load_window(p.windows, n);
-      if (!is_finite(window)) continue;
-      const Axis<T> x = x_axis(p.windows, window, s), y = y_axis(p.windows, window, s);
-      crops[count++] = {n, make_transposed<T>(arena, {make_taps(arena, x), x.size, x.out},
-                                              {make_taps(arena, y), y.size, y.out}, step)};
-    }
-    return count;
-  });
 }
 
 }  // namespace racnn::cpu::RACNN_ISA

@@ -3,54 +3,42 @@
 // Compiled once per instruction set, with RACNN_ISA naming the namespace (see kernels.h and CMakeLists.txt).
 #include "kernels.h"
 
+#include "../dtypes.h"
 #include "boxcar_grad.h"
 #include "forward.h"
 #include "image_grad.h"
-#include "tap_crop.h"
+#include "tap_grad.h"
 #include "window_grad.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
-#define RACNN_FORWARD(IMAGE, OUT) \
-  template void forward(const ForwardProblem<IMAGE, OUT>&, const Units&, int64_t, int64_t);
-#define RACNN_WINDOW_GRAD(IMAGE, GRAD) \
-  template void window_grad(const WindowGradProblem<IMAGE, GRAD>&, const Units&, int64_t, int64_t);
-#define RACNN_IMAGE_GRAD(IMAGE, GRAD) \
-  template void image_grad(const ImageGradProblem<GRAD, IMAGE>&, const Units&, int64_t, int64_t);
-#define RACNN_BOXCAR_GRAD(GRAD) \
-  template void boxcar_grad(const BoxcarProblem<GRAD>&, const Units&, int64_t, int64_t);
-#define RACNN_TAP_CROP(T)                                                                      \
-  template void tap_crop(const TapCropProblem<T>&, const Units&, int64_t, int64_t);            \
-  template void tap_image_grad(const TapImageGradProblem<T>&, const Units&, int64_t, int64_t); \
-  template void tap_grad(const TapGradProblem<T>&, const Units&, int64_t, int64_t);
+template <typename Problem>
+void run_units(const Problem& problem, const Units& units, int64_t begin, int64_t end) {
+  compute(problem, units, begin, end);
+}
 
-// The fused pairs of glue.h.
-#define RACNN_FLOATING_PAIRS(X) \
-  X(float, float)               \
-  X(float, Half)                \
-  X(float, BFloat16)            \
-  X(Half, Half)                 \
-  X(Half, float)                \
-  X(BFloat16, BFloat16)         \
-  X(BFloat16, float)            \
-  X(double, double)
+using Float = float;
+using Double = double;
+using Byte = uint8_t;
 
-#define RACNN_UINT8_PAIRS(X) \
-  X(uint8_t, float)          \
-  X(uint8_t, Half)           \
-  X(uint8_t, BFloat16)
+#define RACNN_KERNEL(...) template void run_units(const __VA_ARGS__&, const Units&, int64_t, int64_t);
+#define RACNN_FORWARD(IMAGE, CROP) RACNN_KERNEL(ForwardProblem<IMAGE, CROP>)
+#define RACNN_WINDOW_GRAD(IMAGE, CROP) RACNN_KERNEL(WindowGradProblem<IMAGE, CROP>)
+#define RACNN_IMAGE_GRAD(IMAGE, CROP) RACNN_KERNEL(ImageGradProblem<CROP, IMAGE>)
 
-RACNN_FLOATING_PAIRS(RACNN_FORWARD)
-RACNN_UINT8_PAIRS(RACNN_FORWARD)
-RACNN_FORWARD(uint8_t, uint8_t)
+RACNN_FUSED_PAIRS(RACNN_FORWARD)
 RACNN_FLOATING_PAIRS(RACNN_WINDOW_GRAD)
-RACNN_UINT8_PAIRS(RACNN_WINDOW_GRAD)
+RACNN_BYTE_PAIRS(RACNN_WINDOW_GRAD)
 RACNN_FLOATING_PAIRS(RACNN_IMAGE_GRAD)
-RACNN_BOXCAR_GRAD(float)
-RACNN_BOXCAR_GRAD(Half)
-RACNN_BOXCAR_GRAD(BFloat16)
-RACNN_BOXCAR_GRAD(double)
-RACNN_TAP_CROP(float)
-RACNN_TAP_CROP(double)
+RACNN_KERNEL(BoxcarProblem<float>)
+RACNN_KERNEL(BoxcarProblem<Half>)
+RACNN_KERNEL(BoxcarProblem<BFloat16>)
+RACNN_KERNEL(BoxcarProblem<double>)
+RACNN_KERNEL(TapForwardProblem<float>)
+RACNN_KERNEL(TapForwardProblem<double>)
+RACNN_KERNEL(TapImageGradProblem<float>)
+RACNN_KERNEL(TapImageGradProblem<double>)
+RACNN_KERNEL(TapGradProblem<float>)
+RACNN_KERNEL(TapGradProblem<double>)
 
 }  // namespace racnn::cpu::RACNN_ISA

@@ -4,16 +4,22 @@
 // instruction set. `select` picks the one for this machine.
 #pragma once
 
-#include "../crop.h"
+#include "../problems.h"
 #include "half.h"
 #include "units.h"
 
 namespace racnn::cpu {
 
 // What a unit of tap_grad adds up: [h, 2] for the rows, of which it has some, and [w, 2] for the columns.
-RACNN_HOST_DEVICE int64_t tap_grad_sums(const CropShape& s) {
-  return 2 * (int64_t(s.out_height) + s.out_width);
-}
+RACNN_INLINE int64_t tap_grad_sums(const CropShape& s) { return 2 * (int64_t(s.out_height) + s.out_width); }
+
+// What a unit of boxcar_grad adds up, in the unnormalised energy E; E * (shrink / 2 - ...) for the half
+// sides.
+template <typename T>
+struct BoxcarSums {
+  Window<T> sums;
+  T most;  // largest energy, NaN if one was NaN
+};
 
 // Thrown by a kernel: so much memory could not be had. No class with functions, as those of std::bad_alloc,
 // which the linker would share between instruction sets.
@@ -29,76 +35,25 @@ Isa isa();
 template <typename Problem>
 using Kernel = void (*)(const Problem&, const Units&, int64_t begin, int64_t end);
 
-#define RACNN_DECLARE_KERNELS(NAMESPACE)                                                   \
-  namespace NAMESPACE {                                                                    \
-  template <typename Image, typename Out>                                                  \
-  void forward(const ForwardProblem<Image, Out>&, const Units&, int64_t, int64_t);         \
-  template <typename Image, typename Grad>                                                 \
-  void window_grad(const WindowGradProblem<Image, Grad>&, const Units&, int64_t, int64_t); \
-  template <typename Grad, typename Image>                                                 \
-  void image_grad(const ImageGradProblem<Grad, Image>&, const Units&, int64_t, int64_t);   \
-  template <typename Grad>                                                                 \
-  void boxcar_grad(const BoxcarProblem<Grad>&, const Units&, int64_t, int64_t);            \
-  template <typename T>                                                                    \
-  void tap_crop(const TapCropProblem<T>&, const Units&, int64_t, int64_t);                 \
-  template <typename T>                                                                    \
-  void tap_image_grad(const TapImageGradProblem<T>&, const Units&, int64_t, int64_t);      \
-  template <typename T>                                                                    \
-  void tap_grad(const TapGradProblem<T>&, const Units&, int64_t, int64_t);                 \
+#define RACNN_DECLARE_RUN_UNITS(ISA)                                        \
+  namespace ISA {                                                           \
+  template <typename Problem>                                               \
+  void run_units(const Problem&, const Units&, int64_t begin, int64_t end); \
   }
 
-RACNN_DECLARE_KERNELS(baseline)
+RACNN_DECLARE_RUN_UNITS(baseline)
 #if defined(RACNN_X86)
-RACNN_DECLARE_KERNELS(avx2)
-RACNN_DECLARE_KERNELS(avx512)
-#define RACNN_SELECT(...)                                       \
-  (isa() == Isa::kAvx512 ? Kernel<Problem>(avx512::__VA_ARGS__) \
-   : isa() == Isa::kAvx2 ? Kernel<Problem>(avx2::__VA_ARGS__)   \
-                         : Kernel<Problem>(baseline::__VA_ARGS__))
-#else
-#define RACNN_SELECT(...) Kernel<Problem>(baseline::__VA_ARGS__)
+RACNN_DECLARE_RUN_UNITS(avx2)
+RACNN_DECLARE_RUN_UNITS(avx512)
 #endif
 
-template <typename Image, typename Out>
-Kernel<ForwardProblem<Image, Out>> select(const ForwardProblem<Image, Out>&) {
-  using Problem = ForwardProblem<Image, Out>;
-  return RACNN_SELECT(forward<Image, Out>);
-}
-
-template <typename Image, typename Grad>
-Kernel<WindowGradProblem<Image, Grad>> select(const WindowGradProblem<Image, Grad>&) {
-  using Problem = WindowGradProblem<Image, Grad>;
-  return RACNN_SELECT(window_grad<Image, Grad>);
-}
-
-template <typename Grad, typename Image>
-Kernel<ImageGradProblem<Grad, Image>> select(const ImageGradProblem<Grad, Image>&) {
-  using Problem = ImageGradProblem<Grad, Image>;
-  return RACNN_SELECT(image_grad<Grad, Image>);
-}
-
-template <typename Grad>
-Kernel<BoxcarProblem<Grad>> select(const BoxcarProblem<Grad>&) {
-  using Problem = BoxcarProblem<Grad>;
-  return RACNN_SELECT(boxcar_grad<Grad>);
-}
-
-template <typename T>
-Kernel<TapCropProblem<T>> select(const TapCropProblem<T>&) {
-  using Problem = TapCropProblem<T>;
-  return RACNN_SELECT(tap_crop<T>);
-}
-
-template <typename T>
-Kernel<TapImageGradProblem<T>> select(const TapImageGradProblem<T>&) {
-  using Problem = TapImageGradProblem<T>;
-  return RACNN_SELECT(tap_image_grad<T>);
-}
-
-template <typename T>
-Kernel<TapGradProblem<T>> select(const TapGradProblem<T>&) {
-  using Problem = TapGradProblem<T>;
-  return RACNN_SELECT(tap_grad<T>);
+template <typename Problem>
+Kernel<Problem> select() {
+#if defined(RACNN_X86)
+  if (isa() == Isa::kAvx512) return avx512::run_units<Problem>;
+  if (isa() == Isa::kAvx2) return avx2::run_units<Problem>;
+#endif
+  return baseline::run_units<Problem>;
 }
 
 }  // namespace racnn::cpu

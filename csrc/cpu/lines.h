@@ -2,12 +2,12 @@
 //
 // From a row of the image to output lines: the horizontal half of a crop.
 //
-// Pixels whose two taps lie inside the image form one
-// contiguous run, contracted as a band; the others (window over the edge of the image) are done one by one
-// and never read outside.
+// Pixels whose two taps lie inside the image form one contiguous run, contracted as a band; the others
+// (window over the edge of the image) are done one by one and never read outside.
 #pragma once
 
 #include "band.h"
+#include "taps.h"
 #include "units.h"
 
 namespace racnn::cpu::RACNN_ISA {
@@ -21,6 +21,11 @@ struct WeightSet {
   T* lower;  // [pixels]
   T* upper;  // [pixels]
   T* band;   // the same for the inner run, as contract wants it
+
+  void set(int64_t j, T w_lower, T w_upper) const {
+    lower[j] = w_lower;
+    upper[j] = w_upper;
+  }
 };
 
 template <typename T, int kSets>
@@ -38,27 +43,22 @@ struct LineMap {
   int64_t size() const { return pixels * step; }
 };
 
-template <typename T>
-Tap<T>* make_taps(Arena& arena, const Axis<T>& axis) {
-  Tap<T>* taps = arena.take<Tap<T>>(axis.out);
-  for (int32_t i = 0; i < axis.out; ++i) taps[i] = make_tap(axis, i);
-  return taps;
-}
-
 // The first weight set is that of `taps`; the caller fills the others.
 template <typename T, int kSets>
-LineMap<T, kSets> make_line_map(Arena& arena, const Tap<T>* taps, int32_t out, int64_t step) {
+LineMap<T, kSets> make_line_map(Arena& arena, const AxisTaps<T>& taps, int64_t step) {
   LineMap<T, kSets> map{};
-  map.pixels = out, map.step = step;
-  map.lower = arena.take<int32_t>(out);
-  map.upper = arena.take<int32_t>(out);
+  map.pixels = taps.out;
+  map.step = step;
+  map.lower = arena.take<int32_t>(taps.out);
+  map.upper = arena.take<int32_t>(taps.out);
   for (WeightSet<T>& set : map.sets) {
-    set.lower = arena.take<T>(out);
-    set.upper = arena.take<T>(out);
+    set.lower = arena.take<T>(taps.out);
+    set.upper = arena.take<T>(taps.out);
   }
-  for (int32_t j = 0; j < out; ++j) {
-    map.lower[j] = taps[j].lower, map.upper[j] = taps[j].upper;
-    map.sets[0].lower[j] = taps[j].w_lower, map.sets[0].upper[j] = taps[j].w_upper;
+  for (int32_t j = 0; j < taps.out; ++j) {
+    map.lower[j] = taps[j].lower;
+    map.upper[j] = taps[j].upper;
+    map.sets[0].set(j, taps[j].w_lower, taps[j].w_upper);
   }
   return map;
 }
@@ -75,7 +75,10 @@ void finish_line_map(Arena& arena, LineMap<T, kSets>& map) {
   if (map.end > map.begin) {
     map.first_pixel = map.lower[map.begin];
     map.span = map.upper[map.end - 1] + 1 - map.first_pixel;
-    if (map.span > kSparseReduction * (map.end - map.begin) + 2) map.end = map.begin, map.span = 0;
+    if (map.span > kSparseReduction * (map.end - map.begin) + 2) {
+      map.end = map.begin;
+      map.span = 0;
+    }
   }
   const int64_t run = map.end - map.begin;
   int32_t* first = arena.take<int32_t>(run);
@@ -103,11 +106,31 @@ RACNN_INLINE const T* line_of(const From* from, int64_t pixel_stride, int64_t ch
     widen_line(from, stride, n * step, buffer);
   } else {
     for (int64_t i = 0; i < n; ++i) {
-      for (int64_t c = 0; c < step; ++c)
+      for (int64_t c = 0; c < step; ++c) {
         buffer[i * step + c] = widen(from[i * pixel_stride + c * channel_stride]);
+      }
     }
   }
   return buffer;
+}
+
+// A line of g with zeros behind it, so that whole vectors can be used.
+template <typename Grad, typename T>
+const T* padded_grad_line(const Grad* row, const Strides& strides, const PlaneLayout& layout, int64_t pixels,
+                          T* buffer) {
+  const T* line = line_of(row, strides.x, strides.c, pixels, layout.step, buffer);
+  const int64_t size = pixels * layout.step;
+  if (line != buffer) {
+    if (size % kLanes == 0) return line;
+    std::memcpy(buffer, line, size_t(size) * sizeof(T));
+  }
+  for (int64_t e = size; e < (size + kLanes - 1) / kLanes * kLanes; ++e) buffer[e] = T(0);
+  return buffer;
+}
+
+template <typename Out, typename T>
+void fill_row(T value, int64_t size, Out* out) {
+  for (int64_t e = 0; e < size; ++e) narrow(value, out + e);
 }
 
 template <typename Image, typename T, int kSets>
@@ -137,7 +160,10 @@ void make_lines(const LineMap<T, kSets>& map, const Image* row, int64_t pixel_st
         line_of(row + map.first_pixel * pixel_stride, pixel_stride, 1, map.span, map.step, map.buffer);
     const T* weights[kSets];
     T* inner[kSets];
-    for (int s = 0; s < kSets; ++s) weights[s] = map.sets[s].band, inner[s] = out[s] + map.begin * map.step;
+    for (int s = 0; s < kSets; ++s) {
+      weights[s] = map.sets[s].band;
+      inner[s] = out[s] + map.begin * map.step;
+    }
     contract<kSets>(map.band, line, weights, inner);
   }
   for (int64_t j = 0; j < map.begin; ++j) edge_pixel(map, j, row, pixel_stride, out);
@@ -173,7 +199,8 @@ class RollingLines {
   }
 
   void start_plane(const Image* plane, int64_t channel) {
-    plane_ = plane, channel_ = channel;
+    plane_ = plane;
+    channel_ = channel;
     for (auto& slot : slots_) slot.row = kOutside;
   }
 
@@ -182,7 +209,10 @@ class RollingLines {
   // lies between two is not read.
   void announce(const Image* plane, int32_t y) {
     if (y == kOutside || pixel_stride_ * int64_t(sizeof(Image)) > kCacheLine * map_.step) return;
-    if (plane != announced_plane_) announced_plane_ = plane, announced_ = kOutside;
+    if (plane != announced_plane_) {
+      announced_plane_ = plane;
+      announced_ = kOutside;
+    }
     for (int32_t row = y - 1 > announced_ ? y - 1 : announced_ + 1; row <= y; ++row) {
       prefetch(plane + row * row_stride_ + map_.first_pixel * pixel_stride_,
                map_.span * pixel_stride_ * int64_t(sizeof(Image)));

@@ -5,8 +5,6 @@
 // tile at a time, to where a contiguous tensor would have it; the kernels then read the copy.
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
@@ -17,7 +15,8 @@
 #include <memory>
 #include <vector>
 
-#include "../crop.h"
+#include "../problems.h"
+#include "parallel.h"
 #include "units.h"
 
 namespace racnn::cpu {
@@ -30,14 +29,20 @@ struct Range {
   int32_t begin = INT32_MAX, end = 0;
 
   int64_t size() const { return end > begin ? end - begin : 0; }
-  void add(const Range& other) { begin = std::min(begin, other.begin), end = std::max(end, other.end); }
+  void add(const Range& other) {
+    begin = std::min(begin, other.begin);
+    end = std::max(end, other.end);
+  }
 };
 
 struct Box {
   Range rows, columns;
 
   int64_t size() const { return rows.size() * columns.size(); }
-  void add(const Box& other) { rows.add(other.rows), columns.add(other.columns); }
+  void add(const Box& other) {
+    rows.add(other.rows);
+    columns.add(other.columns);
+  }
 };
 
 // A tensor [b, k, c, y, x] of which only a box is read of each b.
@@ -57,20 +62,12 @@ bool are_far_apart(const T*, const Strides& s, int64_t channels, int64_t width) 
 
 #if defined(__SSE2__)
 // a0 b0 a1 b1 ... of the lower or the upper halves of two registers of numbers of kBytes.
-template <size_t kBytes>
-__m128i interleave_lower(__m128i a, __m128i b) {
-  if constexpr (kBytes == 1) return _mm_unpacklo_epi8(a, b);
-  if constexpr (kBytes == 2) return _mm_unpacklo_epi16(a, b);
-  if constexpr (kBytes == 4) return _mm_unpacklo_epi32(a, b);
-  return _mm_unpacklo_epi64(a, b);
-}
-
-template <size_t kBytes>
-__m128i interleave_upper(__m128i a, __m128i b) {
-  if constexpr (kBytes == 1) return _mm_unpackhi_epi8(a, b);
-  if constexpr (kBytes == 2) return _mm_unpackhi_epi16(a, b);
-  if constexpr (kBytes == 4) return _mm_unpackhi_epi32(a, b);
-  return _mm_unpackhi_epi64(a, b);
+template <size_t kBytes, bool kUpper>
+__m128i interleave(__m128i a, __m128i b) {
+  if constexpr (kBytes == 1) return kUpper ? _mm_unpackhi_epi8(a, b) : _mm_unpacklo_epi8(a, b);
+  if constexpr (kBytes == 2) return kUpper ? _mm_unpackhi_epi16(a, b) : _mm_unpacklo_epi16(a, b);
+  if constexpr (kBytes == 4) return kUpper ? _mm_unpackhi_epi32(a, b) : _mm_unpacklo_epi32(a, b);
+  return kUpper ? _mm_unpackhi_epi64(a, b) : _mm_unpacklo_epi64(a, b);
 }
 
 // to[i][x] = from[x * x_stride + i] for as many x and i as a register holds numbers.
@@ -83,8 +80,8 @@ void transpose(const T* from, int64_t x_stride, T* to, int64_t to_stride) {
   }
   for (int round = 1; round < kWidth; round *= 2) {
     for (int i = 0; i < kWidth / 2; ++i) {
-      next[2 * i] = interleave_lower<sizeof(T)>(rows[i], rows[i + kWidth / 2]);
-      next[2 * i + 1] = interleave_upper<sizeof(T)>(rows[i], rows[i + kWidth / 2]);
+      next[2 * i] = interleave<sizeof(T), false>(rows[i], rows[i + kWidth / 2]);
+      next[2 * i + 1] = interleave<sizeof(T), true>(rows[i], rows[i + kWidth / 2]);
     }
     std::memcpy(rows, next, sizeof(rows));
   }
@@ -110,8 +107,9 @@ void copy_tile(const T* from, int64_t x_stride, int64_t fast_stride, int64_t x_c
   for (int64_t x = 0; x < x_count; ++x) __builtin_prefetch(from + (x + kSide) * x_stride);
   if (x_count == kSide && fast_count == kSide && fast_stride == 1) {
     for (int64_t x = 0; x < kSide; x += kWidth) {
-      for (int64_t i = 0; i < kSide; i += kWidth)
+      for (int64_t i = 0; i < kSide; i += kWidth) {
         transpose(from + x * x_stride + i, x_stride, &tile[i][x], kSide);
+      }
     }
     for (int64_t i = 0; i < kSide; ++i) std::memcpy(to + i * to_stride, tile[i], sizeof(tile[i]));
     return;
@@ -119,8 +117,9 @@ void copy_tile(const T* from, int64_t x_stride, int64_t fast_stride, int64_t x_c
   for (int64_t x = 0; x < x_count; ++x) {
     for (int64_t i = 0; i < fast_count; ++i) tile[i][x] = from[x * x_stride + i * fast_stride];
   }
-  for (int64_t i = 0; i < fast_count; ++i)
+  for (int64_t i = 0; i < fast_count; ++i) {
     std::memcpy(to + i * to_stride, tile[i], size_t(x_count) * sizeof(T));
+  }
 }
 
 struct Free {
@@ -155,7 +154,7 @@ class NearCopy {
     }
     int64_t items = 1;
     for (int axis = 0; axis < 4; ++axis) items *= steps(axis);
-    torch::stable::parallel_for(0, items, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(items, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) copy_item(item);
     });
   }
@@ -169,18 +168,21 @@ class NearCopy {
     int64_t begin[4], end[4];
     for (int axis = 3; axis >= 0; --axis) {
       const int64_t step = axis == fast_ ? kSide : 1, index = item % steps(axis) * step;
-      begin[axis] = index, end[axis] = std::min(index + step, far_.sizes[axis]);
+      begin[axis] = index;
+      end[axis] = std::min(index + step, far_.sizes[axis]);
       item /= steps(axis);
     }
     Box box;
     for (int64_t b = begin[0]; b < end[0]; ++b) box.add(far_.boxes[size_t(b)]);
     if (far_.strides[3] == 0) box.rows = {0, box.rows.size() > 0};  // one row for all
-    begin[3] = std::max<int64_t>(begin[3], box.rows.begin), end[3] = std::min<int64_t>(end[3], box.rows.end);
+    begin[3] = std::max<int64_t>(begin[3], box.rows.begin);
+    end[3] = std::min<int64_t>(end[3], box.rows.end);
     if (begin[3] >= end[3]) return;
     const T* from = far_.data;
     T* to = memory_.get();
     for (int axis = 0; axis < 4; ++axis) {
-      from += begin[axis] * far_.strides[axis], to += begin[axis] * strides_[axis];
+      from += begin[axis] * far_.strides[axis];
+      to += begin[axis] * strides_[axis];
     }
     const int64_t fast_stride = far_.strides[fast_], fast_count = end[fast_] - begin[fast_];
     for (int64_t x = box.columns.begin; x < box.columns.end; x += kSide) {
@@ -209,17 +211,17 @@ Range range_of(const TapTable<T>& table, int64_t n, int32_t out, int32_t size) {
   return {std::max(*first, 0), int32_t(std::clamp<int64_t>(int64_t(*last) + 2, 0, size))};
 }
 
-template <typename Problem>
-Box box_of(const Problem& p, int64_t n) {
-  const CropShape& s = p.shape;
-  if constexpr (requires { p.taps; }) {
-    return {range_of(p.taps.rows, n, s.out_height, s.height),
-            range_of(p.taps.columns, n, s.out_width, s.width)};
-  } else {
-    const auto window = load_window(p.windows, n);
-    if (!is_finite(window)) return {};
-    return {range_of(y_axis(p.windows, window, s)), range_of(x_axis(p.windows, window, s))};
-  }
+template <typename T>
+Box box_of(const TapTables<T>& tables, const CropShape& s, int64_t n) {
+  return {range_of(tables.rows, n, s.out_height, s.height),
+          range_of(tables.columns, n, s.out_width, s.width)};
+}
+
+template <typename T>
+Box box_of(const WindowSpec<T>& windows, const CropShape& s, int64_t n) {
+  const Window<T> window = load_window(windows, n);
+  if (!is_finite(window)) return {};
+  return {range_of(y_axis(windows, window, s)), range_of(x_axis(windows, window, s))};
 }
 
 // Replaces p.images by a copy that lives as long as what is returned, where that pays.
@@ -234,7 +236,7 @@ auto bring_images_near(Problem& p) {
   far.boxes.resize(size_t(s.batch));
   double reads = 0, copies = 0;  // of expanded tensors more than int64 counts
   for (int64_t n = 0; n < s.batch * s.windows; ++n) {
-    const Box box = box_of(p, n);
+    const Box box = box_of(p.taps, s, n);
     if (box.size() > 0) far.boxes[in.b == 0 ? 0 : size_t(n / s.windows)].add(box);
     reads += double(std::min(box.rows.size(), 2 * int64_t(s.out_height))) *
              double(std::min(box.columns.size(), 2 * int64_t(s.out_width)));
@@ -242,7 +244,10 @@ auto bring_images_near(Problem& p) {
   for (const Box& box : far.boxes) copies += double(box.size());
   if (copies > kWorthCopying * reads) return copy;
   copy = std::make_unique<NearCopy<T>>(std::move(far));
-  if (copy->data() != nullptr) p.images = copy->data(), p.image_strides = copy->strides();
+  if (copy->data() != nullptr) {
+    p.images = copy->data();
+    p.image_strides = copy->strides();
+  }
   return copy;
 }
 
@@ -260,7 +265,10 @@ auto bring_gradient_near(Problem& p) {
                                                  {s.batch, s.windows, s.channels, s.out_height, s.out_width},
                                                  {in.b, in.k, in.c, in.y, in.x},
                                                  whole});
-  if (copy->data() != nullptr) p.grad_output = copy->data(), p.grad_strides = copy->strides();
+  if (copy->data() != nullptr) {
+    p.grad_output = copy->data();
+    p.grad_strides = copy->strides();
+  }
   return copy;
 }
 

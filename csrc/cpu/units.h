@@ -5,7 +5,7 @@
 // not depend on the number of threads.
 #pragma once
 
-#include "../crop.h"
+#include "../problems.h"
 
 namespace racnn::cpu {
 
@@ -16,7 +16,7 @@ struct PlaneLayout {
   int64_t step;    // numbers a pixel in a line
 };
 
-RACNN_HOST_DEVICE PlaneLayout plane_layout(int64_t channels, const Strides& images) {
+RACNN_INLINE PlaneLayout plane_layout(int64_t channels, const Strides& images) {
   const bool interleaved = channels > 1 && images.c == 1 && images.x == channels;
   return interleaved ? PlaneLayout{1, channels} : PlaneLayout{channels, 1};
 }
@@ -34,11 +34,12 @@ struct Units {
   int64_t rows, rows_each, chunks;
 
   // `planes` planes of `rows` lines of `line` numbers an item.
-  static Units make(int64_t planes, int64_t rows, int64_t line) {
+  static RACNN_INLINE Units make(int64_t planes, int64_t rows, int64_t line) {
     const auto divide_up = [](int64_t a, int64_t b) { return a / b + (a % b != 0); };
     const auto at_least_one = [](int64_t v) { return v < 1 ? 1 : v; };
     Units u{};
-    u.planes = planes, u.rows = rows;
+    u.planes = planes;
+    u.rows = rows;
     u.rows_each = at_least_one(kUnitSize / at_least_one(line));
     u.rows_each = u.rows_each < rows ? u.rows_each : rows;
     u.chunks = divide_up(rows, u.rows_each);
@@ -47,9 +48,9 @@ struct Units {
     return u;
   }
 
-  int64_t per_item() const { return groups * chunks; }
+  RACNN_INLINE int64_t per_item() const { return groups * chunks; }
 
-  Unit unit(int64_t index) const {
+  RACNN_INLINE Unit unit(int64_t index) const {
     const int64_t part = index % per_item();
     const int64_t plane = part / chunks * planes_each, row = part % chunks * rows_each;
     const int64_t plane_end = plane + planes_each, row_end = row + rows_each;
@@ -69,7 +70,7 @@ struct Ahead {
 };
 
 // The output row that a unit comes to kPrefetchRows after row i of `plane`; at its end the last one.
-RACNN_HOST_DEVICE Ahead rows_ahead(const Unit& unit, int64_t plane, int32_t i) {
+RACNN_INLINE Ahead rows_ahead(const Unit& unit, int64_t plane, int32_t i) {
   const int32_t ahead = i + kPrefetchRows, last = unit.row_end - 1;
   if (ahead <= last) return {0, ahead};
   if (plane + 1 == unit.plane_end) return {0, last};

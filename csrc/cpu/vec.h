@@ -15,8 +15,6 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
-#define RACNN_INLINE inline __attribute__((always_inline))
-
 constexpr int kLanes = 16;
 
 template <typename T>
@@ -147,12 +145,13 @@ RACNN_INLINE void stream_line(T* to, const T* from, int64_t n) {
   int64_t i = 0;
 #if defined(__AVX512F__)
   constexpr int64_t kStep = 64 / sizeof(T);
-  while (i < n && reinterpret_cast<uintptr_t>(to + i) % 64 != 0) to[i] = from[i], ++i;
-  for (; i + kStep <= n; i += kStep)
+  for (; i < n && reinterpret_cast<uintptr_t>(to + i) % 64 != 0; ++i) to[i] = from[i];
+  for (; i + kStep <= n; i += kStep) {
     _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
+  }
 #elif defined(__AVX2__)
   constexpr int64_t kStep = 32 / sizeof(T);
-  while (i < n && reinterpret_cast<uintptr_t>(to + i) % 32 != 0) to[i] = from[i], ++i;
+  for (; i < n && reinterpret_cast<uintptr_t>(to + i) % 32 != 0; ++i) to[i] = from[i];
   for (; i + kStep <= n; i += kStep) {
     const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
     _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i), value);

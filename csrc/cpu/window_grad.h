@@ -7,17 +7,9 @@
 // factor is applied once per column, at the end. With a mask they differ: two derivative lines.
 #pragma once
 
-#include <limits>
-
-#include "forward.h"
+#include "lines.h"
 
 namespace racnn::cpu::RACNN_ISA {
-
-// Sums of one unit: d loss / d (tx, tw, ty, th), the order of Window.
-template <typename T>
-struct WindowSums {
-  T x, half_x, y, half_y;
-};
 
 template <typename T, bool kMask>
 struct WindowGradTables {
@@ -25,20 +17,20 @@ struct WindowGradTables {
 
   Arena arena;
   LineMap<T, kSets> map;
-  const Tap<T>* row_taps;
-  TapGrad<T>* row_grads;          // [h]: without a mask only d weight / d position, as `centre`
-  PositionGrad<T>* row_position;  // [h]: d p_i / d (centre, half)
-  PositionGrad<T>* position;      // [w]: d p_j / d (centre, half); without a mask
-  T* column_sums[kSets - 1];      // [size]: sum over rows of g * (derivative line at the row)
+  AxisTaps<T> row_taps;
+  TapGrad<T>* row_grads;      // [h]: without a mask only d weight / d position, as `centre`
+  AxisGrad<T>* row_position;  // [h]: d p_i / d (centre, half)
+  AxisGrad<T>* position;      // [w]: d p_j / d (centre, half); without a mask
+  T* column_sums[kSets - 1];  // [size]: sum over rows of g * (derivative line at the row)
 
   WindowGradTables(const Axis<T>& x, const Axis<T>& y, int64_t step)
-      : map(make_line_map<T, kSets>(arena, make_taps(arena, x), x.out, step)), row_taps(make_taps(arena, y)) {
-    position = arena.take<PositionGrad<T>>(x.out);
+      : map(make_line_map<T, kSets>(arena, axis_taps(arena, x), step)), row_taps(axis_taps(arena, y)) {
+    position = arena.take<AxisGrad<T>>(x.out);
     for (int32_t j = 0; j < x.out; ++j) set_column(x, j);
     finish_line_map(arena, map);
     for (T*& line : column_sums) line = arena.take<T>(map.size() + kLanes);
     row_grads = arena.take<TapGrad<T>>(y.out);
-    row_position = arena.take<PositionGrad<T>>(y.out);
+    row_position = arena.take<AxisGrad<T>>(y.out);
     for (int32_t i = 0; i < y.out; ++i) set_row(y, i);
   }
 
@@ -54,12 +46,11 @@ struct WindowGradTables {
   void set_column(const Axis<T>& x, int32_t j) {
     if constexpr (kMask) {
       const TapGrad<T> grad = make_tap_grad(x, j);
-      map.sets[1].lower[j] = grad.centre_lower, map.sets[1].upper[j] = grad.centre_upper;
-      map.sets[2].lower[j] = grad.half_lower, map.sets[2].upper[j] = grad.half_upper;
+      map.sets[1].set(j, grad.centre_lower, grad.centre_upper);
+      map.sets[2].set(j, grad.half_lower, grad.half_upper);
     } else {
       position[j] = position_grad(x, j);
-      map.sets[1].lower[j] = slope_of(map.lower[j], T(-1)),
-      map.sets[1].upper[j] = slope_of(map.upper[j], T(1));
+      map.sets[1].set(j, slope_of(map.lower[j], T(-1)), slope_of(map.upper[j], T(1)));
     }
   }
 
@@ -70,16 +61,18 @@ struct WindowGradTables {
   }
 
   // What the columns collected, as d/d centre and d/d half of the x axis.
-  void add_columns(WindowSums<T>& sums) const {
+  void add_columns(Window<T>& sums) const {
     const int64_t step = map.step;
     for (int64_t j = 0; j < map.pixels; ++j) {
       T first = T(0), second = T(0);
       for (int64_t c = 0; c < step; ++c) first += column_sums[0][j * step + c];
       if constexpr (kMask) {
         for (int64_t c = 0; c < step; ++c) second += column_sums[1][j * step + c];
-        sums.x += first, sums.half_x += second;
+        sums.x += first;
+        sums.half_x += second;
       } else {
-        sums.x += first * position[j].centre, sums.half_x += first * position[j].half;
+        sums.x += first * position[j].centre;
+        sums.half_x += first * position[j].half;
       }
     }
   }
@@ -88,7 +81,7 @@ struct WindowGradTables {
 // One output row: adds to the columns' sums and to those of the y axis.
 template <typename T, bool kMask, typename Rows>
 void accumulate_row(WindowGradTables<T, kMask>& tables, const Rows& rows, int32_t i, const T* g,
-                    WindowSums<T>& sums) {
+                    Window<T>& sums) {
   constexpr int kDerivatives = WindowGradTables<T, kMask>::kSets - 1;
   const Tap<T>& tap = tables.row_taps[i];
   const TapGrad<T>& grad = tables.row_grads[i];
@@ -107,26 +100,13 @@ void accumulate_row(WindowGradTables<T, kMask>& tables, const Rows& rows, int32_
     }
   }
   if constexpr (kMask) {
-    sums.y += sum<T>(centre), sums.half_y += sum<T>(half);
+    sums.y += sum<T>(centre);
+    sums.half_y += sum<T>(half);
   } else {
     const T difference = sum<T>(centre);
-    sums.y += difference * tables.row_position[i].centre,
-        sums.half_y += difference * tables.row_position[i].half;
+    sums.y += difference * tables.row_position[i].centre;
+    sums.half_y += difference * tables.row_position[i].half;
   }
-}
-
-// A line of g with zeros behind it, so that whole vectors can be used.
-template <typename Grad, typename T>
-const T* padded_grad_line(const Grad* row, const Strides& strides, const PlaneLayout& layout, int64_t pixels,
-                          T* buffer) {
-  const T* line = line_of(row, strides.x, strides.c, pixels, layout.step, buffer);
-  const int64_t size = pixels * layout.step;
-  if (line != buffer) {
-    if (size % kLanes == 0) return line;
-    std::memcpy(buffer, line, size_t(size) * sizeof(T));
-  }
-  for (int64_t e = size; e < (size + kLanes - 1) / kLanes * kLanes; ++e) buffer[e] = T(0);
-  return buffer;
 }
 
 template <bool kMask, typename Image, typename Grad>
@@ -135,15 +115,15 @@ void window_grad_of_crop(const WindowGradProblem<Image, Grad>& p, const Units& u
   using T = Accumulate<Image>;
   const int64_t n = begin / units.per_item();
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
-  const Window<T> window = load_window(p.windows, n);
-  WindowGradTables<T, kMask> tables(x_axis(p.windows, window, p.shape), y_axis(p.windows, window, p.shape),
+  const Window<T> window = load_window(p.taps, n);
+  WindowGradTables<T, kMask> tables(x_axis(p.taps, window, p.shape), y_axis(p.taps, window, p.shape),
                                     layout.step);
   RollingLines<Image, T, WindowGradTables<T, kMask>::kSets> lines(tables.arena, tables.map, p.image_strides,
                                                                   p.affine);
   T* buffer = tables.arena.template take<T>(tables.map.size() + kLanes);
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
-    WindowSums<T> sums{};
+    Window<T> sums{};
     tables.start_unit();
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
       const Image* image = p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c;
@@ -163,17 +143,16 @@ void window_grad_of_crop(const WindowGradProblem<Image, Grad>& p, const Units& u
       }
     }
     tables.add_columns(sums);
-    T* slot = p.workspace + begin * 4;
-    slot[0] = sums.x, slot[1] = sums.half_x, slot[2] = sums.y, slot[3] = sums.half_y;
+    p.workspace[begin] = sums;
   }
 }
 
 template <typename Image, typename Grad>
-void window_grad(const WindowGradProblem<Image, Grad>& p, const Units& units, int64_t begin, int64_t end) {
+void compute(const WindowGradProblem<Image, Grad>& p, const Units& units, int64_t begin, int64_t end) {
   while (begin < end) {
     const int64_t crop_end = (begin / units.per_item() + 1) * units.per_item();
     const int64_t stop = crop_end < end ? crop_end : end;
-    if (p.windows.steepness > 0) {
+    if (p.taps.steepness > 0) {
       window_grad_of_crop<true>(p, units, begin, stop);
     } else {
       window_grad_of_crop<false>(p, units, begin, stop);

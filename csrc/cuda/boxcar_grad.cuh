@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// RA-CNN's surrogate gradient of the windows (boxcar.h): with D = scale E / max E and, from the taps of
+// RA-CNN's surrogate gradient of the windows (boxcar_taps.h): with D = scale E / max E and, from the taps of
 // column j and row i, X = inside, X' = edge_difference, X" = edge_sum and Y, Y', Y",
 //
 //     d tx = sum D X' Y,   d tw = sum D (shrink / 2 - X" Y),   d ty, d th alike,   d tl = d tw + d th.
@@ -15,7 +15,7 @@
 // warp a window, combines maxima and sums in a fixed order: two launches, no atomics.
 #pragma once
 
-#include "../boxcar.h"
+#include "../boxcar_taps.h"
 #include "reduce.cuh"
 #include "tiling.cuh"
 
@@ -71,16 +71,17 @@ struct BoxcarGradParams {
 // needed.
 template <typename T, bool kTabled>
 struct BoxcarAxis {
-  static constexpr int kBatch =
-      kTabled ? 4 : 1;  // pixels of a lane at a time: their loads are in flight together
+  // Pixels of a lane at a time: their loads are in flight together.
+  static constexpr int kBatch = kTabled ? 4 : 1;
   BoxcarTap<T>* table;  // [out]
   T half, steepness;
   int32_t out;
 
   __device__ __forceinline__ void make() const {
     if constexpr (kTabled) {
-      for (int32_t j = threadIdx.x; j < out; j += blockDim.x)
+      for (int32_t j = threadIdx.x; j < out; j += blockDim.x) {
         table[j] = make_boxcar_tap(half, steepness, j, out);
+      }
     }
   }
   __device__ __forceinline__ BoxcarTap<T> operator[](int32_t j) const {
@@ -127,14 +128,20 @@ __device__ __forceinline__ void add_pixels(const BoxcarProblem<Grad>& p, const G
     T energy[kBatch] = {};
     RACNN_UNROLL
     for (int n = 0; n < kBatch; ++n) {
-      i[n] = row, j[n] = column;
+      i[n] = row;
+      j[n] = column;
       // Beyond the end an earlier row is read: a branch around a load would wait for the load before it.
       pixels[n] = grad + lesser(row, row_end - 1) * p.grad_strides.y + column * p.grad_strides.x;
-      row += step_rows, column += step_columns;
-      if (column >= width) column -= width, ++row;
+      row += step_rows;
+      column += step_columns;
+      if (column >= width) {
+        column -= width;
+        ++row;
+      }
     }
-    RACNN_NO_UNROLL  // unrolled it takes more than 80 registers: two resident blocks instead of three
-        for (int64_t c = 0; c < channels; ++c) {
+    // Unrolled it takes more than 80 registers: two resident blocks instead of three.
+    RACNN_NO_UNROLL
+    for (int64_t c = 0; c < channels; ++c) {
       RACNN_UNROLL
       for (int n = 0; n < kBatch; ++n) {
         const T g = widen<T>(__ldg(pixels[n] + c * p.grad_strides.c));
@@ -257,8 +264,8 @@ __global__ void finish_boxcar_grad_kernel(FinishBoxcarGradParams<T> p) {
     }
     if (lane == 0) {
       const T shrink = T(0.5) * p.shrink * total[kEnergy];
-      const T axes[4] = {p.scale * total[kMoveX], p.scale * (shrink - total[kGrowX]), p.scale * total[kMoveY],
-                         p.scale * (shrink - total[kGrowY])};
+      const T axes[kAxisSums] = {p.scale * total[kMoveX], p.scale * (shrink - total[kGrowX]),
+                                 p.scale * total[kMoveY], p.scale * (shrink - total[kGrowY])};
       const Window<T> window = load_window(p.windows + n * p.values, p.values);
       store_window_grad(window, axes, p.values, p.grad_windows + n * p.values);
     }
@@ -266,8 +273,7 @@ __global__ void finish_boxcar_grad_kernel(FinishBoxcarGradParams<T> p) {
 }
 
 template <typename Grad>
-cudaError_t launch_boxcar_grad(const BoxcarProblem<Grad>& p, cudaStream_t stream,
-                               int64_t max_blocks = kMaxBlocks) {
+cudaError_t compute(const BoxcarProblem<Grad>& p, cudaStream_t stream, int64_t max_blocks = kMaxBlocks) {
   using T = Accumulate<Grad>;
   const int64_t crops = p.shape.batch * p.shape.windows;
   if (crops == 0) return cudaSuccess;

@@ -3,13 +3,12 @@
 // Sums over warps and blocks, always in the same order: the same bits from run to run.
 #pragma once
 
-#include "../crop.h"
+#include "../problems.h"
 #include "numeric.cuh"
 
 namespace racnn {
 
-constexpr int kFinishThreads =
-    128;  // of the kernels that combine partial sums: a warp a window, four a block
+constexpr int kFinishThreads = 128;  // of kernels that combine partial sums, a warp a window
 
 // Every lane gets the sums over the warp.
 template <int kCount, typename T>
@@ -17,8 +16,9 @@ __device__ __forceinline__ void warp_sum(T (&values)[kCount]) {
   RACNN_UNROLL
   for (int i = 0; i < kCount; ++i) {
     RACNN_UNROLL
-    for (int lanes = kWarp / 2; lanes > 0; lanes /= 2)
+    for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) {
       values[i] += __shfl_xor_sync(kAllLanes, values[i], lanes);
+    }
   }
 }
 
@@ -40,16 +40,11 @@ __device__ __forceinline__ void block_sum(T (&values)[kCount], T* scratch) {
   __syncthreads();
 }
 
-// The gradient of a window from those of its axes, in the order x, half_x, y, half_y: tx, ty, tl (which moves
-// both half sides) or tx, ty, tw, th. NaN for a window that is not finite.
+// `sums` are those along the axes, in the order of Window.
 template <typename T>
-__device__ __forceinline__ void store_window_grad(const Window<T>& window, const T (&axes)[4], int32_t values,
-                                                  T* grad) {
-  const T unless_finite = is_finite(window) ? T(0) : kNaN<T>;
-  grad[0] = axes[0] + unless_finite;
-  grad[1] = axes[2] + unless_finite;
-  grad[2] = (values == 3 ? axes[1] + axes[3] : axes[1]) + unless_finite;
-  if (values == 4) grad[3] = axes[3] + unless_finite;
+__device__ __forceinline__ void store_window_grad(const Window<T>& window, const T (&sums)[kAxisSums],
+                                                  int32_t values, T* grad) {
+  store_window_grad(window, Window<T>{sums[0], sums[1], sums[2], sums[3]}, values, grad);
 }
 
 }  // namespace racnn

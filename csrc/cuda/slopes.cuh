@@ -8,8 +8,6 @@
 
 namespace racnn {
 
-constexpr int kAxisSums = 4;  // x, half_x, y, half_y
-
 template <typename T>
 struct TapSlope {
   T centre_step, centre_level;  // d upper weight, d (lower + upper weight), with respect to the centre

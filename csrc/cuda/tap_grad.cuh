@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The gradients of tap tables' weights (TapGradProblem in crop.h).
+// The gradients of tap tables' weights (TapGradProblem in problems.h).
 #pragma once
 
 #include "reduce.cuh"
-#include "tap_crop.cuh"
+#include "tap_tables.cuh"
 
 namespace racnn {
 
@@ -22,7 +22,7 @@ __device__ __forceinline__ T pixel_pair(const T* row, int64_t x, int64_t stride,
   return is_inside(x + 1, width) ? std::fma(w_upper, __ldg(row + (x + 1) * stride), lower) : lower;
 }
 
-// A warp for each output row of each term; its lanes share out columns and channels.
+// A warp for each output row of each crop; its lanes share out columns and channels.
 template <typename T>
 __global__ void __launch_bounds__(kTapThreads) tap_grad_rows_kernel(TapGradParams<T> p) {
   const TapGradProblem<T>& problem = p.problem;
@@ -33,9 +33,9 @@ __global__ void __launch_bounds__(kTapThreads) tap_grad_rows_kernel(TapGradParam
   for (int64_t item = blockIdx.x * int64_t(kTapWarps) + threadIdx.x / kWarp; item < p.items;
        item += int64_t(gridDim.x) * kTapWarps) {
     const int32_t i = int32_t(item % s.out_height);
-    const int64_t table = item / s.out_height, n = table / problem.taps.terms;
+    const int64_t n = item / s.out_height;
     const int64_t y = problem.taps.rows.pixels[n * s.out_height + i];
-    const T* weights = problem.taps.columns.weights + table * s.out_width * 2;
+    const T* weights = problem.taps.columns.weights + n * s.out_width * 2;
     const T* image = problem.images + n / s.windows * in.b + y * in.y;
     const T* grad = problem.grad_output + crop_offset(g, n, s.windows) + i * g.y;
     T sums[2] = {};
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kTapThreads) tap_grad_rows_kernel(TapGradParam
   }
 }
 
-// A block for each kWarp output columns of each term: a lane a column, the warps share out rows and channels.
+// A block for each kWarp output columns of each crop: a lane a column, the warps share out rows and channels.
 template <typename T>
 __global__ void __launch_bounds__(kTapThreads) tap_grad_columns_kernel(TapGradParams<T> p) {
   const TapGradProblem<T>& problem = p.problem;
@@ -72,11 +72,11 @@ __global__ void __launch_bounds__(kTapThreads) tap_grad_columns_kernel(TapGradPa
   T(*const scratch)[kWarp][2] = shared_memory<T[kWarp][2]>();
   for (int64_t item = blockIdx.x; item < p.items; item += gridDim.x) {
     const int32_t j = int32_t(item % tiles) * kWarp + lane;
-    const int64_t table = item / tiles, n = table / problem.taps.terms;
+    const int64_t n = item / tiles;
     T sums[2] = {};
     if (j < s.out_width) {
       const int64_t x = problem.taps.columns.pixels[n * s.out_width + j];
-      const T* weights = problem.taps.rows.weights + table * s.out_height * 2;
+      const T* weights = problem.taps.rows.weights + n * s.out_height * 2;
       const T* image = problem.images + n / s.windows * in.b;
       const T* grad = problem.grad_output + crop_offset(g, n, s.windows) + j * g.x;
       for (int64_t e = warp; e < s.channels * s.out_height; e += kTapWarps) {
@@ -93,14 +93,17 @@ __global__ void __launch_bounds__(kTapThreads) tap_grad_columns_kernel(TapGradPa
         }
       }
     }
-    scratch[warp][lane][0] = sums[0], scratch[warp][lane][1] = sums[1];
+    scratch[warp][lane][0] = sums[0];
+    scratch[warp][lane][1] = sums[1];
     __syncthreads();
     if (warp == 0 && j < s.out_width) {
       for (int other = 1; other < kTapWarps; ++other) {
-        sums[0] += scratch[other][lane][0], sums[1] += scratch[other][lane][1];
+        sums[0] += scratch[other][lane][0];
+        sums[1] += scratch[other][lane][1];
       }
-      T* result = problem.grad_column_weights + (table * s.out_width + j) * 2;
-      result[0] = sums[0], result[1] = sums[1];
+      T* result = problem.grad_column_weights + (n * s.out_width + j) * 2;
+      result[0] = sums[0];
+      result[1] = sums[1];
     }
     __syncthreads();
   }
@@ -108,14 +111,13 @@ __global__ void __launch_bounds__(kTapThreads) tap_grad_columns_kernel(TapGradPa
 
 // Two launches.
 template <typename T>
-cudaError_t launch_tap_grad(const TapGradProblem<T>& p, cudaStream_t stream,
-                            int64_t max_blocks = kMaxBlocks) {
-  const int64_t tables = p.shape.batch * p.shape.windows * p.taps.terms;
-  if (tables == 0) return cudaSuccess;
-  const TapGradParams<T> rows{p, tables * p.shape.out_height};
+cudaError_t compute(const TapGradProblem<T>& p, cudaStream_t stream, int64_t max_blocks = kMaxBlocks) {
+  const int64_t crops = p.shape.batch * p.shape.windows;
+  if (crops == 0) return cudaSuccess;
+  const TapGradParams<T> rows{p, crops * p.shape.out_height};
   const cudaError_t error = launch_items(tap_grad_rows_kernel<T>, rows, kTapWarps, 0, stream, max_blocks);
   if (error != cudaSuccess) return error;
-  const TapGradParams<T> columns{p, tables * ((p.shape.out_width + kWarp - 1) / kWarp)};
+  const TapGradParams<T> columns{p, crops * ((p.shape.out_width + kWarp - 1) / kWarp)};
   return launch_items(tap_grad_columns_kernel<T>, columns, 1, sizeof(T) * kTapThreads * 2, stream,
                       max_blocks);
 }

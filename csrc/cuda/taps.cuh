@@ -100,14 +100,18 @@ struct SourceColumns {
       const ReadableTap<T> column = readable(make_tap(axis, j < axis.out ? j : first));
       pixels[m][0] = image + column.tap.lower * stride;
       pixels[m][1] = image + column.tap.upper * stride;
-      w_lower[m] = column.tap.w_lower, w_upper[m] = column.tap.w_upper;
+      w_lower[m] = column.tap.w_lower;
+      w_upper[m] = column.tap.w_upper;
       inside[m] = column.inside && j < axis.out;
     }
   }
 
   __device__ __forceinline__ void advance(int64_t offset) {
     RACNN_UNROLL
-    for (int m = 0; m < Strip::kColumns; ++m) pixels[m][0] += offset, pixels[m][1] += offset;
+    for (int m = 0; m < Strip::kColumns; ++m) {
+      pixels[m][0] += offset;
+      pixels[m][1] += offset;
+    }
   }
 };
 

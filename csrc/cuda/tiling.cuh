@@ -12,7 +12,7 @@
 
 #include <algorithm>
 
-#include "../crop.h"
+#include "../problems.h"
 #include "../sizes.h"
 #include "runtime.cuh"
 

@@ -191,12 +191,12 @@ class Case:
         }
 
     def taps(self, dtype: torch.dtype) -> dict[str, Any]:
-        terms, crops = self.random.choice((1, 1, 2, 3)), (self.batch, self.windows)
+        crops = (self.batch, self.windows)
         return {
             "rows": self.tensor((*crops, self.out_height), torch.int32, "pixels"),
-            "row_weights": self.tensor((*crops, terms, self.out_height, 2), dtype),
+            "row_weights": self.tensor((*crops, self.out_height, 2), dtype),
             "columns": self.tensor((*crops, self.out_width), torch.int32, "pixels"),
-            "column_weights": self.tensor((*crops, terms, self.out_width, 2), dtype),
+            "column_weights": self.tensor((*crops, self.out_width, 2), dtype),
         }
 
     def _tap_crop(self) -> dict[str, Any]:
@@ -278,13 +278,12 @@ class Case:
         ]
         sides = max(1, math.prod(abs(value) for value in self.arguments.values() if type(value) is int))
         crops = tensors["rows" if "rows" in tensors else "windows"].sizes[:-1]
-        terms = [1, *(size for n in tensors if "weights" in n for size in tensors[n].sizes[2:3])]
         if "grad_output" in tensors:
             grad = tensors["grad_output"].sizes
-            work = [math.prod(grad) * max(terms), math.prod((*grad[:1], *grad[-3:-2])) * sides]
+            work = [math.prod(grad), math.prod((*grad[:1], *grad[-3:-2])) * sides]
         else:
             outs = [math.prod(tensors[n].sizes[-1:]) for n in ("rows", "columns") if n in tensors]
-            work = [math.prod((*crops, *tensors["images"].sizes[1:2], *outs)) * sides * max(terms)]
+            work = [math.prod((*crops, *tensors["images"].sizes[1:2], *outs)) * sides]
         refused = max(work) > SURELY_TOO_MUCH and self.arguments.get("energy") != "square"  # of any C
         return max(extents) < MOST_WORK and (max(work) < MOST_WORK or refused)
 

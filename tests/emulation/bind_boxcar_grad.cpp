@@ -13,11 +13,11 @@ void boxcar_grad(const py::array& grad_output, const py::array& windows, py::arr
   with_type<float, __half, __nv_bfloat16, double>(grad_output, [&]<typename Grad>(Type<Grad>) {
     using Acc = Accumulate<Grad>;
     const auto workspace = poisoned<Acc>(boxcar_grad_workspace(shape, kind));
-    check_launch(launch_boxcar_grad(
-        BoxcarProblem<Grad>{data<Grad>(grad_output), mutable_data<Acc>(grad_windows), workspace.get(), shape,
-                            strides_of(grad_output), window_spec<Acc>(windows, options).data,
-                            window_values(windows), kind, Acc(steepness), Acc(scale), Acc(shrink)},
-        cudaStream_t{}, options.max_blocks));
+    check_launch(
+        compute(BoxcarProblem<Grad>{data<Grad>(grad_output), mutable_data<Acc>(grad_windows), workspace.get(),
+                                    shape, strides_of(grad_output), window_spec<Acc>(windows, options).data,
+                                    window_values(windows), kind, Acc(steepness), Acc(scale), Acc(shrink)},
+                cudaStream_t{}, options.max_blocks));
   });
 }
 

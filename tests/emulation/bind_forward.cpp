@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "../../csrc/cuda/crop_forward.cuh"
+#include "../../csrc/cuda/forward.cuh"
 #include "bindings.h"
 
 namespace racnn {
@@ -7,11 +7,11 @@ namespace {
 
 template <typename Image, typename Out>
 void run(const py::array& images, const py::array& windows, py::array& out, const Options& options) {
-  check_launch(launch_crop_forward(
-      ForwardProblem<Image, Out>{data<Image>(images), mutable_data<Out>(out), shape_of(images, out),
-                                 strides_of(images), strides_of(out),
-                                 window_spec<Accumulate<Image>>(windows, options), options.affine()},
-      cudaStream_t{}, options.max_blocks));
+  check_launch(
+      compute(ForwardProblem<Image, Out>{data<Image>(images), mutable_data<Out>(out), shape_of(images, out),
+                                         strides_of(images), strides_of(out),
+                                         window_spec<Accumulate<Image>>(windows, options), options.affine()},
+              cudaStream_t{}, options.max_blocks));
 }
 
 void forward(const py::array& images, const py::array& windows, py::array& out, const Options& options) {

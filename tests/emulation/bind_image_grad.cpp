@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "../../csrc/cuda/crop_image_grad.cuh"
+#include "../../csrc/cuda/image_grad.cuh"
 #include "bindings.h"
 
 namespace racnn {
@@ -8,7 +8,7 @@ namespace {
 template <typename Grad, typename Image>
 void run(const py::array& grad_output, const py::array& windows, py::array& grad_images,
          const Options& options) {
-  check_launch(launch_crop_image_grad(
+  check_launch(compute(
       ImageGradProblem<Grad, Image>{data<Grad>(grad_output), mutable_data<Image>(grad_images),
                                     shape_of(grad_images, grad_output), strides_of(grad_output),
                                     strides_of(grad_images), window_spec<Accumulate<Image>>(windows, options),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "../../csrc/cuda/crop_window_grad.cuh"
+#include "../../csrc/cuda/window_grad.cuh"
 #include "bindings.h"
 
 namespace racnn {
@@ -10,13 +10,13 @@ void run(const py::array& grad_output, const py::array& images, const py::array&
          py::array& grad_windows, const Options& options) {
   using Acc = Accumulate<Image>;
   const CropShape shape = shape_of(images, grad_output);
-  const auto workspace = poisoned<Acc>(window_grad_workspace(shape));
-  check_launch(launch_crop_window_grad(
-      WindowGradProblem<Image, Grad>{data<Grad>(grad_output), data<Image>(images),
-                                     mutable_data<Acc>(grad_windows), workspace.get(), shape,
-                                     strides_of(grad_output), strides_of(images),
-                                     window_spec<Acc>(windows, options), options.affine()},
-      cudaStream_t{}, options.max_blocks));
+  const auto workspace = poisoned<Acc>(window_grad_workspace(shape) * kAxisSums);
+  check_launch(compute(WindowGradProblem<Image, Grad>{data<Grad>(grad_output), data<Image>(images),
+                                                      mutable_data<Acc>(grad_windows),
+                                                      reinterpret_cast<Window<Acc>*>(workspace.get()), shape,
+                                                      strides_of(grad_output), strides_of(images),
+                                                      window_spec<Acc>(windows, options), options.affine()},
+                       cudaStream_t{}, options.max_blocks));
 }
 
 void window_grad(const py::array& grad_output, const py::array& images, const py::array& windows,

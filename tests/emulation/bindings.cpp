@@ -33,5 +33,5 @@ PYBIND11_MODULE(emulated_kernels, m) {
   racnn::bind_window_grad(m);
   racnn::bind_image_grad(m);
   racnn::bind_boxcar_grad(m);
-  racnn::bind_tap_crop(m);
+  racnn::bind_taps(m);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// From numpy arrays to the problems of csrc/crop.h. bfloat16 travels as the bits in uint16. Images have shape
-// (B, C, H, W), crops (B, K, C, h, w), any strides; windows (B, K, 3 or 4), contiguous.
+// From numpy arrays to the problems of csrc/problems.h. bfloat16 travels as the bits in uint16. Images have
+// shape (B, C, H, W), crops (B, K, C, h, w), any strides; windows (B, K, 3 or 4), contiguous.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -15,7 +15,8 @@
 #include <string>
 #include <vector>
 
-#include "../../csrc/crop.h"
+#include "../../csrc/dtypes.h"
+#include "../../csrc/problems.h"
 #include "cuda_emulation.h"
 
 namespace racnn {
@@ -64,8 +65,11 @@ constexpr bool is_built() {
          (std::is_same_v<Image, float> && std::is_same_v<Crop, __half>) ||
          (std::is_same_v<Image, uint8_t> && std::is_same_v<Crop, __nv_bfloat16>);
 #else
-  return std::is_same_v<Image, Crop> || (std::is_same_v<Crop, float> && !std::is_same_v<Image, double>) ||
-         (sizeof(Crop) == 2 && (std::is_same_v<Image, float> || std::is_same_v<Image, uint8_t>));
+  using Types = BackendTypes<__half, __nv_bfloat16>;
+#define RACNN_IS_PAIR(IMAGE, CROP) \
+  (std::is_same_v<Image, Types::IMAGE> && std::is_same_v<Crop, Types::CROP>) ||
+  return RACNN_FUSED_PAIRS(RACNN_IS_PAIR) false;
+#undef RACNN_IS_PAIR
 #endif
 }
 
@@ -130,6 +134,6 @@ void bind_forward(py::module_& m);
 void bind_window_grad(py::module_& m);
 void bind_image_grad(py::module_& m);
 void bind_boxcar_grad(py::module_& m);
-void bind_tap_crop(py::module_& m);
+void bind_taps(py::module_& m);
 
 }  // namespace racnn

@@ -64,7 +64,6 @@ class Case:
     mask_steepness: float = 0.0
     affine: bool = False
     energy: str = "abs"
-    terms: int = 2  # of tap tables
     max_blocks: int = 0x7FFFFFFF
 
     @property
@@ -110,8 +109,8 @@ class Case:
             u = (2 * np.arange(out) + 1 - out) / out
             positions = windows[..., centre, None] + np.maximum(windows[..., half, None], 0) * u - 0.5
             tables.append(np.floor(positions.clip(-2, size)).astype(np.int32))
-            shape = (self.batch, self.windows, self.terms, out, 2)
-            weights = np.random.default_rng(out + self.terms).standard_normal(shape)
+            shape = (self.batch, self.windows, out, 2)
+            weights = np.random.default_rng(out).standard_normal(shape)
             tables.append(weights.astype(NUMPY_TYPE[self.accumulate]))
         return tables
 

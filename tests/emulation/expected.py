@@ -54,15 +54,11 @@ def _tap_reference(case: Case) -> torch.Tensor:
     rows, row_weights, columns, column_weights = (torch.from_numpy(t) for t in case.tables())
     images = torch.from_numpy(decode(case.images(), case.image)).requires_grad_()
     weights = row_weights.double().requires_grad_(), column_weights.double().requires_grad_()
-    terms = zip(weights[0].unbind(2), weights[1].unbind(2), strict=True)
-    crops = torch.stack(
-        [
-            reference.contract(
-                images, reference.AxisTaps(rows.long(), along_y), reference.AxisTaps(columns.long(), along_x)
-            )
-            for along_y, along_x in terms
-        ]
-    ).sum(0)
+    crops = reference.contract(
+        images,
+        reference.AxisTaps(rows.long(), weights[0]),
+        reference.AxisTaps(columns.long(), weights[1]),
+    )
     if case.kernel == "tap_crop":
         return crops.detach()
     grad_output = torch.from_numpy(decode(case.grad_output(), case.crop))

@@ -174,9 +174,7 @@ def test_gathers_that_a_warp_shares_keep_infinity_to_its_pixels(
 
 
 class TestTables:
-    """Two terms of any weights, at the pixels of the windows."""
-
-    TERMS = 2
+    """Any weights, at the pixels of the windows."""
 
     def tables(self, count: int) -> tuple[list[Array], Bools, Bools]:
         lower = [
@@ -185,8 +183,8 @@ class TestTables:
         ]
         result: list[Array] = []
         for pixels in lower:
-            weights = np.random.default_rng(2).uniform(0.5, 1.0, (*pixels.shape, 2))[:, None]
-            for array, dtype in ((pixels, np.int32), (np.repeat(weights, self.TERMS, 1), np.float32)):
+            weights = np.random.default_rng(2).uniform(0.5, 1.0, (*pixels.shape, 2))
+            for array, dtype in ((pixels, np.int32), (weights, np.float32)):
                 result.append(np.ascontiguousarray(np.broadcast_to(array, (count, *array.shape)), dtype))
         rows, columns = (np.array([entries(p, SIZE[a]) for p in lower[a]]) for a in (0, 1))
         return result, rows, columns
@@ -214,7 +212,7 @@ class TestTables:
         grad_output = plain(result.array.shape, "float32", layout)
         found = self.grad(kernels, grad_output, images, tables)
         for one, spec in zip(found, ("kisy,kjtx->yxkis", "kisy,kjtx->yxkjt"), strict=True):
-            expected = np.einsum(spec, rows, columns).reshape(len(images), len(WINDOWS), 1, -1, 2)
+            expected = np.einsum(spec, rows, columns).reshape(len(images), len(WINDOWS), -1, 2)
             np.testing.assert_array_equal(one, np.broadcast_to(expected, one.shape))
 
     @pytest.mark.parametrize(("layout", "channels"), [("contiguous", 3), ("channels_last", 8)])
@@ -236,7 +234,7 @@ class TestTables:
             ),
             strict=True,
         ):
-            expected = np.einsum(*operands).reshape(count, len(WINDOWS), 1, -1, 2)
+            expected = np.einsum(*operands).reshape(count, len(WINDOWS), -1, 2)
             np.testing.assert_array_equal(one, np.broadcast_to(expected, one.shape))
 
         each = grad_output.swapaxes(0, 1).reshape(-1, 1, channels, *OUT)

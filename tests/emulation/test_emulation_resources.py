@@ -92,7 +92,7 @@ def test_a_warp_goes_only_to_the_lanes_whose_gathers_it_shares(tool: ModuleType,
         pytest.skip("another nvcc release may find it otherwise")
     for kernels in compiled.values():
         for name, kernel in kernels.items():
-            if name.startswith("crop_image_grad_kernel") and kernel.code:
+            if name.startswith("image_grad_kernel") and kernel.code:
                 loops = tool.machine_code.loops(kernel.code)
                 loop = next(loop for loop in loops if any(i.operation.startswith("SHFL.IDX") for i in loop))
                 assert any(i.operation.startswith("FLO") for i in loop), name

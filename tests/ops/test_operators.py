@@ -95,8 +95,8 @@ def test_opcheck_contractions_with_tap_tables(device: str, channels_last: bool) 
         images = images.contiguous(memory_format=torch.channels_last)
     rows = torch.tensor([-2, 0, 0, 6]).expand(2, 3, 4).to(device, torch.int32)
     columns = torch.tensor([-1, 3, 7, 8, 9]).expand(2, 3, 5).to(device, torch.int32)
-    row_weights = torch.randn(2, 3, 2, 4, 2, generator=g).to(device)
-    column_weights = torch.randn(2, 3, 2, 5, 2, generator=g).to(device)
+    row_weights = torch.randn(2, 3, 4, 2, generator=g).to(device)
+    column_weights = torch.randn(2, 3, 5, 2, generator=g).to(device)
     tables = rows, row_weights, columns, column_weights
     grad = torch.randn(2, 3, 3, 4, 5, generator=g).to(device)
     operators = torch.ops.racnn_ops
@@ -139,7 +139,7 @@ TOO_LARGE = {
         ops._crop_boxcar_grad(one.expand(1, (2**64 + 999) // 5, 1, 1), ones(1, 3), 0.05, "abs", 1.0, 0.0)
     """,
     "the workspace of the tables' gradient": """
-        pixels, weights = torch.zeros(1, 1, n, dtype=torch.int32), torch.zeros(1, 1, 1, n, 2)
+        pixels, weights = torch.zeros(1, 1, n, dtype=torch.int32), torch.zeros(1, 1, n, 2)
         grad_output, images = one.expand(1, 1, 2**22, n, n), one.expand(1, 2**22, 1, 1)
         ops._tap_grad(grad_output, images, pixels, weights, pixels, weights)
     """,

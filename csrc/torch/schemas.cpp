@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The operators' schemas. They are private: racnn_ops.attention_crop is the public call. Kernels are
-// registered beside their backends (cpu/crop_cpu.cpp, cuda/crop_cuda.cu), autograd and fakes in Python.
+// registered by cpu.cpp and cuda.cu, autograd and fakes in Python.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 

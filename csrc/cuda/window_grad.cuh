@@ -31,11 +31,11 @@ struct WindowGradStrip {
 };
 
 template <typename Image, typename Grad>
-struct CropWindowGradParams {
-  WindowGradProblem<Image, Grad> problem;  // of one chunk of channels
+struct WindowGradParams {
+  WindowGradProblem<Image, Grad> problem;
   Tiling tiling;
-  int64_t first_slot, slots;  // of a window, those of this chunk
-  AffineChunk<Accumulate<Image>> affine;
+  int64_t slots;  // of a window
+  AffineParams<Accumulate<Image>> affine;
 };
 
 // The two pixels that each column reads in one source row.
@@ -46,7 +46,7 @@ struct WidenedRow {
   T lower[Strip::kColumns][Strip::kChannels], upper[Strip::kColumns][Strip::kChannels];
 
   __device__ __forceinline__ void set(const Pixels (&pixels)[Strip::kColumns][2],
-                                      const AffineChunk<T>& affine, int64_t c) {
+                                      const AffineParams<T>& affine, int64_t c) {
     RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
       RACNN_UNROLL
@@ -64,7 +64,7 @@ struct WidenedRow {
 
 // g at the thread's columns in one output row.
 template <typename Strip, typename Image, typename Grad>
-__device__ __forceinline__ void load_grad_row(const CropWindowGradParams<Image, Grad>& p, const Grad* grad,
+__device__ __forceinline__ void load_grad_row(const WindowGradParams<Image, Grad>& p, const Grad* grad,
                                               const Share& share,
                                               Pack<Grad, Strip::kColumns * Strip::kChannels>& row) {
   if constexpr (Strip::kChannels > 1) {
@@ -107,7 +107,7 @@ __device__ __forceinline__ void add_grad_row(const Pack<Grad, Strip::kColumns * 
 
 // A strip of one thread at channel c, with its kRows row taps; rows beyond the crop are empty.
 template <typename Strip, typename Image, typename Grad, typename T>
-__device__ __forceinline__ void window_grad_strip(const CropWindowGradParams<Image, Grad>& p,
+__device__ __forceinline__ void window_grad_strip(const WindowGradParams<Image, Grad>& p,
                                                   const SourceColumns<Image, Strip>& columns,
                                                   const RowTap<T>* rows, const Share& share, int64_t c,
                                                   const Grad* grad,
@@ -136,7 +136,7 @@ __device__ __forceinline__ void window_grad_strip(const CropWindowGradParams<Ima
 
 // Adds the rows' part of a tile to `sums`, the columns' to `column_sums`.
 template <typename Strip, typename Image, typename Grad, typename T>
-__device__ __forceinline__ void window_grad_tile(const CropWindowGradParams<Image, Grad>& p, int64_t crop,
+__device__ __forceinline__ void window_grad_tile(const WindowGradParams<Image, Grad>& p, int64_t crop,
                                                  const Tile& tile, const Share& share,
                                                  const GradTables<T, Strip::kRows>& tables,
                                                  SlopeSums<T> (&column_sums)[Strip::kColumns],
@@ -167,7 +167,7 @@ __device__ __forceinline__ void window_grad_tile(const CropWindowGradParams<Imag
 
 template <typename Image, typename Grad, bool kWide>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, true>)
-    crop_window_grad_kernel(CropWindowGradParams<Image, Grad> p) {
+    window_grad_kernel(WindowGradParams<Image, Grad> p) {
   using T = Accumulate<Image>;
   using Strip = WindowGradStrip<Grad, kWide>;
   const WindowGradProblem<Image, Grad>& problem = p.problem;
@@ -175,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, t
   const int64_t crops = problem.shape.batch * problem.shape.windows;
   for (int64_t block = blockIdx.x; block < crops * p.slots; block += gridDim.x) {
     const int64_t crop = block / p.slots, slot = block % p.slots;
-    if (threadIdx.x == 0) *tables.axes = make_axes(problem.windows, crop, problem.shape);
+    if (threadIdx.x == 0) *tables.axes = make_axes(problem.taps, crop, problem.shape);
     __syncthreads();
     T sums[kAxisSums] = {};
     for (int64_t t = slot; t < p.tiling.tiles(); t += p.slots) {
@@ -196,17 +196,15 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, t
     }
     block_sum(sums, tables.scratch);
     if (threadIdx.x == 0) {
-      T* const place = problem.workspace + ((p.first_slot + slot) * crops + crop) * kAxisSums;
-      RACNN_UNROLL
-      for (int s = 0; s < kAxisSums; ++s) place[s] = sums[s];
+      problem.workspace[slot * crops + crop] = {sums[0], sums[1], sums[2], sums[3]};
     }
   }
 }
 
 template <typename T>
 struct FinishWindowGradParams {
-  const T* workspace;  // [slots, N, kAxisSums]
-  T* grad_windows;     // [N, values]
+  const Window<T>* workspace;  // [slots, N]
+  T* grad_windows;             // [N, values]
   WindowSpec<T> windows;
   int64_t crops, slots;
 };
@@ -218,8 +216,11 @@ __global__ void finish_window_grad_kernel(FinishWindowGradParams<T> p) {
   for (int64_t n = blockIdx.x * warps + threadIdx.x / kWarp; n < p.crops; n += gridDim.x * warps) {
     T sums[kAxisSums] = {};
     for (int64_t slot = lane; slot < p.slots; slot += kWarp) {
-      RACNN_UNROLL
-      for (int s = 0; s < kAxisSums; ++s) sums[s] += p.workspace[(slot * p.crops + n) * kAxisSums + s];
+      const Window<T> part = p.workspace[slot * p.crops + n];
+      sums[0] += part.x;
+      sums[1] += part.half_x;
+      sums[2] += part.y;
+      sums[3] += part.half_y;
     }
     warp_sum(sums);
     if (lane == 0) {
@@ -230,17 +231,16 @@ __global__ void finish_window_grad_kernel(FinishWindowGradParams<T> p) {
 }
 
 // The most slots of a window: enough for kTargetBlocks blocks and as many again, so that tiles need not share
-// one; at most h + w, and one at least for each chunk of channels.
+// one; at most h + w.
 inline int64_t window_grad_slots(const CropShape& shape) {
   const int64_t crops = std::max<int64_t>(1, shape.batch * shape.windows);
-  const int64_t wanted = divide_up(2 * kTargetBlocks, crops);
-  const int64_t slots = std::min<int64_t>(wanted, int64_t(shape.out_height) + shape.out_width);
-  return std::max(slots, divide_up<int64_t>(shape.channels, kAffineChannels));
+  return std::min<int64_t>(divide_up(2 * kTargetBlocks, crops), int64_t(shape.out_height) + shape.out_width);
 }
 
+// In windows.
 inline int64_t window_grad_workspace(const CropShape& shape) {
   return checked_product("the workspace of the window gradient",
-                         {shape.batch, shape.windows, window_grad_slots(shape), kAxisSums});
+                         {shape.batch, shape.windows, window_grad_slots(shape)});
 }
 
 template <typename Image, typename Grad>
@@ -252,59 +252,42 @@ bool is_wide(const WindowGradProblem<Image, Grad>& p) {
          can_pack<kChannels>(p.grad_output, p.shape.channels, {grad.b, grad.k, grad.y, grad.x});
 }
 
-// Takes the next slots from `slots_taken` on: no more than there are tiles, so that no block is idle.
+// With no more slots than there are tiles, so that no block is idle; sets their number.
 template <bool kWide, typename Image, typename Grad>
-cudaError_t launch_window_grad_chunk(const WindowGradProblem<Image, Grad>& problem, int64_t first_channel,
-                                     int64_t most_slots, int64_t& slots_taken, cudaStream_t stream,
-                                     int64_t max_blocks) {
+cudaError_t launch_window_grad(const WindowGradProblem<Image, Grad>& p, int64_t& slots, cudaStream_t stream,
+                               int64_t max_blocks) {
   using T = Accumulate<Image>;
   using Strip = WindowGradStrip<Grad, kWide>;
-  CropWindowGradParams<Image, Grad> params{};
-  params.problem = problem;
-  WindowGradProblem<Image, Grad>& p = params.problem;
   const Strides& grad = p.grad_strides;
-  const int64_t channels =
-      std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
   const bool channels_fastest = p.shape.channels > 1 && p.image_strides.c < p.image_strides.x;
-  p.images += first_channel * p.image_strides.c;
-  p.grad_output += first_channel * grad.c;
-  p.shape.channels = channels;
-  params.affine = make_affine_chunk<T>(p.affine, first_channel, channels);
   const bool packed =
       !channels_fastest && grad.x == 1 &&
       can_pack<Strip::kColumns>(p.grad_output, p.shape.out_width, {grad.b, grad.k, grad.c, grad.y});
-  params.tiling = make_tiling<Strip>(p.shape, {channels_fastest, packed, Strip::kChannels});
-  params.first_slot = slots_taken;
-  params.slots = std::min(most_slots, params.tiling.tiles());
-  slots_taken += params.slots;
-  const int64_t blocks = p.shape.batch * p.shape.windows * params.slots;
-  return launch(crop_window_grad_kernel<Image, Grad, kWide>, dim3(unsigned(std::min(blocks, max_blocks))),
-                dim3(params.tiling.threads()), GradTables<T, Strip::kRows>::bytes(params.tiling), stream,
-                params);
+  const Tiling tiling = make_tiling<Strip>(p.shape, {channels_fastest, packed, Strip::kChannels});
+  slots = std::min(window_grad_slots(p.shape), tiling.tiles());
+  const int64_t blocks = p.shape.batch * p.shape.windows * slots;
+  return launch(window_grad_kernel<Image, Grad, kWide>, dim3(unsigned(std::min(blocks, max_blocks))),
+                dim3(tiling.threads()), GradTables<T, Strip::kRows>::bytes(tiling), stream,
+                WindowGradParams<Image, Grad>{p, tiling, slots, AffineParams<T>(p.affine, p.shape.channels)});
 }
 
-// Two launches; when normalising one more for each further kAffineChannels channels.
+// Two launches.
 template <typename Image, typename Grad>
-cudaError_t launch_crop_window_grad(const WindowGradProblem<Image, Grad>& p, cudaStream_t stream,
-                                    int64_t max_blocks = kMaxBlocks) {
+cudaError_t compute(const WindowGradProblem<Image, Grad>& p, cudaStream_t stream,
+                    int64_t max_blocks = kMaxBlocks) {
   using T = Accumulate<Image>;
   const int64_t crops = p.shape.batch * p.shape.windows;
   if (crops == 0) return cudaSuccess;
-  const int64_t chunk = std::max<int64_t>(1, affine_chunk(p.affine, p.shape.channels));
-  const int64_t chunks = divide_up(p.shape.channels, chunk);
-  const bool wide = is_wide(p);
-  const int64_t most_slots = window_grad_slots(p.shape) / std::max<int64_t>(1, chunks);  // of a chunk
   int64_t slots = 0;
-  for (int64_t c = 0; c < p.shape.channels; c += chunk) {
-    const cudaError_t error =
-        wide ? launch_window_grad_chunk<true>(p, c, most_slots, slots, stream, max_blocks)
-             : launch_window_grad_chunk<false>(p, c, most_slots, slots, stream, max_blocks);
+  if (p.shape.channels > 0) {
+    const cudaError_t error = is_wide(p) ? launch_window_grad<true>(p, slots, stream, max_blocks)
+                                         : launch_window_grad<false>(p, slots, stream, max_blocks);
     if (error != cudaSuccess) return error;
   }
   const int64_t blocks = divide_up<int64_t>(crops, kFinishThreads / kWarp);
   return launch(finish_window_grad_kernel<T>, dim3(unsigned(std::min(blocks, max_blocks))),
                 dim3(kFinishThreads), 0, stream,
-                FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.windows, crops, slots});
+                FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.taps, crops, slots});
 }
 
 }  // namespace racnn

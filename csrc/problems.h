@@ -56,21 +56,42 @@ RACNN_HOST_DEVICE Axis<T> y_axis(const WindowSpec<T>& spec, const Window<T>& w, 
   return make_axis(w.y, w.half_y, shape.height, shape.out_height, spec.boundary, spec.steepness);
 }
 
+// In the place of windows: tap tables that were made elsewhere. Crop n is the contraction
+//
+//     out[i, j] = sum over s, t in {0, 1} of
+//                 row weight[i][s] * column weight[j][t] * I[row[i] + s, column[j] + t]
+//
+// linear in the pixels, in the row weights and in the column weights; with the incoming gradient g the form
+// is linear in four things, and all its derivatives, of any order, are contractions of the same kind.
+template <typename T>
+struct TapTable {
+  const int32_t* pixels;  // [N, out]: each output's lower pixel, non-decreasing; those outside are skipped
+  const T* weights;       // [N, out, 2]
+};
+
+template <typename T>
+struct TapTables {
+  TapTable<T> rows, columns;
+};
+
 // A pixel I of channel c enters as I * scale[c] + shift[c]. Host memory, C numbers each; null: as it is.
 struct ChannelAffine {
   const double* scale;
   const double* shift;
 };
 
-template <typename Image, typename Out>
+template <typename Image, typename Out, typename Taps = WindowSpec<Accumulate<Image>>>
 struct ForwardProblem {
   const Image* images;  // [B, C, H, W]
   Out* out;             // [B, K, C, h, w]
   CropShape shape;
   Strides image_strides, out_strides;
-  WindowSpec<Accumulate<Image>> windows;
+  Taps taps;  // WindowSpec or TapTables
   ChannelAffine affine;
 };
+
+template <typename T>
+using TapForwardProblem = ForwardProblem<T, T, TapTables<T>>;
 
 template <typename Image, typename Grad>
 struct WindowGradProblem {
@@ -78,61 +99,34 @@ struct WindowGradProblem {
   const Grad* grad_output;  // [B, K, C, h, w]
   const Image* images;      // [B, C, H, W]
   Acc* grad_windows;        // [N, values], contiguous
-  Acc* workspace;           // as many numbers as the backend asked for
+  Window<Acc>* workspace;   // as many as the backend asked for
   CropShape shape;
   Strides grad_strides, image_strides;
-  WindowSpec<Acc> windows;
+  WindowSpec<Acc> taps;
   ChannelAffine affine;
 };
 
-template <typename Grad, typename Image>
+template <typename Grad, typename Image, typename Taps = WindowSpec<Accumulate<Image>>>
 struct ImageGradProblem {
   const Grad* grad_output;  // [B, K, C, h, w]
   Image* grad_images;       // [B, C, H, W], every element is written
   CropShape shape;
   Strides grad_strides, image_strides;
-  WindowSpec<Accumulate<Image>> windows;
+  Taps taps;             // WindowSpec or TapTables
   ChannelAffine affine;  // the shift does not matter here
 };
 
-// Tap tables that were made elsewhere: crop n is the contraction
-//
-//     out[i, j] = sum over terms r, s, t in {0, 1} of
-//                 row weight[r][i][s] * column weight[r][j][t] * I[row[i] + s, column[j] + t]
-//
-// linear in the pixels, in the row weights and in the column weights; with the incoming gradient g the form
-// is linear in four things, and all its derivatives, of any order, are contractions of the same kind.
-// Windows have one term; a derivative along a window has two: (d rows) x columns + rows x (d columns).
 template <typename T>
-struct TapTable {
-  const int32_t* pixels;  // [N, out]: each output's lower pixel, non-decreasing; those outside are skipped
-  const T* weights;       // [N, terms, out, 2]
-};
-
-template <typename T>
-struct TapTables {
-  TapTable<T> rows, columns;
-  int64_t terms;
-};
-
-template <typename T>
-struct TapCropProblem : ForwardProblem<T, T> {  // windows and affine are not used
-  TapTables<T> taps;
-};
-
-template <typename T>
-struct TapImageGradProblem : ImageGradProblem<T, T> {  // neither here
-  TapTables<T> taps;
-};
+using TapImageGradProblem = ImageGradProblem<T, T, TapTables<T>>;
 
 // The derivatives of sum over c, i, j of g * out by the weights.
 template <typename T>
 struct TapGradProblem {
-  const T* grad_output;  // [B, K, C, h, w]
-  const T* images;       // [B, C, H, W]
-  T* grad_row_weights;   // [N, terms, h, 2], contiguous
-  T* grad_column_weights;
-  T* workspace;  // as many numbers as the backend asked for
+  const T* grad_output;    // [B, K, C, h, w]
+  const T* images;         // [B, C, H, W]
+  T* grad_row_weights;     // [N, h, 2], contiguous
+  T* grad_column_weights;  // [N, w, 2]
+  T* workspace;            // as many numbers as the backend asked for
   CropShape shape;
   Strides grad_strides, image_strides;
   TapTables<T> taps;

@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// From torch to the kernels, as glue.h: the operators that take tap tables (TapTables in crop.h). A Backend
-// has
-//
-//   tap_grad_workspace(const CropShape&, int64_t terms)
-//   tap_crop(const TapCropProblem<T>&), tap_image_grad(...), tap_grad(...)
+// From torch to the kernels, as crop_operators.h: the operators that take tap tables (TapTables in
+// problems.h).
 #pragma once
 
 #include <tuple>
 
-#include "glue.h"
+#include "tensors.h"
 
 namespace racnn {
 
-// The tables of B * K crops: pixels [B, K, out] of int32 and weights [B, K, terms, out, 2], for both axes.
+// The tables of B * K crops: pixels [B, K, out] of int32 and weights [B, K, out, 2], for both axes.
 struct CheckedTaps {
   Tensor rows, row_weights, columns, column_weights;  // contiguous
   ScalarType dtype;
@@ -30,10 +27,8 @@ struct CheckedTaps {
           "row and column weights must agree in dtype and device");
     check_axis(rows, row_weights);
     check_axis(columns, column_weights);
-    for (int axis = 0; axis < 3; ++axis) {
-      check(row_weights.size(axis) == column_weights.size(axis),
-            "row and column weights must agree in B, K and terms");
-    }
+    check(rows.size(0) == columns.size(0) && rows.size(1) == columns.size(1),
+          "rows and columns must agree in B and K");
   }
 
   CropShape shape(int64_t channels, int64_t height, int64_t width) const {
@@ -49,8 +44,7 @@ struct CheckedTaps {
   template <typename T>
   TapTables<T> tables() const {
     return {{rows.const_data_ptr<int32_t>(), row_weights.const_data_ptr<T>()},
-            {columns.const_data_ptr<int32_t>(), column_weights.const_data_ptr<T>()},
-            row_weights.size(2)};
+            {columns.const_data_ptr<int32_t>(), column_weights.const_data_ptr<T>()}};
   }
 
   // `t` is [B, ...] or [B, K, ...] like the crops.
@@ -68,24 +62,17 @@ struct CheckedTaps {
   static void check_axis(const Tensor& pixels, const Tensor& weights) {
     check(pixels.scalar_type() == ScalarType::Int && same_device(pixels, weights),
           "rows and columns must be int32, on the device of their weights");
-    check(pixels.dim() == 3 && weights.dim() == 5 && weights.size(4) == 2 &&
+    check(pixels.dim() == 3 && weights.dim() == 4 && weights.size(3) == 2 &&
               weights.size(0) == pixels.size(0) && weights.size(1) == pixels.size(1) &&
-              weights.size(3) == pixels.size(2),
-          "rows and columns must be [B, K, out], their weights [B, K, terms, out, 2]");
+              weights.size(2) == pixels.size(2),
+          "rows and columns must be [B, K, out], their weights [B, K, out, 2]");
   }
 };
-
-// Calls f(Type<float>) or f(Type<double>).
-template <typename F>
-void with_accumulate_type(ScalarType dtype, const F& f) {
-  dtype == ScalarType::Double ? f(Type<double>{}) : f(Type<float>{});
-}
 
 template <typename Backend>
 Tensor tap_crop(Tensor images, Tensor rows, Tensor row_weights, Tensor columns, Tensor column_weights) {
   const CheckedTaps taps(rows, row_weights, columns, column_weights);
   taps.check_like(images, false);
-  check(taps.row_weights.size(2) >= 1, "there must be at least one term");
   const CropShape shape = taps.shape(images.size(1), images.size(2), images.size(3));
   const Tensor out =
       empty_dense({shape.batch, shape.windows, shape.channels, shape.out_height, shape.out_width},
@@ -93,14 +80,13 @@ Tensor tap_crop(Tensor images, Tensor rows, Tensor row_weights, Tensor columns, 
   if (is_empty(shape)) return out;
   const typename Backend::Guard guard(images);
   with_accumulate_type(taps.dtype, [&]<typename T>(Type<T>) {
-    Backend::tap_crop(TapCropProblem<T>{{images.const_data_ptr<T>(),
-                                         out.mutable_data_ptr<T>(),
-                                         shape,
-                                         strides_of(images),
-                                         strides_of(out),
-                                         {},
-                                         {}},
-                                        taps.tables<T>()});
+    Backend::compute(TapForwardProblem<T>{images.const_data_ptr<T>(),
+                                          out.mutable_data_ptr<T>(),
+                                          shape,
+                                          strides_of(images),
+                                          strides_of(out),
+                                          taps.tables<T>(),
+                                          {}});
   });
   return out;
 }
@@ -116,14 +102,13 @@ Tensor tap_image_grad(Tensor grad_output, Tensor rows, Tensor row_weights, Tenso
   if (shape.batch == 0 || shape.channels == 0) return grad_images;
   const typename Backend::Guard guard(grad_output);
   with_accumulate_type(taps.dtype, [&]<typename T>(Type<T>) {
-    Backend::tap_image_grad(TapImageGradProblem<T>{{grad_output.const_data_ptr<T>(),
-                                                    grad_images.mutable_data_ptr<T>(),
-                                                    shape,
-                                                    strides_of(grad_output),
-                                                    strides_of(grad_images),
-                                                    {},
-                                                    {}},
-                                                   taps.tables<T>()});
+    Backend::compute(TapImageGradProblem<T>{grad_output.const_data_ptr<T>(),
+                                            grad_images.mutable_data_ptr<T>(),
+                                            shape,
+                                            strides_of(grad_output),
+                                            strides_of(grad_images),
+                                            taps.tables<T>(),
+                                            {}});
   });
   return grad_images;
 }
@@ -136,20 +121,18 @@ std::tuple<Tensor, Tensor> tap_grad(Tensor grad_output, Tensor images, Tensor ro
   taps.check_like(images, false);
   check(images.size(1) == grad_output.size(2), "grad_output and images must agree in C");
   const CropShape shape = taps.shape(images.size(1), images.size(2), images.size(3));
-  const int64_t terms = taps.row_weights.size(2);
   const Tensor grad_rows =
-      empty_dense({shape.batch, shape.windows, terms, shape.out_height, 2}, false, taps.dtype, grad_output);
+      empty_dense({shape.batch, shape.windows, shape.out_height, 2}, false, taps.dtype, grad_output);
   const Tensor grad_columns =
-      empty_dense({shape.batch, shape.windows, terms, shape.out_width, 2}, false, taps.dtype, grad_output);
-  if (shape.batch == 0 || shape.windows == 0 || terms == 0) return {grad_rows, grad_columns};
+      empty_dense({shape.batch, shape.windows, shape.out_width, 2}, false, taps.dtype, grad_output);
+  if (shape.batch == 0 || shape.windows == 0) return {grad_rows, grad_columns};
   const typename Backend::Guard guard(images);
-  const Tensor workspace =
-      empty_dense({Backend::tap_grad_workspace(shape, terms)}, false, taps.dtype, grad_output);
+  const Tensor workspace = empty_dense({Backend::tap_grad_workspace(shape)}, false, taps.dtype, grad_output);
   with_accumulate_type(taps.dtype, [&]<typename T>(Type<T>) {
-    Backend::tap_grad(TapGradProblem<T>{grad_output.const_data_ptr<T>(), images.const_data_ptr<T>(),
-                                        grad_rows.mutable_data_ptr<T>(), grad_columns.mutable_data_ptr<T>(),
-                                        workspace.mutable_data_ptr<T>(), shape, strides_of(grad_output),
-                                        strides_of(images), taps.tables<T>()});
+    Backend::compute(TapGradProblem<T>{grad_output.const_data_ptr<T>(), images.const_data_ptr<T>(),
+                                       grad_rows.mutable_data_ptr<T>(), grad_columns.mutable_data_ptr<T>(),
+                                       workspace.mutable_data_ptr<T>(), shape, strides_of(grad_output),
+                                       strides_of(images), taps.tables<T>()});
   });
   return {grad_rows, grad_columns};
 }

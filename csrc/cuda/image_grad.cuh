@@ -35,11 +35,11 @@ constexpr int kPixelColumnLanes = kWarp;  // about square tiles meet the fewest 
 constexpr int kTeamColumns = 8;  // lanes of a warp that works together: 8 columns x 4 rows of outputs
 
 template <typename Grad, typename Image>
-struct CropImageGradParams {
-  ImageGradProblem<Grad, Image> problem;  // of one chunk of channels
-  Tiling tiling;                          // of an image
-  int64_t tiles;                          // of all images
-  AffineChunk<Accumulate<Image>> affine;
+struct ImageGradParams {
+  ImageGradProblem<Grad, Image> problem;
+  Tiling tiling;  // of an image
+  int64_t tiles;  // of all images
+  AffineParams<Accumulate<Image>> affine;
 };
 
 // The images as crops of their own size: what is tiled here.
@@ -131,7 +131,7 @@ __device__ __forceinline__ void add_together(const ImageGradTables<T>& tables, c
 // Adds a round to the sums of a thread's pixels. All threads of the block call; those without work with count
 // = 0.
 template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
-__device__ __forceinline__ void add_round(const CropImageGradParams<Grad, Image>& p,
+__device__ __forceinline__ void add_round(const ImageGradParams<Grad, Image>& p,
                                           const ImageGradTables<T>& tables, int64_t number,
                                           const Round& round, const Tile& tile, const Share& share,
                                           int64_t channel, int32_t count,
@@ -141,12 +141,14 @@ __device__ __forceinline__ void add_round(const CropImageGradParams<Grad, Image>
                            round.row * strides.y + round.column * strides.x;
   const int32_t tx = share.column - tile.column, ty = share.row - tile.row;
   const int32_t pixels = count > 0 ? share.row_end - share.row : 0;
-  RACNN_NO_UNROLL  // one pixel at a time: registers for four would halve the threads
-      for (int r = 0; r < Strip::kRows; ++r) {
+  // One pixel at a time: registers for four would halve the threads.
+  RACNN_NO_UNROLL
+  for (int r = 0; r < Strip::kRows; ++r) {
     T parts[Strip::kChannels] = {};
     const Gather<T> at = r < pixels ? gather_at(tables, round, tx, ty + r) : Gather<T>{};
-    if (!at.is_large())
+    if (!at.is_large()) {
       add_outputs<kWide>(tables, at, grad + channel * strides.c, strides, count, 0, 1, 0, 1, parts);
+    }
     add_together<kWide>(tables, at, grad, strides, channel, count, parts);
     RACNN_UNROLL
     for (int s = 0; s < Strip::kRows; ++s) {
@@ -159,7 +161,7 @@ __device__ __forceinline__ void add_round(const CropImageGradParams<Grad, Image>
 // Adds crop `number`, whose tables are made but for the fractions. `made` is the round of those that are
 // there.
 template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
-__device__ __forceinline__ void add_crop(const CropImageGradParams<Grad, Image>& p,
+__device__ __forceinline__ void add_crop(const ImageGradParams<Grad, Image>& p,
                                          const ImageGradTables<T>& tables, int64_t number, const Tile& tile,
                                          const Share& share, int64_t channel, int32_t count, Round& made,
                                          T (&sums)[Strip::kRows][Strip::kChannels]) {
@@ -180,7 +182,7 @@ __device__ __forceinline__ void add_crop(const CropImageGradParams<Grad, Image>&
 }
 
 template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
-__device__ __forceinline__ void store_pixels(const CropImageGradParams<Grad, Image>& p, int64_t image,
+__device__ __forceinline__ void store_pixels(const ImageGradParams<Grad, Image>& p, int64_t image,
                                              const Share& share, int64_t channel, int32_t count,
                                              const T (&sums)[Strip::kRows][Strip::kChannels]) {
   const Strides& strides = p.problem.image_strides;
@@ -209,7 +211,7 @@ __device__ __forceinline__ void store_pixels(const CropImageGradParams<Grad, Ima
 
 template <typename Grad, typename Image, bool kWide>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, true>)
-    crop_image_grad_kernel(CropImageGradParams<Grad, Image> p) {
+    image_grad_kernel(ImageGradParams<Grad, Image> p) {
   using T = Accumulate<Image>;
   using Strip = PixelStrip<Image, kWide>;
   const ImageGradProblem<Grad, Image>& problem = p.problem;
@@ -230,7 +232,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, t
       T sums[Strip::kRows][Strip::kChannels] = {};
       for (int64_t crop = image * problem.shape.windows; crop < (image + 1) * problem.shape.windows; ++crop) {
         if (tabled != crop) {
-          reached = tables.make(problem.windows, crop, problem.shape, p.tiling, tile);
+          reached = tables.make(problem.taps, crop, problem.shape, p.tiling, tile);
           tabled = crop;
           made = kNoRound;
         }
@@ -251,41 +253,27 @@ bool is_wide(const ImageGradProblem<Grad, Image>& p) {
 }
 
 template <bool kWide, typename Grad, typename Image>
-cudaError_t launch_image_grad_chunk(const ImageGradProblem<Grad, Image>& p, int64_t first_channel,
-                                    cudaStream_t stream, int64_t max_blocks) {
+cudaError_t launch_image_grad(const ImageGradProblem<Grad, Image>& p, cudaStream_t stream,
+                              int64_t max_blocks) {
   using T = Accumulate<Image>;
   using Strip = PixelStrip<Image, kWide>;
-  const int64_t channels =
-      std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
-  CropImageGradParams<Grad, Image> params{};
-  params.problem = p;
-  params.problem.shape.channels = channels;
-  params.problem.grad_output += first_channel * p.grad_strides.c;
-  params.problem.grad_images += first_channel * p.image_strides.c;
-  params.affine = make_affine_chunk<T>(p.affine, first_channel, channels);
   // Few channels, interleaved: one a thread, so that neighbouring threads write neighbouring addresses.
   const bool channels_fastest = p.shape.channels > 1 && p.image_strides.c < p.image_strides.x;
   const int32_t thread_channels = channels_fastest && !kWide ? 1 : Strip::kChannels;
-  params.tiling = make_tiling<Strip>(image_as_crop(params.problem.shape),
-                                     {channels_fastest, true, thread_channels, kPixelColumnLanes, 0});
-  params.tiles = params.tiling.tiles() * p.shape.batch;
-  return launch(crop_image_grad_kernel<Grad, Image, kWide>,
-                dim3(unsigned(std::min(params.tiles, max_blocks))), dim3(params.tiling.threads()),
-                ImageGradTables<T>::bytes(params.tiling), stream, params);
+  const Tiling tiling = make_tiling<Strip>(image_as_crop(p.shape),
+                                           {channels_fastest, true, thread_channels, kPixelColumnLanes, 0});
+  const int64_t tiles = tiling.tiles() * p.shape.batch;
+  return launch(image_grad_kernel<Grad, Image, kWide>, dim3(unsigned(std::min(tiles, max_blocks))),
+                dim3(tiling.threads()), ImageGradTables<T>::bytes(tiling), stream,
+                ImageGradParams<Grad, Image>{p, tiling, tiles, AffineParams<T>(p.affine, p.shape.channels)});
 }
 
-// One launch; when scaling one for each kAffineChannels channels.
 template <typename Grad, typename Image>
-cudaError_t launch_crop_image_grad(const ImageGradProblem<Grad, Image>& p, cudaStream_t stream,
-                                   int64_t max_blocks = kMaxBlocks) {
-  if (p.shape.batch == 0) return cudaSuccess;
-  const bool wide = is_wide(p);
-  for (int64_t c = 0; c < p.shape.channels; c += affine_chunk(p.affine, p.shape.channels)) {
-    const cudaError_t error = wide ? launch_image_grad_chunk<true>(p, c, stream, max_blocks)
-                                   : launch_image_grad_chunk<false>(p, c, stream, max_blocks);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
+cudaError_t compute(const ImageGradProblem<Grad, Image>& p, cudaStream_t stream,
+                    int64_t max_blocks = kMaxBlocks) {
+  if (p.shape.batch == 0 || p.shape.channels == 0) return cudaSuccess;
+  return is_wide(p) ? launch_image_grad<true>(p, stream, max_blocks)
+                    : launch_image_grad<false>(p, stream, max_blocks);
 }
 
 }  // namespace racnn

@@ -24,11 +24,11 @@ struct ForwardStrip {
 };
 
 template <typename Image, typename Out>
-struct CropForwardParams {
-  ForwardProblem<Image, Out> problem;  // of one chunk of channels
+struct ForwardParams {
+  ForwardProblem<Image, Out> problem;
   Tiling tiling;
   int64_t tiles;  // of all crops
-  AffineChunk<Accumulate<Image>> affine;
+  AffineParams<Accumulate<Image>> affine;
 };
 
 // One source row, interpolated at the thread's columns.
@@ -57,16 +57,18 @@ struct Finish {
   T scale[Strip::kChannels], shift[Strip::kChannels];
   T fill;  // where a row or a column reads no pixel
 
-  __device__ __forceinline__ Finish(const AffineChunk<T>& affine, int64_t c, T fill) : fill(fill) {
+  __device__ __forceinline__ Finish(const AffineParams<T>& affine, int64_t c, T fill) : fill(fill) {
     RACNN_UNROLL
-    for (int v = 0; v < Strip::kChannels; ++v)
-      scale[v] = affine.scale_of(c + v), shift[v] = affine.shift_of(c + v);
+    for (int v = 0; v < Strip::kChannels; ++v) {
+      scale[v] = affine.scale_of(c + v);
+      shift[v] = affine.shift_of(c + v);
+    }
   }
 };
 
 // One output row of a strip from its two interpolated source rows. `out` is its first element of the thread.
 template <typename Strip, typename Image, typename Out>
-__device__ __forceinline__ void store_forward_row(const CropForwardParams<Image, Out>& p,
+__device__ __forceinline__ void store_forward_row(const ForwardParams<Image, Out>& p,
                                                   const SourceColumns<Image, Strip>& columns,
                                                   const RowTap<Accumulate<Image>>& row,
                                                   const InterpolatedRow<Image, Strip>& lower,
@@ -94,15 +96,16 @@ __device__ __forceinline__ void store_forward_row(const CropForwardParams<Image,
     RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
       const int32_t step = m * p.tiling.column_step;
-      if (first_column + step < p.problem.shape.out_width)
+      if (first_column + step < p.problem.shape.out_width) {
         out[step * p.problem.out_strides.x] = pack.values[m];
+      }
     }
   }
 }
 
 // A strip of one thread with its kRows row taps, of which the first `count` are rows of the crop.
 template <typename Strip, typename Image, typename Out>
-__device__ __forceinline__ void forward_strip(const CropForwardParams<Image, Out>& p,
+__device__ __forceinline__ void forward_strip(const ForwardParams<Image, Out>& p,
                                               const SourceColumns<Image, Strip>& columns,
                                               const RowTap<Accumulate<Image>>* rows, int32_t count,
                                               int32_t first_column,
@@ -125,7 +128,7 @@ __device__ __forceinline__ void forward_strip(const CropForwardParams<Image, Out
 }
 
 template <typename Strip, typename Image, typename Out>
-__device__ __forceinline__ void forward_tile(const CropForwardParams<Image, Out>& p, int64_t crop,
+__device__ __forceinline__ void forward_tile(const ForwardParams<Image, Out>& p, int64_t crop,
                                              const Tile& tile, const Axes<Accumulate<Image>>& axes,
                                              const RowTap<Accumulate<Image>>* rows) {
   using T = Accumulate<Image>;
@@ -156,7 +159,7 @@ __device__ __forceinline__ void forward_tile(const CropForwardParams<Image, Out>
 
 template <typename Image, typename Out, bool kWide>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, kWide>)
-    crop_forward_kernel(CropForwardParams<Image, Out> p) {
+    forward_kernel(ForwardParams<Image, Out> p) {
   using T = Accumulate<Image>;
   using Strip = ForwardStrip<Out, kWide>;
   Axes<T>* const axes = shared_memory<Axes<T>>();
@@ -164,7 +167,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, k
   for (int64_t t = blockIdx.x; t < p.tiles; t += gridDim.x) {
     const int64_t crop = t / p.tiling.tiles();
     const Tile tile = tile_at(p.tiling, t % p.tiling.tiles());
-    if (threadIdx.x == 0) *axes = make_axes(p.problem.windows, crop, p.problem.shape);
+    if (threadIdx.x == 0) *axes = make_axes(p.problem.taps, crop, p.problem.shape);
     __syncthreads();
     make_row_taps<Strip::kRows>(axes->y, tile.row, p.tiling.rows,
                                 p.problem.image_strides.y * int64_t(sizeof(Image)), rows);
@@ -185,42 +188,27 @@ bool is_wide(const ForwardProblem<Image, Out>& p) {
 }
 
 template <bool kWide, typename Image, typename Out>
-cudaError_t launch_crop_forward_chunk(const ForwardProblem<Image, Out>& p, int64_t first_channel,
-                                      cudaStream_t stream, int64_t max_blocks) {
+cudaError_t launch_forward(const ForwardProblem<Image, Out>& p, cudaStream_t stream, int64_t max_blocks) {
+  using T = Accumulate<Image>;
   using Strip = ForwardStrip<Out, kWide>;
   const Strides& out = p.out_strides;
-  CropForwardParams<Image, Out> params{};
-  params.problem = p;
-  params.problem.shape.channels =
-      std::min(p.shape.channels - first_channel, affine_chunk(p.affine, p.shape.channels));
-  params.problem.images += first_channel * p.image_strides.c;
-  params.problem.out += first_channel * out.c;
   const bool channels_fastest = p.shape.channels > 1 && out.c < out.x;
-  const bool packed =
-      !channels_fastest && out.x == 1 &&
-      can_pack<Strip::kColumns>(params.problem.out, p.shape.out_width, {out.b, out.k, out.c, out.y});
-  params.tiling = make_tiling<Strip>(params.problem.shape, {channels_fastest, packed, Strip::kChannels});
-  params.tiles = params.tiling.tiles() * p.shape.batch * p.shape.windows;
-  params.affine =
-      make_affine_chunk<Accumulate<Image>>(p.affine, first_channel, params.problem.shape.channels);
-  const size_t shared_bytes =
-      sizeof(Axes<Accumulate<Image>>) + params.tiling.rows * sizeof(RowTap<Accumulate<Image>>);
-  return launch(crop_forward_kernel<Image, Out, kWide>, dim3(unsigned(std::min(params.tiles, max_blocks))),
-                dim3(params.tiling.threads()), shared_bytes, stream, params);
+  const bool packed = !channels_fastest && out.x == 1 &&
+                      can_pack<Strip::kColumns>(p.out, p.shape.out_width, {out.b, out.k, out.c, out.y});
+  const Tiling tiling = make_tiling<Strip>(p.shape, {channels_fastest, packed, Strip::kChannels});
+  const int64_t tiles = tiling.tiles() * p.shape.batch * p.shape.windows;
+  const size_t shared_bytes = sizeof(Axes<T>) + tiling.rows * sizeof(RowTap<T>);
+  return launch(forward_kernel<Image, Out, kWide>, dim3(unsigned(std::min(tiles, max_blocks))),
+                dim3(tiling.threads()), shared_bytes, stream,
+                ForwardParams<Image, Out>{p, tiling, tiles, AffineParams<T>(p.affine, p.shape.channels)});
 }
 
-// One launch; when normalising one for each kAffineChannels channels.
 template <typename Image, typename Out>
-cudaError_t launch_crop_forward(const ForwardProblem<Image, Out>& p, cudaStream_t stream,
-                                int64_t max_blocks = kMaxBlocks) {
-  if (p.shape.batch == 0 || p.shape.windows == 0) return cudaSuccess;
-  const bool wide = is_wide(p);
-  for (int64_t c = 0; c < p.shape.channels; c += affine_chunk(p.affine, p.shape.channels)) {
-    const cudaError_t error = wide ? launch_crop_forward_chunk<true>(p, c, stream, max_blocks)
-                                   : launch_crop_forward_chunk<false>(p, c, stream, max_blocks);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
+cudaError_t compute(const ForwardProblem<Image, Out>& p, cudaStream_t stream,
+                    int64_t max_blocks = kMaxBlocks) {
+  if (p.shape.batch == 0 || p.shape.windows == 0 || p.shape.channels == 0) return cudaSuccess;
+  return is_wide(p) ? launch_forward<true>(p, stream, max_blocks)
+                    : launch_forward<false>(p, stream, max_blocks);
 }
 
 }  // namespace racnn

@@ -1,39 +1,22 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// From torch to the kernels: the operators, written once for every backend on the stable ABI.
+// From torch to the kernels: the operators on windows, written once for every backend on the stable ABI. A
+// Backend is a class with
 //
-// The user-facing checks are in Python; those here are the second line and keep a direct call of
-// torch.ops.racnn_ops from reading out of bounds. A Backend is a class with
-//
-//   Half, BFloat16                            its 16-bit types
+//   BackendTypes                              its base: the C++ type of each dtype
+//   kMostNormalised                           channels that a kernel can normalise
 //   Guard(const Tensor&)                      makes the tensor's device current, for its lifetime
-//   window_grad_workspace(const CropShape&)   numbers of workspace that the reductions need
-//   boxcar_grad_workspace(const CropShape&, Energy)
-//   forward(const ForwardProblem<Image, Out>&), window_grad(...), image_grad(...), boxcar_grad(...)
-//
-// and what tap_glue.h names for its operators.
+//   window_grad_workspace(const CropShape&)   how much workspace its reductions need
+//   tap_grad_workspace(const CropShape&), boxcar_grad_workspace(const CropShape&, Energy)
+//   compute(problem)                          runs the kernel of any struct in problems.h
 #pragma once
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <optional>
-#include <stdexcept>
 #include <string>
-#include <vector>
 
-#include "crop.h"
-#include "sizes.h"
+#include "tensors.h"
 
 namespace racnn {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-inline void check(bool condition, const char* message) {
-  if (!condition) throw std::invalid_argument(message);
-}
 
 inline Boundary parse_boundary(const std::string& name) {
   if (name == "zeros") return Boundary::kZeros;
@@ -46,15 +29,6 @@ inline Energy parse_energy(const std::string& name) {
   if (name == "abs") return Energy::kAbs;
   check(name == "square", "energy must be 'abs' or 'square'");
   return Energy::kSquare;
-}
-
-inline int32_t checked_side(int64_t side) {
-  check(side >= 1 && side <= kMaxSide, "heights and widths must lie between 1 and 2**30");
-  return int32_t(side);
-}
-
-inline bool same_device(const Tensor& a, const Tensor& b) {
-  return a.is_cuda() == b.is_cuda() && a.get_device_index() == b.get_device_index();
 }
 
 inline bool has_window_axis(const Tensor& windows) { return windows.dim() == 3; }
@@ -76,8 +50,6 @@ inline CropShape make_shape(const Tensor& batched, const Tensor& windows, int64_
           checked_side(out_width)};
 }
 
-inline bool is_empty(const CropShape& s) { return s.batch == 0 || s.windows == 0 || s.channels == 0; }
-
 // The shape of a backward: grad_output is [B, C, h, w] or, with K windows an image, [B, K, C, h, w].
 inline CropShape make_grad_shape(const Tensor& grad, const Tensor& windows, int64_t height, int64_t width) {
   const int64_t dim = grad.dim();
@@ -86,86 +58,6 @@ inline CropShape make_grad_shape(const Tensor& grad, const Tensor& windows, int6
       make_shape(grad, windows, grad.size(dim - 3), height, width, grad.size(dim - 2), grad.size(dim - 1));
   check(dim == 4 || grad.size(1) == shape.windows, "grad_output and windows must agree in K");
   return shape;
-}
-
-inline Strides strides_of(const Tensor& t) {
-  const int64_t d = t.dim();
-  return {t.stride(0), d == 5 ? t.stride(1) : 0, t.stride(d - 3), t.stride(d - 2), t.stride(d - 1)};
-}
-
-// The memory format that a result takes over from `images`. The fake kernels decide by the same rule.
-inline bool is_channels_last(const Tensor& images) {
-  const int64_t channels = images.size(1);
-  return channels > 1 && images.stride(1) == 1 && images.stride(3) == channels;
-}
-
-// A new dense tensor on the device of `like`: contiguous or, [..., C, H, W], channels last.
-inline Tensor empty_dense(std::vector<int64_t> sizes, bool channels_last, ScalarType dtype,
-                          const Tensor& like) {
-  const size_t d = sizes.size();
-  std::vector<int64_t> strides(d);
-  std::vector<size_t> order;  // of the axes, innermost first
-  if (channels_last) order = {d - 3, d - 1, d - 2};
-  for (size_t axis = d - order.size(); axis-- > 0;) order.push_back(axis);
-  int64_t step = 1;
-  for (size_t axis : order) {
-    strides[axis] = step;
-    step = checked_product("a result", {step, sizes[axis] > 1 ? sizes[axis] : 1});
-  }
-  int32_t device_type = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(int64_t(d), sizes.data(), strides.data(),
-                               torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-                               device_type, like.get_device_index(), &handle));
-  return Tensor(handle);
-}
-
-inline ScalarType accumulate_type(ScalarType dtype) {
-  return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-template <typename T>
-struct Type {};
-
-// Calls f(Type<T>) with the backend's type for `dtype`.
-template <typename Backend, typename F>
-void with_type(ScalarType dtype, const F& f) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return f(Type<float>{});
-    case ScalarType::Double:
-      return f(Type<double>{});
-    case ScalarType::Half:
-      return f(Type<typename Backend::Half>{});
-    case ScalarType::BFloat16:
-      return f(Type<typename Backend::BFloat16>{});
-    case ScalarType::Byte:
-      return f(Type<uint8_t>{});
-    default:
-      check(false, "dtypes must be float16, bfloat16, float32, float64 or uint8");
-  }
-}
-
-// The pairs of image and crop types that have kernels; Python composes the others from these.
-template <typename Image, typename Crop>
-constexpr bool kFused =
-    std::is_same_v<Image, Crop> || (std::is_same_v<Crop, float> && !std::is_same_v<Image, double>) ||
-    (sizeof(Crop) == 2 && (std::is_same_v<Image, float> || std::is_same_v<Image, uint8_t>));
-
-// Calls f(Type<Image>, Type<Crop>) if the pair has a kernel.
-template <typename Backend, typename F>
-void with_types(ScalarType image, ScalarType crop, const F& f) {
-  with_type<Backend>(image, [&]<typename Image>(Type<Image>) {
-    with_type<Backend>(crop, [&]<typename Crop>(Type<Crop>) {
-      if constexpr (kFused<Image, Crop>) {
-        f(Type<Image>{}, Type<Crop>{});
-      } else {
-        check(false, "no kernel for this pair of image and crop dtypes");
-      }
-    });
-  });
 }
 
 template <typename Acc>
@@ -181,9 +73,11 @@ inline Tensor contiguous_windows(const Tensor& windows, ScalarType image_dtype) 
   return windows.is_contiguous() ? windows : torch::stable::contiguous(windows);
 }
 
-inline ChannelAffine make_affine(const std::vector<double>& scale, const std::vector<double>& shift,
-                                 int64_t channels) {
+template <typename Backend>
+ChannelAffine make_affine(const std::vector<double>& scale, const std::vector<double>& shift,
+                          int64_t channels) {
   if (scale.empty()) return {nullptr, nullptr};
+  check(channels <= Backend::kMostNormalised, "too many channels for a kernel to normalise");
   check(int64_t(scale.size()) == channels && int64_t(shift.size()) == channels,
         "scale and shift must hold one number a channel");
   return {scale.data(), shift.data()};
@@ -205,10 +99,10 @@ Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t o
   const typename Backend::Guard guard(images);
   with_types<Backend>(images.scalar_type(), dtype, [&]<typename Image, typename Out>(Type<Image>, Type<Out>) {
     using Acc = Accumulate<Image>;
-    Backend::forward(ForwardProblem<Image, Out>{
+    Backend::compute(ForwardProblem<Image, Out>{
         static_cast<const Image*>(images.const_data_ptr()), static_cast<Out*>(out.mutable_data_ptr()), shape,
         strides_of(images), strides_of(out), make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
-        make_affine(scale, shift, shape.channels)});
+        make_affine<Backend>(scale, shift, shape.channels)});
   });
   return out;
 }
@@ -227,18 +121,19 @@ Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::
       empty_dense({windows.sizes().begin(), windows.sizes().end()}, false, acc_dtype, windows);
   if (shape.batch == 0 || shape.windows == 0) return grad_windows;
   const typename Backend::Guard guard(images);
-  const Tensor workspace = empty_dense({Backend::window_grad_workspace(shape)}, false, acc_dtype, windows);
+  const Tensor workspace =
+      empty_dense({Backend::window_grad_workspace(shape), kAxisSums}, false, acc_dtype, windows);
   with_types<Backend>(
       images.scalar_type(), grad_output.scalar_type(),
       [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         using Acc = Accumulate<Image>;
         if constexpr (!std::is_same_v<Grad, uint8_t>) {
-          Backend::window_grad(WindowGradProblem<Image, Grad>{
+          Backend::compute(WindowGradProblem<Image, Grad>{
               static_cast<const Grad*>(grad_output.const_data_ptr()),
               static_cast<const Image*>(images.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
-              workspace.mutable_data_ptr<Acc>(), shape, strides_of(grad_output), strides_of(images),
-              make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
-              make_affine(scale, shift, shape.channels)});
+              static_cast<Window<Acc>*>(workspace.mutable_data_ptr()), shape, strides_of(grad_output),
+              strides_of(images), make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
+              make_affine<Backend>(scale, shift, shape.channels)});
         } else {
           check(false, "a uint8 crop has no gradient");
         }
@@ -260,11 +155,11 @@ Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64
       dtype, grad_output.scalar_type(), [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         using Acc = Accumulate<Image>;
         if constexpr (!std::is_same_v<Image, uint8_t>) {
-          Backend::image_grad(ImageGradProblem<Grad, Image>{
+          Backend::compute(ImageGradProblem<Grad, Image>{
               static_cast<const Grad*>(grad_output.const_data_ptr()),
               static_cast<Image*>(grad_images.mutable_data_ptr()), shape, strides_of(grad_output),
               strides_of(grad_images), make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
-              make_affine(scale, scale, shape.channels)});
+              make_affine<Backend>(scale, scale, shape.channels)});
         } else {
           check(false, "a uint8 image has no gradient");
         }
@@ -288,7 +183,7 @@ Tensor crop_boxcar_grad(Tensor grad_output, Tensor windows, double steepness, st
   with_type<Backend>(grad_output.scalar_type(), [&]<typename Grad>(Type<Grad>) {
     using Acc = Accumulate<Grad>;
     if constexpr (!std::is_same_v<Grad, uint8_t>) {
-      Backend::boxcar_grad(BoxcarProblem<Grad>{
+      Backend::compute(BoxcarProblem<Grad>{
           static_cast<const Grad*>(grad_output.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
           workspace.mutable_data_ptr<Acc>(), shape, strides_of(grad_output),
           dense_windows.const_data_ptr<Acc>(), int32_t(windows.size(windows.dim() - 1)), kind, Acc(steepness),

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// All operators of schemas.cpp, registered for one backend.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+
+#include "copies.h"
+#include "crop_operators.h"
+#include "tap_operators.h"
+
+namespace racnn {
+
+template <typename Backend, typename Library>
+void register_operators(Library& library) {
+  if (!earlier_copy().empty()) return;
+  library.impl("_crop_forward", TORCH_BOX(&crop_forward<Backend>));
+  library.impl("_crop_window_grad", TORCH_BOX(&crop_window_grad<Backend>));
+  library.impl("_crop_image_grad", TORCH_BOX(&crop_image_grad<Backend>));
+  library.impl("_crop_boxcar_grad", TORCH_BOX(&crop_boxcar_grad<Backend>));
+  library.impl("_tap_crop", TORCH_BOX(&tap_crop<Backend>));
+  library.impl("_tap_image_grad", TORCH_BOX(&tap_image_grad<Backend>));
+  library.impl("_tap_grad", TORCH_BOX(&tap_grad<Backend>));
+}
+
+}  // namespace racnn

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Tensors as the operators see them: checks, strides, new ones, and the way from dtypes to C++ types. The
+// user-facing checks are in Python; those here are the second line and keep a direct call of
+// torch.ops.racnn_ops from reading out of bounds.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <stdexcept>
+#include <vector>
+
+#include "../dtypes.h"
+#include "../problems.h"
+#include "../sizes.h"
+
+namespace racnn {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline void check(bool condition, const char* message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+inline int32_t checked_side(int64_t side) {
+  check(side >= 1 && side <= kMaxSide, "heights and widths must lie between 1 and 2**30");
+  return int32_t(side);
+}
+
+inline bool same_device(const Tensor& a, const Tensor& b) {
+  return a.is_cuda() == b.is_cuda() && a.get_device_index() == b.get_device_index();
+}
+
+inline bool is_empty(const CropShape& s) { return s.batch == 0 || s.windows == 0 || s.channels == 0; }
+
+inline Strides strides_of(const Tensor& t) {
+  const int64_t d = t.dim();
+  return {t.stride(0), d == 5 ? t.stride(1) : 0, t.stride(d - 3), t.stride(d - 2), t.stride(d - 1)};
+}
+
+// The memory format that a result takes over from `images`. The fake kernels decide by the same rule.
+inline bool is_channels_last(const Tensor& images) {
+  const int64_t channels = images.size(1);
+  return channels > 1 && images.stride(1) == 1 && images.stride(3) == channels;
+}
+
+// A new dense tensor on the device of `like`: contiguous or, [..., C, H, W], channels last.
+inline Tensor empty_dense(std::vector<int64_t> sizes, bool channels_last, ScalarType dtype,
+                          const Tensor& like) {
+  const size_t d = sizes.size();
+  std::vector<int64_t> strides(d);
+  std::vector<size_t> order;  // of the axes, innermost first
+  if (channels_last) order = {d - 3, d - 1, d - 2};
+  for (size_t axis = d - order.size(); axis-- > 0;) order.push_back(axis);
+  int64_t step = 1;
+  for (size_t axis : order) {
+    strides[axis] = step;
+    step = checked_product("a result", {step, sizes[axis] > 1 ? sizes[axis] : 1});
+  }
+  int32_t device_type = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(int64_t(d), sizes.data(), strides.data(),
+                               torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
+                               device_type, like.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
+inline ScalarType accumulate_type(ScalarType dtype) {
+  return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+template <typename T>
+struct Type {};
+
+// Calls f(Type<T>) with the backend's type for `dtype`.
+template <typename Backend, typename F>
+void with_type(ScalarType dtype, const F& f) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return f(Type<float>{});
+    case ScalarType::Double:
+      return f(Type<double>{});
+    case ScalarType::Half:
+      return f(Type<typename Backend::Half>{});
+    case ScalarType::BFloat16:
+      return f(Type<typename Backend::BFloat16>{});
+    case ScalarType::Byte:
+      return f(Type<uint8_t>{});
+    default:
+      check(false, "dtypes must be float16, bfloat16, float32, float64 or uint8");
+  }
+}
+
+// Calls f(Type<Image>, Type<Crop>) if the pair has a kernel.
+template <typename Backend, typename F>
+void with_types(ScalarType image, ScalarType crop, const F& f) {
+#define RACNN_CALL_IF(IMAGE, CROP)                                             \
+  if (image == ScalarType::IMAGE && crop == ScalarType::CROP) {                \
+    return f(Type<typename Backend::IMAGE>{}, Type<typename Backend::CROP>{}); \
+  }
+  RACNN_FUSED_PAIRS(RACNN_CALL_IF)
+#undef RACNN_CALL_IF
+  check(false, "no kernel for this pair of image and crop dtypes");
+}
+
+// Calls f(Type<float>) or f(Type<double>).
+template <typename F>
+void with_accumulate_type(ScalarType dtype, const F& f) {
+  dtype == ScalarType::Double ? f(Type<double>{}) : f(Type<float>{});
+}
+
+}  // namespace racnn
