@@ -20,7 +20,10 @@ inline int64_t checked_product(const char* what, std::initializer_list<int64_t> 
   if (!overflow) return product;
   std::string message = std::string(what) + " is too large:";
   const char* before = " ";
-  for (const int64_t factor : factors) message += before + std::to_string(factor), before = " x ";
+  for (const int64_t factor : factors) {
+    message += before + std::to_string(factor);
+    before = " x ";
+  }
   throw std::runtime_error(message + " numbers");
 }
 

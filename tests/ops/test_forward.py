@@ -25,7 +25,8 @@ from samples import (
     window_sizes,
 )
 
-from racnn_ops import attention_crop, reference
+from racnn_ops import _dispatch, attention_crop, reference
+from racnn_ops._arguments import check_options
 
 
 @pytest.mark.every_instruction_set
@@ -197,3 +198,22 @@ def test_windows_may_have_any_stride(device: str) -> None:
         assert torch.equal(attention_crop(images, strided, shape.out), exact)
     one = windows[:1, 0].expand(2, 4)
     assert torch.equal(attention_crop(images, one, 7), attention_crop(images, one.contiguous(), 7))
+
+
+@pytest.mark.parametrize("image_dtype", [torch.uint8, torch.float16, torch.float64], ids=str)
+def test_more_channels_than_a_launch_normalises(image_dtype: torch.dtype, device: str) -> None:
+    """Where kernels cannot, images are normalised before: the same crops and gradients."""
+    channels = _dispatch.MOST_NORMALISED_ON_CUDA + 2
+    g = generator("channels", image_dtype)
+    images = make_images((2, channels, 7, 9), image_dtype, g).to(device)
+    windows = torch.tensor([[4.2, 3.1, 3.0], [8.0, 1.0, 2.5]], device=device, dtype=window_dtype(image_dtype))
+    mean, std = torch.rand(channels, generator=g).tolist(), (torch.rand(channels, generator=g) + 0.5).tolist()
+    crop_options = check_options((4, 5), 0.7, "zeros", "exact", mean, std, None, None)
+    options = crop_options.of(images)
+    normalised, rest = _dispatch.normalised_first(images, windows.dtype, options)
+    assert (normalised.dtype, rest.scale, rest.shift) == (windows.dtype, (), ())
+    composed = reference.sample(normalised, windows, rest)
+    exact = expected(images, windows, (4, 5), mask_steepness=0.7, mean=mean, std=std)
+    assert composed.dtype == options.dtype
+    for crops in (composed, _dispatch.crop(images, windows, crop_options)):
+        assert relative_error(crops, exact) <= TOLERANCE[options.dtype]
