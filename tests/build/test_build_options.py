@@ -97,7 +97,6 @@ def nvidia_smi(folder: Path, output: str, status: int = 0) -> str:
         ("NVIDIA-SMI has failed: driver 535.8\\n", 9, "75-real;75-virtual"),
         ("", 127, "75-real;75-virtual"),
     ],
-    ids="one two three-digits newer older older-and-one unknown none failed mute".split(),
 )
 def test_native_architectures(output: str, status: int, architectures: str, tmp_path: Path) -> None:
     """Of GPUs that are newer than nvcc those whose code or PTX they run; without a GPU the oldest."""
