@@ -24,8 +24,9 @@ lint: $(VENV)/built
 	mypy
 	clang-format --dry-run --Werror $(CPP_SOURCES)
 
+# Files in the order of tests/conftest.py, the slow ones first; pytest-xdist would put those with few tests last.
 pytest: $(VENV)/built
-	pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Hostile and random input, other than the last time; what fails says how to have it again. Within ten minutes in all.
 attack: $(VENV)/built
