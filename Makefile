@@ -4,6 +4,7 @@
 # .venv. Steps leave stamps there and run again only when what they read has changed.
 PYTHON ?= python3
 JOBS ?= 2
+TORCH_CUDA_ARCH_LIST ?= native
 VENV := .venv
 BIN := $(VENV)/bin
 CPP_SOURCES = $(shell find csrc cmake tests \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
@@ -12,7 +13,7 @@ BUILD_INPUTS = CMakeLists.txt setup.py racnn_ops/_version.py $(wildcard cmake/*)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RACNN_WERROR ?= ON
 
-.PHONY: all test lint pytest attack bench demo format clean
+.PHONY: all test lint pytest attack bench demo format clean FORCE
 all: $(VENV)/built
 
 test: lint pytest
@@ -23,8 +24,9 @@ lint: $(VENV)/built
 	mypy
 	clang-format --dry-run --Werror $(CPP_SOURCES)
 
+# Files in the order of tests/conftest.py, the slow ones first; pytest-xdist would put those with few tests last.
 pytest: $(VENV)/built
-	pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Hostile and random input, other than the last time; what fails says how to have it again. Within ten minutes in all.
 attack: $(VENV)/built
@@ -56,12 +58,22 @@ format: $(VENV)/built
 	ruff format .
 	clang-format -i $(CPP_SOURCES)
 
-# Editable and without isolation, so that CMake's build folder keeps its objects between runs.
-$(VENV)/built: $(VENV)/torch pyproject.toml $(BUILD_INPUTS)
-	pip install --no-build-isolation --editable '.[bench,racnn,test]'
+# Editable and without isolation, so that CMake's build folder keeps its objects between runs; -v shows the compiler.
+$(VENV)/built: $(VENV)/torch $(VENV)/settings pyproject.toml $(BUILD_INPUTS)
+	@echo "== Installing what tests and benchmarks need, and compiling the kernels: a few minutes =="
+	TORCH_CUDA_ARCH_LIST='$(TORCH_CUDA_ARCH_LIST)' \
+	  pip install -v --no-build-isolation --editable '.[bench,racnn,test]'
 	touch $@
 
+# What the environment asks of the build, and the GPUs that are native: written only when it has changed.
+$(VENV)/settings: FORCE | $(VENV)/bin/python
+	@{ env | grep -E '^(CUDA_HOME|CUDA_PATH|FORCE_CUDA|RACNN_CUDA|RACNN_WERROR|DEBUG)=' | sort; \
+	  echo 'TORCH_CUDA_ARCH_LIST=$(TORCH_CUDA_ARCH_LIST)'; \
+	  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>&1 || true; } > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
 $(VENV)/torch: $(VENV)/bin/python
+	@echo "== Installing torch and torchvision into $(VENV): several gigabytes, a few minutes =="
 	pip install torch torchvision 'setuptools>=77' 'cmake>=3.25' ninja
 	touch $@
 

@@ -43,6 +43,7 @@ class CMakeBuild(build_ext):
             f"-DRACNN_OUTPUT_DIR={package}",
             f"-DRACNN_WERROR={werror}",
         )
+        print("racnn_ops: compiling the kernels, minutes for those of many GPUs", flush=True)
         self._run(cmake, "--build", str(build_dir), *jobs)
 
     @staticmethod

@@ -10,6 +10,16 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+# Python that fails where the compiled operator does not do what the reference does.
+COMPARE = """
+import torch, racnn_ops
+images = torch.rand(2, 3, 40, 50)
+windows = torch.tensor([[20.0, 18.5, 12.25], [3.0, 30.0, 16.0]])
+crops = racnn_ops.attention_crop(images, windows, 24)
+expected = racnn_ops.reference.attention_crop(images, windows, 24)
+torch.testing.assert_close(crops, expected)
+"""
+
 
 def run(*command: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command with the build's variables taken from `env` alone; stdout holds stderr as well."""

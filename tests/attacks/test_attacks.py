@@ -6,9 +6,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import direct_calls
 import pytest
 from emulation.build import CannotBuild
-from programs import load_script, run
+from programs import run
 
 ATTACKS = Path(__file__).parent
 
@@ -27,7 +28,7 @@ def test_random_calls_agree_with_the_formulas() -> None:
 @pytest.fixture(scope="module")
 def sanitized_library() -> Path:
     try:
-        return load_script(ATTACKS / "direct_calls.py").build()
+        return direct_calls.build()
     except CannotBuild as error:
         pytest.skip(str(error))
 

@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One wheel for many torches and Pythons, imports that never die, builds that fail with a reason."""
+"""Shared objects that need nothing of one torch or Python alone, and imports that never die."""
 
 import re
 import shutil
 import sys
-import sysconfig
-import tarfile
-import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
-from programs import configure, run, run_checked
+from programs import COMPARE, run_checked
 
 import racnn_ops
 from racnn_ops import _library
@@ -20,19 +17,9 @@ from racnn_ops import _library
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(racnn_ops.__file__).parent
 LIBRARIES = sorted(PACKAGE.glob("*.so"))
-OTHER_TORCH = "2.13.0+cpu"
 
 needs_library = pytest.mark.skipif(not _library.has_cpu, reason=f"no compiled library: {_library.cpu_error}")
 each_library = pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name)
-
-COMPARE = """
-import torch, racnn_ops
-images = torch.rand(2, 3, 40, 50)
-windows = torch.tensor([[20.0, 18.5, 12.25], [3.0, 30.0, 16.0]])
-crops = racnn_ops.attention_crop(images, windows, 24)
-expected = racnn_ops.reference.attention_crop(images, windows, 24)
-torch.testing.assert_close(crops, expected)
-"""
 
 
 # --- The shared objects that are tested here ---------------------------------------------------------------
@@ -167,154 +154,3 @@ def test_second_library_in_one_process_is_not_used(tmp_path: Path) -> None:
 def test_import_again_is_harmless() -> None:
     code = "import importlib, racnn_ops; importlib.reload(racnn_ops)" + COMPARE
     run_checked(sys.executable, "-W", "error::RuntimeWarning", "-c", code)
-
-
-# --- A build that cannot have what was asked for -------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("env", "sentence"),
-    [
-        (
-            {"RACNN_CUDA": "on", "CUDA_HOME": "/nowhere"},
-            "RACNN_CUDA=on (or FORCE_CUDA=1), but no nvcc was found in CUDA_HOME=/nowhere: "
-            "set CUDA_HOME to a CUDA toolkit 12.0 or newer, or RACNN_CUDA=off.",
-        ),
-        (
-            {"FORCE_CUDA": "1", "CUDA_HOME": "/nowhere"},
-            "RACNN_CUDA=on (or FORCE_CUDA=1), but no nvcc was found in CUDA_HOME=/nowhere",
-        ),
-        ({"RACNN_CUDA": "yes"}, "RACNN_CUDA is 'yes': set it to auto, on or off."),
-        (
-            {"TORCH_CUDA_ARCH_LIST": "8.0;Pascal"},
-            "TORCH_CUDA_ARCH_LIST contains 'Pascal': set it to architectures such as '8.0;9.0+PTX'",
-        ),
-    ],
-    ids=["no-nvcc", "force-cuda", "bad-choice", "bad-architecture"],
-)
-def test_build_fails_with_one_sentence(env: dict[str, str], sentence: str, tmp_path: Path) -> None:
-    result = configure(ROOT, tmp_path, f"-DRACNN_OUTPUT_DIR={tmp_path}", **env)
-    assert result.returncode != 0
-    assert sentence in result.stdout
-
-
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on PATH")
-def test_build_names_an_architecture_that_nvcc_does_not_know(tmp_path: Path) -> None:
-    result = configure(ROOT, tmp_path, f"-DRACNN_OUTPUT_DIR={tmp_path}", TORCH_CUDA_ARCH_LIST="3.5")
-    assert result.returncode != 0
-    assert "asks for compute capability 35" in result.stdout
-
-
-def test_build_without_torch_says_so(tmp_path: Path) -> None:
-    run_checked(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
-    python = tmp_path / "venv/bin/python"
-    result = configure(ROOT, tmp_path / "build", f"-DPython_EXECUTABLE={python}")
-    assert result.returncode != 0
-    assert f"PyTorch was not found by {python}: install torch>=2.10 there" in result.stdout
-
-
-# --- From the source distribution to a wheel and a C++ package -----------------------------------------
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unpacked source distribution."""
-    folder = tmp_path_factory.mktemp("sdist")
-    code = f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})"
-    run_checked(sys.executable, "-c", code, cwd=ROOT)
-    (archive,) = folder.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
-    return folder / archive.name.removesuffix(".tar.gz")
-
-
-@pytest.fixture(scope="module")
-def wheel(source: Path) -> Path:
-    """A CPU wheel built from it; CMake's build folder stays in `source`."""
-    options = ("--no-build-isolation", "--no-deps", "--wheel-dir", source.parent)
-    run_checked(sys.executable, "-m", "pip", "wheel", *options, source, RACNN_CUDA="off")
-    (built,) = source.parent.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="module")
-def cmake_build(source: Path, wheel: Path) -> Path:
-    (cache,) = source.glob("build/*/CMakeCache.txt")
-    return cache.parent
-
-
-@pytest.mark.parametrize("readme", ["README.md", "racnn/README.md", "CONTRIBUTING.md"])
-def test_links_of_the_readmes_lead_somewhere(source: Path, readme: str) -> None:
-    text = (source / readme).read_text(encoding="utf-8")
-    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text)]
-    files = [target for target in targets if target and not target.startswith("http")]
-    assert files or readme == "CONTRIBUTING.md"
-    missing = [file for file in files if not ((source / readme).parent / file).exists()]
-    assert not missing
-
-
-def test_old_setuptools_is_told_in_one_sentence() -> None:
-    """Not by what it thinks of pyproject.toml."""
-    code = "import runpy, setuptools; setuptools.__version__ = '65.5.0'; runpy.run_path('setup.py')"
-    result = run(sys.executable, "-c", code, cwd=ROOT)
-    assert result.returncode != 0
-    (demanded,) = re.findall(r'"(setuptools>=\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert result.stdout.splitlines()[-1].startswith(
-        "racnn_ops: setuptools 77 or newer is needed, this is 65.5.0"
-    )
-    assert f"'{demanded}' cmake ninja" in result.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="no abi3 without the GIL")
-def test_wheel_serves_every_python(wheel: Path) -> None:
-    assert wheel.name.startswith(f"racnn_ops-{racnn_ops.__version__}-cp310-abi3-")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    libraries = {name for name in names if name.endswith(".so")}
-    assert libraries == {"racnn_ops/libracnn_ops.so", "racnn_ops/_C.abi3.so"}
-    assert {"racnn_ops/py.typed", "racnn_ops/_C.pyi", "racnn_ops/reference.py"} <= names
-    information = f"racnn_ops-{racnn_ops.__version__}.dist-info"
-    assert {name.split("/")[0] for name in names} == {"racnn_ops", "racnn", information}
-
-
-@pytest.mark.slow
-def test_wheel_runs_under_another_torch(wheel: Path, tmp_path: Path) -> None:
-    run_checked(sys.executable, "-m", "venv", tmp_path)
-    python = tmp_path / "bin/python"
-    installed = run(python, "-m", "pip", "install", "-q", f"torch=={OTHER_TORCH}")
-    if installed.returncode != 0:
-        pytest.skip(f"torch {OTHER_TORCH} cannot be installed here: {installed.stdout[-200:]}")
-    run_checked(python, "-m", "pip", "install", "-q", "--no-deps", wheel)
-    code = f"""
-{COMPARE}
-from racnn_ops import _library
-assert torch.__version__ == {OTHER_TORCH!r}, torch.__version__
-assert _library.has_cpu and not _library.has_cuda
-assert "built without CUDA" in str(_library.cuda_error)
-"""
-    run_checked(python, "-W", "error::RuntimeWarning", "-c", code, cwd=tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["avx2", "avx512"])
-def test_instruction_sets_do_not_leak_into_shared_code(isa: str, cmake_build: Path) -> None:
-    """A function that the linker could share with other objects would crash on processors without `isa`."""
-    objects = list(cmake_build.glob(f"CMakeFiles/racnn_kernels_{isa}.dir/csrc/cpu/*.o"))
-    if not objects:
-        pytest.skip(f"{isa} kernels are built on x86-64 only")
-    defined = run_checked("nm", "-C", "--defined-only", "--extern-only", *objects)
-    functions = re.findall(r"^[0-9a-f]+ [TWu] (.+)$", defined, flags=re.MULTILINE)
-    assert functions
-    assert not [name for name in functions if f"racnn::cpu::{isa}::" not in name]
-
-
-@pytest.mark.slow
-def test_cpp_programs_find_the_package(cmake_build: Path, tmp_path: Path) -> None:
-    run_checked("cmake", "--install", cmake_build, "--prefix", tmp_path / "prefix")
-    build = tmp_path / "build"
-    configured = configure(ROOT / "tests/build/cpp", build, f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}")
-    assert configured.returncode == 0, configured.stdout
-    run_checked("cmake", "--build", build)
-    assert run_checked(build / "print_taps").split() == ["0*0.5+1*0.5", "2*0.5+3*0.5"]
-    assert run_checked(build / "crop_ones").split() == ["4", "4", "4", "4"]

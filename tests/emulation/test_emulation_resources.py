@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import kernel_resources as tool
 import pytest
-from programs import load_script
-
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "kernel_resources.py"
 
 REPORT = """\
 ptxas info    : 0 bytes gmem
@@ -39,12 +35,7 @@ BRANCH_BETWEEN = LISTING.replace("FADD R5, R2, R4 ;    ", "LDG.E R6, [R6.64] ;  
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    return load_script(TOOL)
-
-
-@pytest.fixture(scope="module")
-def compiled(tool: ModuleType) -> Any:
+def compiled() -> Any:
     """Every kernel for every architecture."""
     nvcc = tool.find_nvcc()
     if nvcc is None:
@@ -52,7 +43,7 @@ def compiled(tool: ModuleType) -> Any:
     return tool.compile_all(nvcc)
 
 
-def found(tool: ModuleType, loads: int = 2, listing: str = LISTING, **numbers: object) -> list[str]:
+def found(loads: int = 2, listing: str = LISTING, **numbers: object) -> list[str]:
     report = REPORT.format(
         **{"stack": 0, "stores": 0, "spilled": 0, "registers": 40, "shared": "", **numbers}
     )
@@ -62,31 +53,29 @@ def found(tool: ModuleType, loads: int = 2, listing: str = LISTING, **numbers: o
     return result
 
 
-def test_growth_and_spills_are_found(tool: ModuleType) -> None:
-    assert found(tool) == []
-    assert found(tool, registers=41) == ["sm_80 kernel<float, 2>: 41 registers, 40 in the table"]
-    assert found(tool, stores=4, spilled=8) == ["sm_80 kernel<float, 2>: spills 12 bytes"]
-    assert found(tool, stack=16) == ["sm_80 kernel<float, 2>: 16 bytes of local memory"]
-    assert found(tool, shared="64 bytes smem, ") == [
+def test_growth_and_spills_are_found() -> None:
+    assert found() == []
+    assert found(registers=41) == ["sm_80 kernel<float, 2>: 41 registers, 40 in the table"]
+    assert found(stores=4, spilled=8) == ["sm_80 kernel<float, 2>: spills 12 bytes"]
+    assert found(stack=16) == ["sm_80 kernel<float, 2>: 16 bytes of local memory"]
+    assert found(shared="64 bytes smem, ") == [
         "sm_80 kernel<float, 2>: 64 bytes of static shared memory, 0 in the table"
     ]
 
 
-def test_loads_that_wait_for_each_other_are_found(tool: ModuleType) -> None:
-    assert found(tool, loads=3) == ["sm_80 kernel<float, 2>: 2 loads in flight, 3 in the table"]
-    assert found(tool, listing=BRANCH_BETWEEN) == [
-        "sm_80 kernel<float, 2>: 1 loads in flight, 2 in the table"
-    ]
-    assert found(tool, loads=3, listing="") == []  # no cuobjdump
+def test_loads_that_wait_for_each_other_are_found() -> None:
+    assert found(loads=3) == ["sm_80 kernel<float, 2>: 2 loads in flight, 3 in the table"]
+    assert found(listing=BRANCH_BETWEEN) == ["sm_80 kernel<float, 2>: 1 loads in flight, 2 in the table"]
+    assert found(loads=3, listing="") == []  # no cuobjdump
 
 
 @pytest.mark.slow
-def test_kernels_need_no_more_than_the_table_says(tool: ModuleType, compiled: Any) -> None:
+def test_kernels_need_no_more_than_the_table_says(compiled: Any) -> None:
     assert tool.all_problems(compiled, tool.nvcc_release(tool.find_nvcc())) == []
 
 
 @pytest.mark.slow
-def test_a_warp_goes_only_to_the_lanes_whose_gathers_it_shares(tool: ModuleType, compiled: Any) -> None:
+def test_a_warp_goes_only_to_the_lanes_whose_gathers_it_shares(compiled: Any) -> None:
     """The image gradient's loop with broadcasts finds its next lane (FLO) instead of counting."""
     if tool.nvcc_release(tool.find_nvcc()) != tool.read_table()["nvcc"]:
         pytest.skip("another nvcc release may find it otherwise")
