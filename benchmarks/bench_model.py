@@ -9,19 +9,16 @@ medians. The loop gives windows no gradient, so its training step does less work
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-import machine
 import torch
-from cases import Case
-from contestants import GRID_SAMPLE, LOOP, OURS, Contestant
-from rich.console import Console
-from rich.table import Table
-from timing import interleaved, sampler
 from torch import Tensor
 
+from crop.contestants import GRID_SAMPLE, LOOP, OURS, Contestant
+from crop.timing import interleaved, sampler
 from racnn import RACNN, classification_loss, ranking_loss
+from record import provenance
+from record.section import Report, Section, table
 
 CONTESTANTS = (OURS, GRID_SAMPLE, LOOP)
 TOLERANCE = 2e-3  # of the largest logit
@@ -34,9 +31,30 @@ class Other(RACNN):
     contestant: Contestant
 
     def cut(self, images: Tensor, windows: Tensor, size: int, **normalisation: Any) -> Tensor:
-        case = Case(len(images), images.shape[1], images.shape[-1], size, windows.shape[1])
-        crops = self.contestant.crop(case, images, windows if case.windows > 1 else windows[:, 0])
-        return crops if case.windows > 1 else crops.unsqueeze(1)
+        return self.contestant.crop(images, windows, (size, size))
+
+
+def speed_table(report: Report) -> str:
+    rows = [
+        [
+            contestant.name,
+            *(f"{times[contestant.name]['images_per_s']:.1f}" for times in report["modes"].values()),
+        ]
+        for contestant in CONTESTANTS
+    ]
+    return table(["crop", *report["modes"]], rows)
+
+
+def note(report: Report) -> str:
+    told = report["arguments"]
+    sides = ", ".join(map(str, told["sizes"]))
+    return (
+        f"Images a second; backbone {told['backbone']}, scales of {sides} pixels, batches of {told['batch']}; "
+        "medians of one run by turns."
+    )
+
+
+SECTION = Section(speed_table, note)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,7 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32 if on_gpu else 4)
     parser.add_argument("--rounds", type=int, default=21 if on_gpu else 7)
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as torch chooses")
-    machine.add_output(parser)
+    SECTION.add_arguments(parser)
     arguments = parser.parse_args()
     for name in ("batch", "rounds"):
         if getattr(arguments, name) < 1:
@@ -95,20 +113,16 @@ def infer(model: Other, images: Tensor) -> None:
     model(images)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> Report:
     device = torch.device(arguments.device)
     generator = torch.Generator().manual_seed(0)
     side = arguments.sizes[0]
     images = torch.rand((arguments.batch, 3, side, side), generator=generator).to(device)
     labels = torch.randint(0, CLASSES, (arguments.batch,), generator=generator).to(device)
     models = make_models(arguments)
-    results: dict[str, Any] = {
-        "command": machine.command(),
-        "date": machine.now(),
-        "git": machine.commit(),
-        "machine": machine.describe(device),
-        "versions": machine.versions(),
-        "arguments": machine.settings(arguments),
+    results: Report = {
+        **provenance.describe(device),
+        "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
         "difference_of_logits": check(models, images),
         "modes": {},
     }
@@ -132,19 +146,10 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    results = measure(arguments)
-    table = Table("crop", *results["modes"], title=f"images/s, {arguments.backbone}, {arguments.sizes}")
-    for contestant in CONTESTANTS:
-        row = [values[contestant.name] for values in results["modes"].values()]
-        table.add_row(contestant.name, *(f"{cell['images_per_s']:.1f}" for cell in row))
-    console = Console()
-    console.print(table)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / f"model-{machine.slug(torch.device(arguments.device))}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    console.print(f"wrote {path}")
+    name = f"model-{provenance.slug(torch.device(arguments.device))}"
+    SECTION.write(measure(arguments), arguments.output, name)
 
 
 if __name__ == "__main__":
-    machine.keep_memory()
+    provenance.keep_memory()
     main()

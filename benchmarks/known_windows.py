@@ -20,12 +20,12 @@ import argparse
 import copy
 from typing import Any, NamedTuple
 
-import known_picture
-import known_table
-import machine
 import torch
-from digits import SIDE, make_canvases
-from known_tasks import (
+from torch import Tensor
+
+from attention import known_picture, known_table
+from attention.digits import SIDE, make_canvases
+from attention.known_tasks import (
     DISTANCES,
     FACTORS,
     FOUND,
@@ -38,16 +38,31 @@ from known_tasks import (
     starts,
     train_reader,
 )
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
-from window_gradients import METHODS, Reader
+from attention.methods import Method, Reader
+from racnn_ops import Boxcar
+from record import provenance
+from record.section import Section
 
-from racnn.training import checkpoint
-
+METHODS = {
+    "exact": Method(),
+    # Descends the mean over windows nearby, which is smoother, at the price of one look a step all the same.
+    "exact, moved windows": Method(moved=0.2),
+    "difference": Method(step=1 / 3),
+    # The release's constants as shares of the side: 0.05 and 0.005 per pixel of 448.
+    "boxcar": Method("boxcar", Boxcar()),
+    # The same constants per pixel of whatever image there is, as the release has them.
+    "boxcar, per pixel": Method("boxcar", Boxcar(side=None)),
+    "thirds": Method("thirds"),
+}
 RATES = {"alone": (0.5, 1.0, 2.0), "apn": (3e-4, 1e-3, 3e-3)}
 BEGINNINGS = ("response", "middle")
 EXAMPLES = 6
+SECTION = Section(
+    known_table.methods_table,
+    known_table.note,
+    "How windows find digits by different gradients",
+    known_picture.draw,
+)
 
 
 class Effort(NamedTuple):
@@ -123,13 +138,13 @@ def run_task(world: World, scene: Scene, task: str, name: str, rate: float, effo
     return run_apn(world, scene, task, name, rate, effort)
 
 
-def compare(effort: Effort, seeds: list[int], console: Console) -> tuple[dict[str, Any], dict[str, Any]]:
+def compare(effort: Effort, seeds: list[int]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Task -> method -> rate, what validation said, a list of runs; and what the methods start from."""
     tasks = ("alone", *BEGINNINGS)
     results: dict[str, Any] = {task: {name: {"runs": []} for name in METHODS} for task in tasks}
     given: dict[str, Any] = {"reader": [], "alone": [], **{b: [] for b in BEGINNINGS}}
     for seed in seeds:
-        console.print(f"seed {seed}: scales learn to read")
+        print(f"seed {seed}: scales learn to read")
         world = make_world(effort, seed)
         accuracy = read(world.reader, world.test, world.test.tight)
         given["reader"].append({"scale 1": accuracy[0], "scale 2, tight windows": accuracy[1]})
@@ -147,7 +162,7 @@ def compare(effort: Effort, seeds: list[int], console: Console) -> tuple[dict[st
                     }
                     found |= {"validation_iou": tried, "rate": max(tried, key=tried.__getitem__)}
                 found["runs"].append(run_task(world, world.test, task, name, found["rate"], effort))
-                console.print(f"  {task}, {name}: IoU {found['runs'][-1]['iou']:.3f}")
+                print(f"  {task}, {name}: IoU {found['runs'][-1]['iou']:.3f}")
     return results, given
 
 
@@ -156,7 +171,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="a few steps, to see whether it runs")
-    machine.add_output(parser)
+    SECTION.add_arguments(parser)
     arguments = parser.parse_args()
     if arguments.threads < 1:
         parser.error(f"--threads must be at least 1, got {arguments.threads}")
@@ -166,17 +181,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    console = Console()
     effort = QUICK if arguments.quick else Effort()
-    # At the start: it takes a while, and files may change meanwhile.
-    made_of = {"date": machine.now(), "git": machine.commit()}
-    results, given = compare(effort, arguments.seeds, console)
-    report = {
-        "command": machine.command(),
-        **made_of,
-        "finished": machine.now(),
-        "cpu": machine.cpu_name(),
-        "threads": arguments.threads,
+    report = provenance.describe()
+    results, given = compare(effort, arguments.seeds)
+    report |= {
         "seeds": arguments.seeds,
         "effort": effort._asdict(),
         "starts": {"distances": DISTANCES, "factors": FACTORS},
@@ -184,16 +192,7 @@ def main() -> None:
         "given": given,
         "results": results,
     }
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / f"known_windows{'-quick' if arguments.quick else ''}.json"
-    checkpoint.save_json(report, path)
-    known_picture.draw(report, path.with_suffix(".png"))
-    head, *body = known_table.rows(report)
-    table = Table(*head, title="unseen canvases, mean ± standard deviation over seeds")
-    for row in body:
-        table.add_row(*row)
-    console.print(table)
-    console.print(f"wrote {path} and {path.with_suffix('.png')}")
+    SECTION.write(report, arguments.output, f"known_windows{'-quick' if arguments.quick else ''}")
 
 
 if __name__ == "__main__":

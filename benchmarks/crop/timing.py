@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from cases import Case, floor_bytes
+
+from .cases import Case, floor_bytes
 
 Call = Callable[[], object]
 WARM_UP_CALLS = 1

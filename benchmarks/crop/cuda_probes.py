@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from cases import Case, Inputs, floor_bytes
-from contestants import Contestant, crop_function
-from timing import Call, Times, calls_of_a_sample, interleaved, take_cuda_sample
 from torch import Tensor
-from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+
+from .cases import Case, Inputs, floor_bytes
+from .contestants import Contestant, crop_function
+from .timing import Call, Times, calls_of_a_sample, interleaved, take_cuda_sample
 
 STEPS = {"forward": "forward", "backward window": "window", "backward both": "both"}
 """The floors' names -> the mode in which the step occurs."""
@@ -46,7 +47,7 @@ def device_times(
     records = []
     for step in STEPS if case.image_type.is_floating_point else ("forward", "backward window"):
         replays: dict[str, Sequence[Call]] = {}
-        calls = len(calls_of_a_sample(inputs, inputs[0].images.device))  # type: ignore[arg-type]
+        calls = len(calls_of_a_sample(inputs, inputs[0].images.device))
         for contestant in contestants:
             try:
                 replays[contestant.name] = [_capture(contestant, case, inputs, step, calls // len(inputs))]

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import MODES, Case, Inputs, make_inputs
-from contestants import GRID_SAMPLE, OURS, Contestant, Step, crop_function, make_step
-from images import synthetic
-from timing import Call, Times, interleaved, take_cpu_sample
 from torch import Tensor
 from torch.func import hessian, jvp
 from torch.profiler import ProfilerActivity, profile
+
+from .cases import MODES, Case, Inputs, make_inputs
+from .contestants import GRID_SAMPLE, OURS, Contestant, Step, crop_function, make_step
+from .images import synthetic
+from .timing import Call, Times, interleaved, take_cpu_sample
 
 TINY = Case(batch=1, image=8, crop=4)
 PAIR = (OURS, GRID_SAMPLE)
