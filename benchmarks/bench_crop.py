@@ -17,14 +17,7 @@ from dataclasses import replace
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from crop import cuda_probes, plot, probes, report
 from crop.cases import Case, make_inputs, sweeps
@@ -45,31 +38,19 @@ PLAIN = (OURS, GRID_SAMPLE, ROI_ALIGN, LOOP)
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    default_device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default=default_device, help="default here: %(default)s"
-    )
-    parser.add_argument(
-        "--threads", type=_at_least(1), help="of torch on the CPU; default: as many as it takes"
-    )
-    parser.add_argument(
-        "--rounds", type=_at_least(3), help=f"samples of each median; default {ROUNDS}, quick {QUICK_ROUNDS}"
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
-    parser.add_argument(
-        "--no-compile", action="store_true", help="leave out torch.compile, which takes a while"
-    )
-    parser.add_argument("--synthetic", action="store_true", help="random images instead of photographs")
+    add = parser.add_argument
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", choices=("cpu", "cuda"), default=device, help="default here: %(default)s")
+    add("--threads", type=_at_least(1), help="of torch on the CPU; default: as many as it takes")
+    rounds = f"samples of each median; default {ROUNDS}, quick {QUICK_ROUNDS}"
+    add("--rounds", type=_at_least(3), help=rounds)
+    add("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
+    add("--no-compile", action="store_true", help="leave out torch.compile, which takes a while")
+    add("--synthetic", action="store_true", help="random images instead of photographs")
     SECTION.add_arguments(parser)
-    parser.add_argument(
-        "--batch", type=_at_least(1), help="B of the main case; default 16 on a CPU, 64 on a GPU"
-    )
-    parser.add_argument(
-        "--image", type=_at_least(16), default=448, help="H = W of the main case, default %(default)s"
-    )
-    parser.add_argument(
-        "--crop", type=_at_least(2), default=224, help="h = w of the main case, default %(default)s"
-    )
+    add("--batch", type=_at_least(1), help="B of the main case; default 16 on a CPU, 64 on a GPU")
+    add("--image", type=_at_least(16), default=448, help="H = W of the main case, default %(default)s")
+    add("--crop", type=_at_least(2), default=224, help="h = w of the main case, default %(default)s")
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     arguments.batch = arguments.batch or BATCH[arguments.device]
@@ -130,7 +111,8 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
     for name, cases in variants.items():
         plain = [contestant for contestant in PLAIN if contestant in contestants]
         plan += [(name, case, plain, sweep_rounds) for case in cases]
-    with _progress(console) as progress:
+    bar = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*bar, console=console, transient=True) as progress:
         rounds = sum(len(case.modes) * rounds for _, case, _, rounds in plan)
         task = progress.add_task("copy bandwidth", total=rounds + PROBES)
         results["copy_bytes_per_s"] = copy_bandwidth(device)
@@ -184,11 +166,6 @@ def probe(
         "launches": launches,
         "device_times": device_times,
     }
-
-
-def _progress(console: Console) -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.description}"), console=console, transient=True)
 
 
 def main() -> None:

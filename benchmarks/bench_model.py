@@ -9,6 +9,7 @@ medians. The loop gives windows no gradient, so its training step does less work
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ TOLERANCE = 2e-3  # of the largest logit
 CLASSES = 200
 
 
-class Other(RACNN):
+class ContestantModel(RACNN):
     """Cuts with a contestant of the operator's benchmark."""
 
     contestant: Contestant
@@ -35,13 +36,10 @@ class Other(RACNN):
 
 
 def speed_table(report: Report) -> str:
-    rows = [
-        [
-            contestant.name,
-            *(f"{times[contestant.name]['images_per_s']:.1f}" for times in report["modes"].values()),
-        ]
-        for contestant in CONTESTANTS
-    ]
+    rows = []
+    for contestant in CONTESTANTS:
+        found = (times[contestant.name] for times in report["modes"].values())
+        rows.append([contestant.name, *(f"{times['images_per_s']:.1f}" for times in found)])
     return table(["crop", *report["modes"]], rows)
 
 
@@ -49,8 +47,8 @@ def note(report: Report) -> str:
     told = report["arguments"]
     sides = ", ".join(map(str, told["sizes"]))
     return (
-        f"Images a second; backbone {told['backbone']}, scales of {sides} pixels, batches of {told['batch']}; "
-        "medians of one run by turns."
+        f"Images a second, batches of {told['batch']}, {told['backbone']} at {sides} pixels; medians of one run "
+        "with contestants by turns."
     )
 
 
@@ -76,17 +74,19 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def make_models(arguments: argparse.Namespace) -> dict[str, Other]:
+def make_models(arguments: argparse.Namespace) -> dict[str, ContestantModel]:
     models = {}
     for contestant in CONTESTANTS:
         torch.manual_seed(0)
-        model = Other(CLASSES, arguments.backbone, len(arguments.sizes), arguments.sizes, weights=None)
+        model = ContestantModel(
+            CLASSES, arguments.backbone, len(arguments.sizes), arguments.sizes, weights=None
+        )
         model.contestant = contestant
         models[contestant.name] = model.to(arguments.device)
     return models
 
 
-def check(models: dict[str, Other], images: Tensor) -> dict[str, float]:
+def check(models: dict[str, ContestantModel], images: Tensor) -> dict[str, float]:
     """Nobody is timed who computes something else: the largest difference of logits, relative.
 
     The loop is not compared: it truncates windows to whole pixels.
@@ -102,15 +102,18 @@ def check(models: dict[str, Other], images: Tensor) -> dict[str, float]:
     return errors
 
 
-def train(model: Other, images: Tensor, labels: Tensor) -> None:
+def train(model: ContestantModel, images: Tensor, labels: Tensor) -> None:
     model.zero_grad(set_to_none=True)
     logits = model(images).logits
     (classification_loss(logits, labels) + ranking_loss(logits, labels)).backward()
 
 
 @torch.no_grad()
-def infer(model: Other, images: Tensor) -> None:
+def infer(model: ContestantModel, images: Tensor, labels: Tensor) -> None:
     model(images)
+
+
+MODES = {"inference": infer, "training": train}
 
 
 def measure(arguments: argparse.Namespace) -> Report:
@@ -126,17 +129,14 @@ def measure(arguments: argparse.Namespace) -> Report:
         "difference_of_logits": check(models, images),
         "modes": {},
     }
-    for mode in ("inference", "training"):
-        calls = {}
-        for name, model in models.items():
-            model.train(mode == "training")
-            if mode == "training":
-                calls[name] = [lambda model=model: train(model, images, labels)]
-            else:
-                calls[name] = [lambda model=model: infer(model, images)]
+    for mode, step in MODES.items():
+        calls = {
+            name: [partial(step, model.train(mode == "training"), images, labels)]
+            for name, model in models.items()
+        }
         times = interleaved(calls, arguments.rounds, sampler(device))
         results["modes"][mode] = {
-            name: time.to_json() | {"images_per_s": arguments.batch / time.median}
+            name: time._asdict() | {"images_per_s": arguments.batch / time.median_s}
             for name, time in times.items()
         }
     return results

@@ -95,14 +95,10 @@ def draw(photo: torch.Tensor, path: list[torch.Tensor], file: Path) -> None:
 
 
 def distances(report: Report) -> str:
-    rows = [
-        [
-            str(k),
-            *(", ".join(f"{v:.1f}" for v in window[end]) for end in ("start", "end")),
-            f"{window['distance']:.3f}",
-        ]
-        for k, window in enumerate(report["windows"], 1)
-    ]
+    rows = []
+    for number, window in enumerate(report["windows"], 1):
+        ends = (", ".join(f"{v:.1f}" for v in window[end]) for end in ("start", "end"))
+        rows.append([str(number), *ends, f"{window['distance']:.3f}"])
     return table(["window", "start: tx, ty, tl", "end: tx, ty, tl", "distance from the hidden window"], rows)
 
 

@@ -17,28 +17,14 @@ since the surrogates have no scale of their own.
 from __future__ import annotations
 
 import argparse
-import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from attention import known_picture, known_table
-from attention.digits import SIDE, make_canvases
-from attention.known_tasks import (
-    DISTANCES,
-    FACTORS,
-    FOUND,
-    Scene,
-    descend,
-    imitate,
-    judge,
-    rank,
-    read,
-    starts,
-    train_reader,
-)
-from attention.methods import Method, Reader
+from attention.known_experiment import QUICK, TASKS, Effort, Experiment
+from attention.known_tasks import DISTANCES, FACTORS
+from attention.methods import Method
 from racnn_ops import Boxcar
 from record import provenance
 from record.section import Section
@@ -55,8 +41,6 @@ METHODS = {
     "thirds": Method("thirds"),
 }
 RATES = {"alone": (0.5, 1.0, 2.0), "apn": (3e-4, 1e-3, 3e-3)}
-BEGINNINGS = ("response", "middle")
-EXAMPLES = 6
 SECTION = Section(
     known_table.methods_table,
     known_table.note,
@@ -65,103 +49,23 @@ SECTION = Section(
 )
 
 
-class Effort(NamedTuple):
-    train: int = 3000  # canvases
-    test: int = 500
-    read_steps: int = 700
-    alone_canvases: int = 24  # each with every start
-    alone_steps: int = 60
-    imitate_steps: int = 200
-    rank_steps: int = 150
-    judge_every: int = 15
-
-
-QUICK = Effort(96, 32, 4, 2, 3, 2, 2, 1)
-
-
-class World(NamedTuple):
-    """What all methods of one seed share; ``beginnings``: weights of the APN."""
-
-    reader: Reader
-    train: Scene
-    validation: Scene
-    test: Scene
-    beginnings: dict[str, dict[str, Tensor]]
-
-
-def make_world(effort: Effort, seed: int) -> World:
-    made = [
-        make_canvases(half, count, 3 * seed + part)
-        for part, (half, count) in enumerate(
-            (("train", effort.train), ("train", effort.test), ("test", effort.test))
-        )
-    ]
-    reader = train_reader(made[0], effort.read_steps, seed)
-    train, validation, test = (Scene.of(canvases, reader) for canvases in made)
-    apn = reader.proposal(1)
-    beginnings = {"middle": copy.deepcopy(apn.state_dict())}
-    imitate(reader, train, effort.imitate_steps)
-    beginnings["response"] = copy.deepcopy(apn.state_dict())
-    return World(reader, train, validation, test, beginnings)
-
-
-def run_alone(world: World, scene: Scene, name: str, rate: float, effort: Effort) -> dict[str, Any]:
-    part = scene.pick(torch.arange(effort.alone_canvases))
-    many, start = starts(part, seed=0)
-    trace, looked = descend(world.reader, many, start, METHODS[name], rate, effort.alone_steps)
-    found = (trace >= FOUND).float().mean(1)
-    return {
-        "iou": trace[-1].mean().item(),
-        "found": found[-1].item(),
-        "half_side": (looked[:, 2] / many.tight[:, 2]).mean().item(),
-        "iou_by_start": trace[-1].view(len(DISTANCES), len(FACTORS), -1).mean(2).tolist(),
-        "iou_by_step": trace.mean(1).tolist(),
-        "found_by_step": found.tolist(),
-    }
-
-
-def run_apn(
-    world: World, scene: Scene, beginning: str, name: str, rate: float, effort: Effort
-) -> dict[str, Any]:
-    apn = world.reader.proposal(1)
-    apn.load_state_dict(world.beginnings[beginning])
-    every = effort.judge_every
-    curve = rank(world.reader, world.train, scene, METHODS[name], rate, effort.rank_steps, every)
-    with torch.no_grad():
-        examples = apn(scene.features[:EXAMPLES])[:, 0] * SIDE
-    return {**curve[-1], "curve": curve, "examples": examples.tolist()}
-
-
-def run_task(world: World, scene: Scene, task: str, name: str, rate: float, effort: Effort) -> dict[str, Any]:
-    if task == "alone":
-        return run_alone(world, scene, name, rate, effort)
-    return run_apn(world, scene, task, name, rate, effort)
-
-
 def compare(effort: Effort, seeds: list[int]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Task -> method -> rate, what validation said, a list of runs; and what the methods start from."""
-    tasks = ("alone", *BEGINNINGS)
-    results: dict[str, Any] = {task: {name: {"runs": []} for name in METHODS} for task in tasks}
-    given: dict[str, Any] = {"reader": [], "alone": [], **{b: [] for b in BEGINNINGS}}
+    results: dict[str, Any] = {task: {name: {"runs": []} for name in METHODS} for task in TASKS}
+    given: dict[str, Any] = {}
     for seed in seeds:
         print(f"seed {seed}: scales learn to read")
-        world = make_world(effort, seed)
-        accuracy = read(world.reader, world.test, world.test.tight)
-        given["reader"].append({"scale 1": accuracy[0], "scale 2, tight windows": accuracy[1]})
-        given["alone"].append(run_alone(world, world.test, "exact", 0.0, effort._replace(alone_steps=0)))
-        for beginning in BEGINNINGS:
-            world.reader.proposal(1).load_state_dict(world.beginnings[beginning])
-            given[beginning].append(judge(world.reader, world.test))
-        for task in tasks:
-            for name in METHODS:
+        experiment = Experiment(effort, seed)
+        for name, value in experiment.given().items():
+            given.setdefault(name, []).append(value)
+        for task in TASKS:
+            for name, method in METHODS.items():
                 found = results[task][name]
                 if seed == seeds[0]:
                     rates = RATES["alone" if task == "alone" else "apn"]
-                    tried = {
-                        r: run_task(world, world.validation, task, name, r, effort)["iou"] for r in rates
-                    }
+                    tried = {r: experiment.run(task, experiment.validation, method, r)["iou"] for r in rates}
                     found |= {"validation_iou": tried, "rate": max(tried, key=tried.__getitem__)}
-                found["runs"].append(run_task(world, world.test, task, name, found["rate"], effort))
+                found["runs"].append(experiment.run(task, experiment.test, method, found["rate"]))
                 print(f"  {task}, {name}: IoU {found['runs'][-1]['iou']:.3f}")
     return results, given
 

@@ -124,7 +124,7 @@ class Reader(RACNN):
 
     def __init__(self, sizes: tuple[int, int], least: float) -> None:
         # Scale 1 is cheap; scale 2 is smooth, so that its p says something to a derivative.
-        made = iter((_strided(), _smooth()))
+        made = iter((_network(2, nn.ReLU), _network(1, nn.SiLU)))
         super().__init__(
             10,
             lambda weights: Backbone(next(made), (0.2,) * 3, (0.3,) * 3),
@@ -146,15 +146,10 @@ class Reader(RACNN):
 CHANNELS = (3, 16, 32, 64)
 
 
-def _strided() -> nn.Module:
+def _network(stride: int, activation: type[nn.Module]) -> nn.Module:
+    """Halves the side three times: by strides or, with a stride of 1, by averages."""
     layers: list[nn.Module] = []
     for i, o in itertools.pairwise(CHANNELS):
-        layers += [nn.Conv2d(i, o, 3, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(64, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
-
-
-def _smooth() -> nn.Module:
-    layers: list[nn.Module] = []
-    for i, o in itertools.pairwise(CHANNELS):
-        layers += [nn.Conv2d(i, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o), nn.SiLU(), nn.AvgPool2d(2)]
-    return nn.Sequential(*layers, nn.Conv2d(64, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU())
+        layers += [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), activation()]
+        layers += [nn.AvgPool2d(2)] * (stride == 1)
+    return nn.Sequential(*layers, nn.Conv2d(64, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), activation())

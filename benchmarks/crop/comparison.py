@@ -62,7 +62,7 @@ class Comparison:
                         "floor_bytes": floor_of_mode(case, mode),
                         "input_sets": len(inputs),
                         "errors": errors[name],
-                        **times.to_json(),
+                        **times._asdict(),
                     }
                 )
 

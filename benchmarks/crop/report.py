@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from record.section import table
 
@@ -15,12 +15,14 @@ from .results import Record, Results
 def main_table(data: Record) -> str:
     """Every contestant on the main case: the median, and in brackets how many times ours."""
     results = Results(data)
-    rows = []
-    for contestant in ALL:
-        cells = [_main_cell(results, mode, contestant.name) for mode in MODES]
-        if any(cells):
-            rows.append([contestant.name, *cells])
+    rows = _contestants(lambda mode, contestant: _main_cell(results, mode, contestant))
     return table(["", *MODES.values()], rows)
+
+
+def _contestants(cell: Callable[[str, str], str]) -> list[list[str]]:
+    """A row for each that has something to show; ``cell`` is called with a mode and its name."""
+    rows = ([contestant.name, *(cell(mode, contestant.name) for mode in MODES)] for contestant in ALL)
+    return [row for row in rows if any(row[1:])]
 
 
 def _main_cell(results: Results, mode: str, contestant: str) -> str:
@@ -68,11 +70,7 @@ def _significant(value: float) -> str:
 
 def _case(results: Results, experiment: str, case: Record) -> str:
     """Every contestant in every mode: median and quartiles, times ours, share of the copy bandwidth."""
-    rows = []
-    for contestant in ALL:
-        cells = [_cell(results, experiment, case, mode, contestant.name) for mode in MODES]
-        if any(cells):
-            rows.append([contestant.name, *cells])
+    rows = _contestants(lambda mode, contestant: _cell(results, experiment, case, mode, contestant))
     records = (results.time(case, mode, OURS.name, experiment) for mode in MODES)
     floors = [_floor(results, record) if record else "" for record in records]
     rows.append(["fewest bytes at copy speed", *floors])

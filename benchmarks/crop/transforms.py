@@ -111,20 +111,18 @@ def compiled_loss(transform: Transform) -> Transform:
     return run
 
 
-def exported(loss: Loss, where: Arguments, inputs: tuple[Tensor, Tensor]) -> Any:
-    class Module(torch.nn.Module):
-        def forward(self, images: Tensor, windows: Tensor) -> Tensor:
-            return loss(images, windows)
+class _Program(torch.nn.Module):
+    def __init__(self, function: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.forward = function
 
-    return backward(torch.export.export(Module(), inputs).module(), where, inputs)
+
+def exported(loss: Loss, where: Arguments, inputs: tuple[Tensor, Tensor]) -> Any:
+    return backward(torch.export.export(_Program(loss), inputs).module(), where, inputs)
 
 
 def exported_gradient(loss: Loss, where: Arguments, inputs: tuple[Tensor, Tensor]) -> Any:
-    class Module(torch.nn.Module):
-        def forward(self, images: Tensor, windows: Tensor) -> Any:
-            return grad(loss, where)(images, windows)
-
-    return torch.export.export(Module(), inputs).module()(*inputs)
+    return torch.export.export(_Program(grad(loss, where)), inputs).module()(*inputs)
 
 
 TRANSFORMS: dict[str, Transform] = {

@@ -75,7 +75,7 @@ def commit() -> dict[str, Any]:
     """The checked-out commit, and whether files that it tracks were changed."""
     changes = _output("git", "status", "--porcelain", "--untracked-files=no")
     return {
-        "commit": _first_line("git", "rev-parse", "HEAD"),
+        "commit": _output("git", "rev-parse", "HEAD"),
         "changed": None if changes is None else changes != "",
     }
 
@@ -96,7 +96,7 @@ def machine(device: torch.device) -> dict[str, Any]:
             "multiprocessors": gpu.multi_processor_count,
             "l2_bytes": gpu.L2_cache_size,
             "memory_bytes": gpu.total_memory,
-            "driver": _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+            "driver": _output("nvidia-smi", "--id=0", "--query-gpu=driver_version", "--format=csv,noheader"),
         }
     return facts
 
@@ -135,11 +135,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _first_line(*command: str) -> str | None:
-    output = _output(*command)
-    return output.splitlines()[0] if output else None
 
 
 def _output(*command: str) -> str | None:
