@@ -47,8 +47,8 @@ def note(report: Report) -> str:
     told = report["arguments"]
     sides = ", ".join(map(str, told["sizes"]))
     return (
-        f"Images a second, batches of {told['batch']}, {told['backbone']} at {sides} pixels; medians of one run "
-        "with contestants by turns."
+        f"Images a second, batches of {told['batch']}, {told['backbone']} at {sides} pixels; medians of one "
+        "run with contestants by turns."
     )
 
 

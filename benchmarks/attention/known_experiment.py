@@ -32,7 +32,7 @@ QUICK = Effort(96, 32, 4, 2, 3, 2, 2, 1)
 
 
 class Experiment:
-    """A reader, frozen; canvases to train, to choose a rate and to judge; weights of the APN at both beginnings."""
+    """A reader, frozen; canvases to train, to choose a rate and to judge; both beginnings of the APN."""
 
     def __init__(self, effort: Effort, seed: int) -> None:
         sets = (("train", effort.train), ("train", effort.test), ("test", effort.test))
