@@ -4,7 +4,7 @@
     python benchmarks/bench_crop.py [--quick] [--device cuda] [--threads N] …
 
 Every contestant's crops and gradients are compared with the reference before it is timed. Contestants take
-turns; all numbers are medians, all ratios those of one run. Prints tables and writes a JSON file and a
+turns; all numbers are medians, all ratios those of one run. Prints tables and writes JSON, Markdown and a
 picture, named after the device, to build/results/. Needs ``pip install '.[bench]'``.
 """
 
@@ -14,33 +14,23 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import cuda_probes
-import machine
-import plot
-import probes
-import report
 import torch
-from cases import Case, make_inputs, sweeps
-from comparison import Comparison, all_inputs
-from contestants import ALL, COMPILED, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN, Contestant
-from goals import goals
-from images import Source, photographs, synthetic
-from results import Results
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from timing import copy_bandwidth
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from crop import cuda_probes, plot, probes, report
+from crop.cases import Case, make_inputs, sweeps
+from crop.comparison import Comparison, all_inputs
+from crop.contestants import ALL, COMPILED, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN, Contestant
+from crop.images import Source, photographs, synthetic
+from crop.results import Record, Results
+from crop.timing import copy_bandwidth
 from racnn_ops import _library
+from record import provenance
+from record.section import Section, show
 
+SECTION = Section(report.main_table, report.main_note, "Time of a call against racnn_ops", plot.draw)
 BATCH = {"cpu": 16, "cuda": 64}
 ROUNDS, QUICK_ROUNDS = 25, 9
 PLAIN = (OURS, GRID_SAMPLE, ROI_ALIGN, LOOP)
@@ -48,31 +38,19 @@ PLAIN = (OURS, GRID_SAMPLE, ROI_ALIGN, LOOP)
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    default_device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default=default_device, help="default here: %(default)s"
-    )
-    parser.add_argument(
-        "--threads", type=_at_least(1), help="of torch on the CPU; default: as many as it takes"
-    )
-    parser.add_argument(
-        "--rounds", type=_at_least(3), help=f"samples of each median; default {ROUNDS}, quick {QUICK_ROUNDS}"
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
-    parser.add_argument(
-        "--no-compile", action="store_true", help="leave out torch.compile, which takes a while"
-    )
-    parser.add_argument("--synthetic", action="store_true", help="random images instead of photographs")
-    machine.add_output(parser)
-    parser.add_argument(
-        "--batch", type=_at_least(1), help="B of the main case; default 16 on a CPU, 64 on a GPU"
-    )
-    parser.add_argument(
-        "--image", type=_at_least(16), default=448, help="H = W of the main case, default %(default)s"
-    )
-    parser.add_argument(
-        "--crop", type=_at_least(2), default=224, help="h = w of the main case, default %(default)s"
-    )
+    add = parser.add_argument
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", choices=("cpu", "cuda"), default=device, help="default here: %(default)s")
+    add("--threads", type=_at_least(1), help="of torch on the CPU; default: as many as it takes")
+    rounds = f"samples of each median; default {ROUNDS}, quick {QUICK_ROUNDS}"
+    add("--rounds", type=_at_least(3), help=rounds)
+    add("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
+    add("--no-compile", action="store_true", help="leave out torch.compile, which takes a while")
+    add("--synthetic", action="store_true", help="random images instead of photographs")
+    SECTION.add_arguments(parser)
+    add("--batch", type=_at_least(1), help="B of the main case; default 16 on a CPU, 64 on a GPU")
+    add("--image", type=_at_least(16), default=448, help="H = W of the main case, default %(default)s")
+    add("--crop", type=_at_least(2), default=224, help="h = w of the main case, default %(default)s")
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     arguments.batch = arguments.batch or BATCH[arguments.device]
@@ -115,19 +93,15 @@ def choose_contestants(arguments: argparse.Namespace, console: Console) -> list[
     return chosen
 
 
-def measure(arguments: argparse.Namespace, console: Console) -> Results:
+def measure(arguments: argparse.Namespace, console: Console) -> Record:
     device = torch.device(arguments.device)
     main_case = Case(arguments.batch, image=arguments.image, crop=arguments.crop)
     variants = sweeps(main_case, arguments.quick)
     source, images = choose_source(arguments, console)
     contestants = choose_contestants(arguments, console)
-    facts: dict[str, Any] = {
-        "command": machine.command(),
-        "arguments": machine.settings(arguments),
-        "date": machine.now(),
-        "git": machine.commit(),
-        "machine": machine.describe(device),
-        "versions": machine.versions(),
+    results: Record = {
+        **provenance.describe(device),
+        "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
         "images": images,
         "main_case": main_case.to_json(),
         "sweeps": list(variants),
@@ -137,23 +111,22 @@ def measure(arguments: argparse.Namespace, console: Console) -> Results:
     for name, cases in variants.items():
         plain = [contestant for contestant in PLAIN if contestant in contestants]
         plan += [(name, case, plain, sweep_rounds) for case in cases]
-    with _progress(console) as progress:
+    bar = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*bar, console=console, transient=True) as progress:
         rounds = sum(len(case.modes) * rounds for _, case, _, rounds in plan)
         task = progress.add_task("copy bandwidth", total=rounds + PROBES)
-        facts["copy_bytes_per_s"] = copy_bandwidth(device)
+        results["copy_bytes_per_s"] = copy_bandwidth(device)
         comparison = Comparison(source, device, lambda: progress.advance(task))
         for name, case, takers, rounds in plan:
             progress.update(task, description=f"{name}: {case.label}")
             comparison.run(name, case, takers, rounds)
-        facts |= {"times": comparison.times, "refused": comparison.refused}
+        results |= {"times": comparison.times, "refused": comparison.refused}
 
         def note(what: str) -> None:
             progress.update(task, description=what)
             progress.advance(task)
 
-        facts |= probe(main_case, source, device, arguments.rounds, contestants, note)
-    results = Results(facts)
-    facts["goals"] = [goal.to_json() for goal in goals(results)]
+        results |= probe(main_case, source, device, arguments.rounds, contestants, note)
     return results
 
 
@@ -167,7 +140,7 @@ def probe(
     rounds: int,
     contestants: list[Contestant],
     note: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Record:
     """Everything but times of large calls; ``note`` is called ``PROBES`` times."""
     inputs = make_inputs(main_case, source, device)
     eager = [contestant for contestant in contestants if contestant is not COMPILED]
@@ -181,7 +154,7 @@ def probe(
     threads = probes.thread_scaling(main_case, inputs, rounds) if device.type == "cpu" else []
     launches = cuda_probes.launches(main_case, inputs, [OURS, GRID_SAMPLE]) if device.type == "cuda" else []
     note("kernels alone")
-    device_times: list[dict[str, Any]] = []
+    device_times: list[Record] = []
     for types in cuda_probes.DTYPES if device.type == "cuda" else ():
         case = replace(main_case, dtype=types[0], out_dtype=types[1])
         sets = all_inputs(case, source, device)
@@ -195,29 +168,17 @@ def probe(
     }
 
 
-def _progress(console: Console) -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.description}"), console=console, transient=True)
-
-
 def main() -> None:
     arguments = parse_arguments()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own notes would fill the screen
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 180
-    results = measure(arguments, console)
-    report.show(results, console)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    name = machine.slug(torch.device(arguments.device)) + ("-quick" if arguments.quick else "")
-    for suffix, write in ((".json", results.write), (".png", lambda path: plot.draw(results, path))):
-        path = arguments.output / (name + suffix)
-        write(path)
-        console.print(f"wrote {path}")
+    results = measure(arguments, Console())
+    show(report.details(Results(results)))
+    name = provenance.slug(torch.device(arguments.device)) + ("-quick" if arguments.quick else "")
+    SECTION.write(results, arguments.output, name)
 
 
 if __name__ == "__main__":
-    machine.keep_memory()
+    provenance.keep_memory()
     main()

@@ -9,34 +9,50 @@ medians. The loop gives windows no gradient, so its training step does less work
 from __future__ import annotations
 
 import argparse
-import json
+from functools import partial
 from typing import Any
 
-import machine
 import torch
-from cases import Case
-from contestants import GRID_SAMPLE, LOOP, OURS, Contestant
-from rich.console import Console
-from rich.table import Table
-from timing import interleaved, sampler
 from torch import Tensor
 
+from crop.contestants import GRID_SAMPLE, LOOP, OURS, Contestant
+from crop.timing import interleaved, sampler
 from racnn import RACNN, classification_loss, ranking_loss
+from record import provenance
+from record.section import Report, Section, table
 
 CONTESTANTS = (OURS, GRID_SAMPLE, LOOP)
 TOLERANCE = 2e-3  # of the largest logit
 CLASSES = 200
 
 
-class Other(RACNN):
+class ContestantModel(RACNN):
     """Cuts with a contestant of the operator's benchmark."""
 
     contestant: Contestant
 
     def cut(self, images: Tensor, windows: Tensor, size: int, **normalisation: Any) -> Tensor:
-        case = Case(len(images), images.shape[1], images.shape[-1], size, windows.shape[1])
-        crops = self.contestant.crop(case, images, windows if case.windows > 1 else windows[:, 0])
-        return crops if case.windows > 1 else crops.unsqueeze(1)
+        return self.contestant.crop(images, windows, (size, size))
+
+
+def speed_table(report: Report) -> str:
+    rows = []
+    for contestant in CONTESTANTS:
+        found = (times[contestant.name] for times in report["modes"].values())
+        rows.append([contestant.name, *(f"{times['images_per_s']:.1f}" for times in found)])
+    return table(["crop", *report["modes"]], rows)
+
+
+def note(report: Report) -> str:
+    told = report["arguments"]
+    sides = ", ".join(map(str, told["sizes"]))
+    return (
+        f"Images a second, batches of {told['batch']}, {told['backbone']} at {sides} pixels; medians of one "
+        "run with contestants by turns."
+    )
+
+
+SECTION = Section(speed_table, note)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32 if on_gpu else 4)
     parser.add_argument("--rounds", type=int, default=21 if on_gpu else 7)
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as torch chooses")
-    machine.add_output(parser)
+    SECTION.add_arguments(parser)
     arguments = parser.parse_args()
     for name in ("batch", "rounds"):
         if getattr(arguments, name) < 1:
@@ -58,17 +74,19 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def make_models(arguments: argparse.Namespace) -> dict[str, Other]:
+def make_models(arguments: argparse.Namespace) -> dict[str, ContestantModel]:
     models = {}
     for contestant in CONTESTANTS:
         torch.manual_seed(0)
-        model = Other(CLASSES, arguments.backbone, len(arguments.sizes), arguments.sizes, weights=None)
+        model = ContestantModel(
+            CLASSES, arguments.backbone, len(arguments.sizes), arguments.sizes, weights=None
+        )
         model.contestant = contestant
         models[contestant.name] = model.to(arguments.device)
     return models
 
 
-def check(models: dict[str, Other], images: Tensor) -> dict[str, float]:
+def check(models: dict[str, ContestantModel], images: Tensor) -> dict[str, float]:
     """Nobody is timed who computes something else: the largest difference of logits, relative.
 
     The loop is not compared: it truncates windows to whole pixels.
@@ -84,45 +102,41 @@ def check(models: dict[str, Other], images: Tensor) -> dict[str, float]:
     return errors
 
 
-def train(model: Other, images: Tensor, labels: Tensor) -> None:
+def train(model: ContestantModel, images: Tensor, labels: Tensor) -> None:
     model.zero_grad(set_to_none=True)
     logits = model(images).logits
     (classification_loss(logits, labels) + ranking_loss(logits, labels)).backward()
 
 
 @torch.no_grad()
-def infer(model: Other, images: Tensor) -> None:
+def infer(model: ContestantModel, images: Tensor, labels: Tensor) -> None:
     model(images)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+MODES = {"inference": infer, "training": train}
+
+
+def measure(arguments: argparse.Namespace) -> Report:
     device = torch.device(arguments.device)
     generator = torch.Generator().manual_seed(0)
     side = arguments.sizes[0]
     images = torch.rand((arguments.batch, 3, side, side), generator=generator).to(device)
     labels = torch.randint(0, CLASSES, (arguments.batch,), generator=generator).to(device)
     models = make_models(arguments)
-    results: dict[str, Any] = {
-        "command": machine.command(),
-        "date": machine.now(),
-        "git": machine.commit(),
-        "machine": machine.describe(device),
-        "versions": machine.versions(),
-        "arguments": machine.settings(arguments),
+    results: Report = {
+        **provenance.describe(device),
+        "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
         "difference_of_logits": check(models, images),
         "modes": {},
     }
-    for mode in ("inference", "training"):
-        calls = {}
-        for name, model in models.items():
-            model.train(mode == "training")
-            if mode == "training":
-                calls[name] = [lambda model=model: train(model, images, labels)]
-            else:
-                calls[name] = [lambda model=model: infer(model, images)]
+    for mode, step in MODES.items():
+        calls = {
+            name: [partial(step, model.train(mode == "training"), images, labels)]
+            for name, model in models.items()
+        }
         times = interleaved(calls, arguments.rounds, sampler(device))
         results["modes"][mode] = {
-            name: time.to_json() | {"images_per_s": arguments.batch / time.median}
+            name: time._asdict() | {"images_per_s": arguments.batch / time.median_s}
             for name, time in times.items()
         }
     return results
@@ -132,19 +146,10 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    results = measure(arguments)
-    table = Table("crop", *results["modes"], title=f"images/s, {arguments.backbone}, {arguments.sizes}")
-    for contestant in CONTESTANTS:
-        row = [values[contestant.name] for values in results["modes"].values()]
-        table.add_row(contestant.name, *(f"{cell['images_per_s']:.1f}" for cell in row))
-    console = Console()
-    console.print(table)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / f"model-{machine.slug(torch.device(arguments.device))}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    console.print(f"wrote {path}")
+    name = f"model-{provenance.slug(torch.device(arguments.device))}"
+    SECTION.write(measure(arguments), arguments.output, name)
 
 
 if __name__ == "__main__":
-    machine.keep_memory()
+    provenance.keep_memory()
     main()

@@ -3,8 +3,7 @@
 
 On a photograph a target crop is given, not where it was cut. Several windows start elsewhere, all on the
 same image, and follow the exact gradient of the squared difference between their crop and the target;
-blurring both, less and less, lets them see far first. Prints how far each ends from the hidden window; draws
-the picture.
+blurring both, less and less, lets them see far first. Tells how far each ends from the hidden window.
 """
 
 from __future__ import annotations
@@ -15,16 +14,15 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import machine
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.patches import Rectangle
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from skimage import data, filters
 
 from racnn_ops import attention_crop
+from record import provenance
+from record.section import Report, Section, table
 
 SIZE = 96
 HIDDEN = torch.tensor([170.0, 110.0, 52.0])
@@ -96,22 +94,35 @@ def draw(photo: torch.Tensor, path: list[torch.Tensor], file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
+def distances(report: Report) -> str:
+    rows = []
+    for number, window in enumerate(report["windows"], 1):
+        ends = (", ".join(f"{v:.1f}" for v in window[end]) for end in ("start", "end"))
+        rows.append([str(number), *ends, f"{window['distance']:.3f}"])
+    return table(["window", "start: tx, ty, tl", "end: tx, ty, tl", "distance from the hidden window"], rows)
+
+
+def note(report: Report) -> str:
+    return f"All in pixels; {report['steps']} steps; distance: the largest of the three differences."
+
+
+SECTION = Section(distances, note, "A window finds what it is looking for by gradient descent on tx, ty, tl")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    machine.add_output(parser)
+    SECTION.add_arguments(parser)
     output = parser.parse_args().output
+    report = provenance.describe()
     photo = torch.from_numpy(data.chelsea()).permute(2, 0, 1) / 255  # "Chelsea" by Stefan van der Walt, CC0
     path = find(photo)
-    file = output / "demo.png"
-    draw(photo, path, file)
-
-    table = Table("window", "start: tx, ty, tl", "end: tx, ty, tl", "distance from the hidden window, pixels")
-    for k, (start, end) in enumerate(zip(path[0], path[-1], strict=True)):
-        numbers = [", ".join(f"{v:.1f}" for v in window.tolist()) for window in (start, end)]
-        table.add_row(str(k + 1), *numbers, f"{(end - HIDDEN).abs().max():.3f}")
-    console = Console()
-    console.print(table)
-    console.print(f"picture: {file}")
+    draw(photo, path, output / "demo.png")
+    report["steps"] = len(path) - 1
+    report["windows"] = [
+        {"start": start.tolist(), "end": end.tolist(), "distance": (end - HIDDEN).abs().max().item()}
+        for start, end in zip(path[0], path[-1], strict=True)
+    ]
+    SECTION.write(report, output, "demo")
 
 
 if __name__ == "__main__":

@@ -11,36 +11,23 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
 
-import machine
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from attention.methods import Method, negative_probability, probability_slope, use
 from racnn import RACNN, windows
 from racnn.commands import load_model
 from racnn.data import Images, Sample, read_split
-from racnn.training import checkpoint
 from racnn.training.batches import draw_moves, in_order, load
-from racnn.training.differences import slopes
+from record import provenance
+from record.section import Report, Section, table
 
 BATCH = 32
 JITTER = 0.25
-
-
-class Method(NamedTuple):
-    """``looks``: windows over which the gradient is averaged, the first one unmoved; ``blur``: standard
-    deviation in pixels of the images; ``step``: of a difference instead of a gradient, in half sides."""
-
-    window_grad: str = "exact"
-    looks: int = 1
-    blur: float = 0.0
-    step: float = 0.0
 
 
 METHODS = {
@@ -64,24 +51,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, default=None, help="folder of the data set, if it has moved")
     parser.add_argument("--images", type=int, default=600, help="of the training half, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
-    machine.add_output(parser)
+    SECTION.add_arguments(parser)
     arguments = parser.parse_args()
     if arguments.images < 1:
         parser.error(f"--images must be at least 1, got {arguments.images}")
     return arguments
 
 
-def surer(model: RACNN, pixels: Tensor, labels: Tensor, looks: list[Tensor]) -> Tensor:
-    """Minus the gradient of ``-p`` of the true class at scale 2: (B, 3), per pixel of the images."""
-    way = torch.zeros_like(looks[0])
-    for window in looks:
-        window.requires_grad_()
-        rest = [window.detach()] * (len(model.sizes) - 2)
-        output = model(pixels, [window.unsqueeze(1), *(w.unsqueeze(1) for w in rest)], scales=2)
-        # The loss, and not p, whose gradient is the opposite: the surrogate does not see the sign.
-        loss = -output.probabilities[1].gather(1, labels[:, None]).sum()
-        way -= torch.autograd.grad(loss, window)[0]
-    return way / len(looks)
+def uphill(model: RACNN, pixels: Tensor, labels: Tensor, looks: list[Tensor]) -> Tensor:
+    """(B, 3): where the mean gradient makes scale 2 surer of the true class, per pixel of the images."""
+    leaves = [window.detach().requires_grad_() for window in looks]
+    ways = [
+        -torch.autograd.grad(negative_probability(model, pixels, labels, window), window)[0]
+        for window in leaves
+    ]
+    return torch.stack(ways).mean(0)
 
 
 def start_windows(model: RACNN, pixels: Tensor, moves: Tensor) -> list[Tensor]:
@@ -96,7 +80,7 @@ def start_windows(model: RACNN, pixels: Tensor, moves: Tensor) -> list[Tensor]:
 
 def point(model: RACNN, batch: Sample, moves: Tensor, method: Method) -> tuple[Tensor, Tensor]:
     """(B, 3) where the gradient points, (B, 3) where the object is, both from the same window."""
-    model.crop_options["window_grad"] = method.window_grad
+    use(model, method)
     device, side = model.mean.device, float(batch.image.shape[-1])
     pixels = batch.image.to(device).float() / 255
     looks = start_windows(model, pixels, moves[:, : method.looks].to(device))
@@ -105,13 +89,10 @@ def point(model: RACNN, batch: Sample, moves: Tensor, method: Method) -> tuple[T
     tight = windows.around(batch.box.to(device), side).float()
     labels = batch.label.to(device)
     if method.step:
-        relative = (looks[0] / side).unsqueeze(1)
-        with torch.no_grad():
-            seen = model(pixels, scales=1)
-        way = slopes(model, pixels, seen, 2, relative, labels, method.step)[:, 0]
+        way = probability_slope(model, pixels, labels, looks[0], method.step)
     else:
-        way = surer(model, pixels, labels, looks)
-    return way.cpu(), (tight - looks[0].detach()).cpu()
+        way = uphill(model, pixels, labels, looks)
+    return way.cpu(), (tight - looks[0]).cpu()
 
 
 def summarise(found: Tensor, wanted: Tensor) -> dict[str, float]:
@@ -121,8 +102,27 @@ def summarise(found: Tensor, wanted: Tensor) -> dict[str, float]:
     return dict(zip(("tx", "ty", "tl"), same, strict=True)) | {"cosine": cosine}
 
 
+def agreement_table(report: Report) -> str:
+    rows = []
+    for name, values in report["results"].items():
+        shares = (f"{100 * values[key]:.0f}" for key in ("tx", "ty", "tl"))
+        rows.append([name, *shares, f"{values['cosine']:.3f}"])
+    return table(["gradient", "tx %", "ty %", "tl %", "cosine"], rows)
+
+
+def note(report: Report) -> str:
+    return (
+        f"Share of {report['images']} training images where it has the sign of the way to the bird; mean "
+        "cosine of its (tx, ty) with that way."
+    )
+
+
+SECTION = Section(agreement_table, note)
+
+
 def main() -> None:
     arguments = parse_arguments()
+    report = provenance.describe()
     model, config, _ = load_model(arguments.checkpoint)
     if len(model.sizes) < 2:
         raise SystemExit("--checkpoint must be a model of 2 scales or more, got 1 scale")
@@ -144,30 +144,8 @@ def main() -> None:
         for name, method in METHODS.items():
             found[name].append(point(model, kept, moves[torch.tensor(numbers)[has_box]], method))
     results = {name: summarise(*map(torch.cat, zip(*pairs, strict=True))) for name, pairs in found.items()}
-    report = {
-        "command": machine.command(),
-        "date": machine.now(),
-        "git": machine.commit(),
-        "images": sum(len(pair[0]) for pair in found["exact"]),
-        "results": results,
-    }
-    path = arguments.output / "window_directions.json"
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    checkpoint.save_json(report, path)
-    table = Table(
-        "gradient",
-        "tx %",
-        "ty %",
-        "tl %",
-        "cosine",
-        title="images where it has the sign of the way to the object",
-    )
-    for name, values in results.items():
-        shares = (f"{100 * values[key]:.0f}" for key in ("tx", "ty", "tl"))
-        table.add_row(name, *shares, f"{values['cosine']:.3f}")
-    console = Console()
-    console.print(table)
-    console.print(f"wrote {path}")
+    report |= {"images": sum(len(pair[0]) for pair in found["exact"]), "results": results}
+    SECTION.write(report, arguments.output, "window_directions")
 
 
 if __name__ == "__main__":

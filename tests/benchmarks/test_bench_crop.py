@@ -16,14 +16,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from crop import comparison as comparing
+from crop import contestants
+from crop.cases import Case, floor_bytes
+from crop.comparison import Comparison
+from crop.images import synthetic
+from crop.validation import WrongResult
 from racnn_ops import _library
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 IGNORED = BENCHMARKS.parent / ".gitignore"
 CPU = torch.device("cpu")
 
-pytest.importorskip("rich", reason="rich is not installed: pip install '.[bench]'")
-pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[bench]'")
 if not _library.has_cpu:
     pytest.skip(f"no compiled library: {_library.cpu_error}", allow_module_level=True)
 
@@ -72,23 +76,9 @@ def test_programs_write_where_git_does_not_look(script: str) -> None:
     assert "folder, default: build/results" in help.stdout
 
 
-@pytest.mark.usefixtures("modules")
-def test_the_command_is_told_without_where_it_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
-    import machine
-
-    monkeypatch.setattr(sys, "argv", ["somewhere/bench_crop.py", "--quick", "--output", "x", "--batch", "2"])
-    assert machine.command() == "python benchmarks/bench_crop.py --quick --batch 2"
-
-
 @pytest.fixture(scope="module")
 def results(results_path: Path) -> dict[str, Any]:
     return json.loads(results_path.read_text())  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The benchmark's modules can be imported, as beside its script."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
 def test_results_tell_where_and_how_they_were_measured(results: dict[str, Any]) -> None:
@@ -125,54 +115,33 @@ def test_every_mode_has_the_contestants_that_can_do_it(results: dict[str, Any]) 
     assert not names("window") & {"roi_align", "slice + interpolate"}
 
 
-def test_goals_are_judged(results: dict[str, Any]) -> None:
-    assert {goal["name"] for goal in results["goals"]} >= {
-        "faster than grid_sample, forward",
-        "two threads against one, forward",
-        "host overhead, forward",
-    }
-    for goal in results["goals"]:
-        assert goal["met"] is None or goal["met"] == (
-            goal["value"] >= goal["limit"] if goal["at_least"] else goal["value"] <= goal["limit"]
-        )
+def test_memory_beyond_the_results_is_that_of_tables(results: dict[str, Any]) -> None:
+    """O(B·K·(h + w)): no sampling grid, no copy of the images."""
+    ours = [record for record in results["memory"] if record["contestant"] == "racnn_ops"]
+    assert {record["case"]["layout"] for record in ours} == {"contiguous", "channels_last"}
+    for record in ours:
+        rows_and_columns = record["case"]["batch"] * record["case"]["windows"] * 2 * record["case"]["crop"]
+        assert record["torch_bytes"] - record["result_bytes"] <= 64 * rows_and_columns, record
 
 
 def test_plot_is_drawn(results_path: Path) -> None:
     assert results_path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_readme_table_is_made_of_the_results(results_path: Path, results: dict[str, Any]) -> None:
-    table = run("readme_table.py", results_path)
-    assert table.returncode == 0, table.stderr
+def test_section_is_made_of_the_results(results_path: Path, results: dict[str, Any]) -> None:
+    section = results_path.with_suffix(".md").read_text()
     main = next(r for r in results["times"] if r["experiment"] == "main" and r["contestant"] == "racnn_ops")
-    assert f"| racnn_ops | {1e3 * main['median_s']:.3g} ms (1.0x)" in table.stdout
-    assert results["machine"]["device"] in table.stdout
+    assert f"| racnn_ops | {1e3 * main['median_s']:.3g} ms (1.0x)" in section
+    assert results["machine"]["device"] in section
+    assert f"]({results_path.with_suffix('.png').name})" in section
 
 
-@pytest.mark.usefixtures("modules")
-def test_readme_is_changed_between_its_marks_only() -> None:
-    import readme_table
-
-    begin, end = readme_table.marks("bench")
-    others = "".join(readme_table.marks("birds"))
-    readme = f"above\n{begin}\nold\n{end}\nbelow {others}\n"
-    assert readme_table.updated(readme, "bench", "new") == readme.replace("old", "new")
-    with pytest.raises(ValueError, match="once each"):
-        readme_table.updated("no marks", "bench", "new")
-
-
-@pytest.mark.usefixtures("modules")
 def test_a_wrong_contestant_is_refused_before_it_is_timed() -> None:
-    import contestants
-    from cases import Case
-    from comparison import Comparison
-    from images import synthetic
-
     calls = []
 
-    def off_by_half_a_pixel(case: Case, images: Tensor, windows: Tensor) -> Tensor:
-        calls.append(case)
-        return contestants.grid_sample(case, images, windows + 0.5)
+    def off_by_half_a_pixel(images: Tensor, windows: Tensor, *rest: Any, **options: Any) -> Tensor:
+        calls.append(windows)
+        return contestants.grid_sample(images, windows + 0.5, *rest, **options)
 
     wrong = contestants.Contestant("wrong", off_by_half_a_pixel)
     comparison = Comparison(synthetic, CPU, tick=lambda: None)
@@ -185,16 +154,9 @@ def test_a_wrong_contestant_is_refused_before_it_is_timed() -> None:
     assert len(calls) == len(comparison.refused)
 
 
-@pytest.mark.usefixtures("modules")
 def test_wrong_gradients_are_refused_and_our_own_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    import contestants
-    from cases import Case
-    from comparison import Comparison
-    from images import synthetic
-    from validation import WrongResult
-
-    def half_the_gradient(case: Case, images: Tensor, windows: Tensor) -> Tensor:
-        return contestants.grid_sample(case, images, (windows + windows.detach()) / 2)
+    def half_the_gradient(images: Tensor, windows: Tensor, *rest: Any, **options: Any) -> Tensor:
+        return contestants.grid_sample(images, (windows + windows.detach()) / 2, *rest, **options)
 
     case = Case(2, image=32, crop=16)
     wrong = contestants.Contestant("wrong", half_the_gradient)
@@ -202,12 +164,11 @@ def test_wrong_gradients_are_refused_and_our_own_end_the_run(monkeypatch: pytest
     comparison.run("main", case, [contestants.OURS, wrong], rounds=3)
     assert [refused["mode"] for refused in comparison.refused] == ["window", "both"]
 
-    monkeypatch.setattr("comparison.OURS", wrong)
+    monkeypatch.setattr(comparing, "OURS", wrong)
     with pytest.raises(WrongResult, match="windows differ by"):
         comparison.run("main", case, [wrong], rounds=3)
 
 
-@pytest.mark.usefixtures("modules")
 @pytest.mark.parametrize(
     ("dtypes", "megabytes"),
     [
@@ -217,11 +178,9 @@ def test_wrong_gradients_are_refused_and_our_own_end_the_run(monkeypatch: pytest
         (("uint8", "bfloat16"), (29, 29, None)),
     ],
 )
-def test_floors_are_counted_as_the_goals_count_them(
+def test_floors_are_the_bytes_that_must_move(
     dtypes: tuple[str, str], megabytes: tuple[int | None, ...]
 ) -> None:
-    from cases import Case, floor_bytes
-
     case = replace(Case(64), dtype=dtypes[0], out_dtype=dtypes[1])
     for step, expected in zip(("forward", "backward window", "backward both"), megabytes, strict=True):
         if expected is not None:

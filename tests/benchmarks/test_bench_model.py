@@ -26,6 +26,8 @@ def test_the_three_ways_of_cropping_are_timed(tmp_path: Path) -> None:
     for times in found["modes"].values():
         assert set(times) == {"racnn_ops", "grid_sample", "slice + interpolate"}
         assert all(cell["samples"] == 2 and cell["images_per_s"] > 0 for cell in times.values())
+    speeds = (found["modes"][mode]["grid_sample"]["images_per_s"] for mode in ("inference", "training"))
+    assert f"| grid_sample | {' | '.join(f'{speed:.1f}' for speed in speeds)} |" in result.stdout
     assert found["difference_of_logits"]["racnn_ops"] == 0
     assert found["difference_of_logits"]["grid_sample"] < 1e-3
 

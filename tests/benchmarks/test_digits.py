@@ -8,25 +8,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from programs import load_script
 
+from attention import digits
+from attention.runs import read_config
 from racnn.data import Images, read_split
 from racnn.evaluation import evaluate
 from racnn.training.processes import Processes
 from racnn.training.trainer import Trainer
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[bench]'")
 
 
 def make_data(root: Path, train: int, test: int) -> Path:
-    digits = load_script(BENCHMARKS / "digits.py")
     digits.write_cub(root, digits.make_canvases("train", train, 0), digits.make_canvases("test", test, 1))
     return root
 
 
 def test_canvases_are_read_as_they_were_made(tmp_path: Path) -> None:
-    digits = load_script(BENCHMARKS / "digits.py")
     split = read_split("cub", make_data(tmp_path, 12, 10))
     made = digits.make_canvases("train", 12, 0)
     assert len(split.test) == 10
@@ -41,7 +39,6 @@ def test_canvases_are_read_as_they_were_made(tmp_path: Path) -> None:
 
 
 def test_halves_share_no_digit() -> None:
-    digits = load_script(BENCHMARKS / "digits.py")
     with pytest.raises(ValueError, match="half must be 'train' or 'test', got 'validation'"):
         digits.make_canvases("validation", 1, 0)
     # Without clutter a canvas holds its digit alone, at the same place for the same seed.
@@ -55,7 +52,7 @@ def test_halves_share_no_digit() -> None:
 
 def test_attention_reads_what_scale_1_cannot(tmp_path: Path) -> None:
     root = make_data(tmp_path / "digits", 1500, 300)
-    config = load_script(BENCHMARKS / "ablation.py").read_config(BENCHMARKS / "configs/digits.yaml", root)
+    config = read_config(BENCHMARKS / "configs/digits.yaml", root)
     shorter = replace(config.training, classify_epochs=7, rank_epochs=5, fuse_epochs=2, device="cpu")
     config = replace(config, training=shorter)
     split = read_split("cub", root)

@@ -7,27 +7,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from programs import load_script
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from attention import digits, methods
+from attention import known_tasks as tasks
+from known_windows import METHODS
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[bench]'")
-
-
-@pytest.fixture(scope="module")
-def gradients() -> ModuleType:
-    return load_script(BENCHMARKS / "window_gradients.py")
-
-
-@pytest.fixture(scope="module")
-def tasks(gradients: ModuleType) -> ModuleType:
-    return load_script(BENCHMARKS / "known_tasks.py")
 
 
 @pytest.mark.parametrize(
@@ -42,26 +34,22 @@ def tasks(gradients: ModuleType) -> ModuleType:
         ([[1, 1, 1, 1]] * 4, (4, 4, -14)),
     ],
 )
-def test_thirds_are_those_of_the_public_code(
-    gradients: ModuleType, pixels: list[list[float]], expected: tuple[float, ...]
-) -> None:
+def test_thirds_are_those_of_the_public_code(pixels: list[list[float]], expected: tuple[float, ...]) -> None:
     grad = torch.tensor(pixels, dtype=torch.float32).view(1, 1, 1, len(pixels), -1)
-    torch.testing.assert_close(gradients.thirds_window_grad(grad), torch.tensor(expected).view(1, 1, 3) + 0.0)
+    torch.testing.assert_close(methods.thirds_window_grad(grad), torch.tensor(expected).view(1, 1, 3) + 0.0)
 
 
-def test_thirds_add_the_energies_of_channels(gradients: ModuleType) -> None:
+def test_thirds_add_the_energies_of_channels() -> None:
     grad = torch.zeros(1, 2, 3, 6, 9)
     grad[0, 1, 0, 0, 8], grad[0, 1, 2, 0, 8] = 1.0, -2.0
-    found = gradients.thirds_window_grad(grad)
+    found = methods.thirds_window_grad(grad)
     torch.testing.assert_close(found, torch.tensor([[[0.0, 0.0, 0.0], [-5.0, 5.0, -5.0]]]))
 
 
 @pytest.mark.parametrize("name", ["thirds", "boxcar", "exact"])
-def test_surrogates_go_where_the_loss_is_sensitive_and_do_not_see_its_sign(
-    gradients: ModuleType, name: str
-) -> None:
-    reader = gradients.Reader((64, 32), 0.12)
-    reader.method = gradients.METHODS[name]
+def test_surrogates_go_where_the_loss_is_sensitive_and_do_not_see_its_sign(name: str) -> None:
+    reader = methods.Reader((64, 32), 0.12)
+    methods.use(reader, METHODS[name])
     images = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)  # brighter to the right
 
     def way(sign: float) -> Tensor:
@@ -74,53 +62,46 @@ def test_surrogates_go_where_the_loss_is_sensitive_and_do_not_see_its_sign(
     torch.testing.assert_close(brighter, -darker if name == "exact" else darker)
 
 
-def make_matcher(gradients: ModuleType) -> Any:
-    """A reader that is the surer of the true class the more a crop is like that of the tight window."""
+class Matcher(methods.Reader):
+    """Surer of the true class the more a crop is like that of the tight window."""
 
-    class Matcher(gradients.Reader):  # type: ignore[misc, name-defined]
-        def __init__(self, scene: Any) -> None:
-            super().__init__((64, 32), 0.12)
-            self.labels = scene.canvases.labels
-            blurred = gaussian_blur(scene.canvases.images.float() / 255, 31, 8.0)
-            self.pixels = (blurred - blurred.mean((2, 3), keepdim=True)) / blurred.std((2, 3), keepdim=True)
-            self.target = self.cut(self.pixels, scene.tight.unsqueeze(1), 32)
+    def __init__(self, scene: Any) -> None:
+        super().__init__((64, 32), 0.12)
+        self.labels = scene.canvases.labels
+        blurred = gaussian_blur(scene.canvases.images.float() / 255, 31, 8.0)
+        self.pixels = (blurred - blurred.mean((2, 3), keepdim=True)) / blurred.std((2, 3), keepdim=True)
+        self.target = self.cut(self.pixels, scene.tight.unsqueeze(1), 32)
 
-        def forward(self, images: Tensor, looked: list[Tensor], **options: Any) -> SimpleNamespace:
-            difference = (self.cut(self.pixels, looked[0], 32) - self.target).square().mean((1, 2, 3, 4))
-            p = torch.exp(-difference)[:, None] * torch.nn.functional.one_hot(self.labels, 10)
-            return SimpleNamespace(probabilities=[None, p])
-
-    return Matcher
+    def forward(self, images: Tensor, looked: list[Tensor], **options: Any) -> SimpleNamespace:
+        difference = (self.cut(self.pixels, looked[0], 32) - self.target).square().mean((1, 2, 3, 4))
+        p = torch.exp(-difference)[:, None] * torch.nn.functional.one_hot(self.labels, 10)
+        return SimpleNamespace(probabilities=[None, p])
 
 
-def reached(gradients: ModuleType, tasks: ModuleType, name: str) -> tuple[float, float]:
+def reached(name: str) -> tuple[float, float]:
     """Mean IoU at the start and at the end, of windows that start up to one half side away."""
     scene, start = tasks.starts(tasks.Scene.of(tasks_canvases()), seed=0)
-    reader = make_matcher(gradients)(scene)
-    trace, _ = tasks.descend(reader, scene, start, gradients.METHODS[name], 1.0, 60)
+    reader = Matcher(scene)
+    trace, _ = tasks.descend(reader, scene, start, METHODS[name], 1.0, 60)
     return trace[0].mean().item(), trace[-1].mean().item()
 
 
-def tasks_canvases() -> Any:
-    return load_script(BENCHMARKS / "digits.py").make_canvases("test", 8, seed=0, pieces=0)
+def tasks_canvases() -> digits.Canvases:
+    return digits.make_canvases("test", 8, seed=0, pieces=0)
 
 
 @pytest.mark.parametrize(("name", "least"), [("exact", 0.9), ("exact, moved windows", 0.7)])
-def test_windows_find_the_digit_by_the_exact_gradient(
-    gradients: ModuleType, tasks: ModuleType, name: str, least: float
-) -> None:
-    before, after = reached(gradients, tasks, name)
+def test_windows_find_the_digit_by_the_exact_gradient(name: str, least: float) -> None:
+    before, after = reached(name)
     assert before < 0.4
     assert after > least, (before, after)
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0])
-def test_windows_do_not_find_it_by_a_broken_gradient(
-    gradients: ModuleType, tasks: ModuleType, factor: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_do_not_find_it_by_a_broken_gradient(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     right = tasks._uphill
     monkeypatch.setattr(tasks, "_uphill", lambda *arguments: factor * right(*arguments))
-    _, after = reached(gradients, tasks, "exact")
+    _, after = reached("exact")
     assert after < 0.5
 
 
@@ -146,7 +127,7 @@ def test_the_command_writes_table_picture_and_section(tmp_path: Path) -> None:
                 run["iou_by_step"][0] if task == "alone" else run["curve"][0]["iou"] for run in found["runs"]
             ]
             assert first == pytest.approx([run["iou"] for run in report["given"][task]])
-    section = load_script(BENCHMARKS / "readme_table.py").known_section(path)
+    section = path.with_suffix(".md").read_text()
     values = [100 * run["iou"] for run in report["results"]["response"]["thirds"]["runs"]]
     row = next(line for line in section.splitlines() if line.startswith("| thirds"))
     assert f"| {sum(values) / 2:.1f} ± {abs(values[0] - values[1]) / 2**0.5:.1f} |" in row

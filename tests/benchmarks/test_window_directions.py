@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import torch
-from programs import load_script
 from test_attention_learns import SIDE, blobs, surer_when_brighter
 from trees import make_cub
 
+import window_directions
 from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
 from racnn.training import checkpoint
 from racnn_ops import Boxcar
@@ -30,20 +30,20 @@ class OnlyWhere(torch.nn.Module):
 
 
 def test_the_exact_gradient_points_to_what_makes_scale_2_surer() -> None:
-    script = load_script(SCRIPT)
     images, centres = blobs(40, seed=0)
     window = torch.tensor([SIDE / 2, SIDE / 2, SIDE / 4]).repeat(len(images), 1)
-    way = script.surer(
+    way = window_directions.uphill(
         surer_when_brighter("image"), images, torch.zeros(len(images), dtype=torch.long), [window]
     )
-    agreement = script.summarise(way, torch.cat((centres - SIDE / 2, torch.zeros(len(images), 1)), 1))
+    agreement = window_directions.summarise(
+        way, torch.cat((centres - SIDE / 2, torch.zeros(len(images), 1)), 1)
+    )
     assert agreement["cosine"] > 0.9
     assert agreement["tx"] > 0.9
     assert agreement["ty"] > 0.9
 
 
 def test_the_surrogate_points_to_where_the_loss_is_sensitive() -> None:
-    script = load_script(SCRIPT)
     model = surer_when_brighter("image")
     model.crop_options |= {"window_grad": "boxcar", "boxcar": Boxcar(scale=1.0)}
     weight = torch.zeros(1, 1, 24, 24)
@@ -52,7 +52,7 @@ def test_the_surrogate_points_to_where_the_loss_is_sensitive() -> None:
     model.scales[1].features = torch.nn.Sequential(OnlyWhere(weight), features)
     images, _ = blobs(8, seed=0)
     window = torch.tensor([SIDE / 2, SIDE / 2, SIDE / 4]).repeat(len(images), 1)
-    way = script.surer(model, images, torch.zeros(len(images), dtype=torch.long), [window])
+    way = window_directions.uphill(model, images, torch.zeros(len(images), dtype=torch.long), [window])
     assert (way[:, 0] > 0).all()
 
 
@@ -75,3 +75,4 @@ def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
     for values in report["results"].values():
         assert all(0 <= values[name] <= 1 for name in ("tx", "ty", "tl"))
         assert -1 <= values["cosine"] <= 1
+    assert f"| exact | {100 * report['results']['exact']['tx']:.0f} |" in result.stdout

@@ -10,16 +10,18 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from cases import MODES
-from contestants import ALL, OURS
 from matplotlib.axes import Axes
-from results import Results
+
+from .cases import MODES
+from .contestants import ALL, OURS
+from .results import Record, Results
 
 OUR_COLOUR, OTHER_COLOUR, TEXT_COLOUR = "#d1495b", "#8d99ae", "#2b2d42"
 
 
-def draw(results: Results, path: Path) -> None:
+def draw(data: Record, path: Path) -> None:
     """One panel a mode, one bar a contestant; its length is a ratio of medians from one run."""
+    results = Results(data)
     figure, panels = plt.subplots(1, len(MODES), figsize=(11, 2.9), sharey=True, layout="constrained")
     names = [c.name for c in ALL if any(results.time(results.main, mode, c.name) for mode in MODES)]
     longest = max(results.ratio(results.main, mode, name) or 1 for mode in MODES for name in names)

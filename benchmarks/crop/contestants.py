@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Who takes part: ways of cropping windows that do the same work, each in its usual form.
 
-All of them take images (B, C, H, W) and windows (B, 3) or (B, K, 3) of ``tx, ty, tl`` in pixels and give
-(B, C, h, w) or (B, K, C, h, w). What a library wants besides (a grid, boxes, another dtype) is made inside,
-because its user would have to make it too.
+All of them take images (B, C, H, W), windows (B, 3) or (B, K, 3) of ``tx, ty, tl`` in pixels, the size (h, w)
+of crops and their dtype, by default the images'; they give (B, C, h, w) or (B, K, C, h, w). What a library
+wants besides (a grid, boxes, another dtype) is made inside, because its user would have to make it too.
 """
 
 from __future__ import annotations
@@ -11,105 +11,106 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from cases import Case, Inputs
 from torch import Tensor
 
 from racnn_ops import attention_crop, reference
 
-Crop = Callable[[Case, Tensor, Tensor], Tensor]
+from .cases import Case, Inputs
+
+Size = tuple[int, int]
+Dtype = torch.dtype | None
 
 
-def ours(case: Case, images: Tensor, windows: Tensor) -> Tensor:
-    dtype = None if case.out_dtype == case.dtype else case.out_type
-    return attention_crop(images, windows, case.crop, dtype=dtype)
+class Crop(Protocol):
+    def __call__(self, images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor: ...
 
 
-def grid_sample(case: Case, images: Tensor, windows: Tensor) -> Tensor:
+def grid_sample(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor:
     """``affine_grid`` and ``grid_sample``. An image's K grids are stacked, so that no image is copied."""
-    tx, ty, tl = windows.reshape(-1, 3).mul(2 / case.image).unbind(1)
+    height, width = images.shape[-2:]
+    tx, ty, tl = windows.reshape(-1, 3).mul(2 / width).unbind(1)
+    half_height = tl
+    if height != width:
+        ty, half_height = ty * (width / height), tl * (width / height)
     zero = torch.zeros_like(tl)
-    theta = torch.stack((tl, zero, tx - 1, zero, tl, ty - 1), 1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, [len(theta), 1, case.crop, case.crop], align_corners=False)
+    theta = torch.stack((tl, zero, tx - 1, zero, half_height, ty - 1), 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
     # The images' dtype must be that of the grid, and in 16-bit floats a grid is off by whole pixels.
-    pixels = images.to(torch.float32)
-    crops: Tensor = F.grid_sample(pixels, grid.view(len(images), -1, case.crop, 2), align_corners=False)
-    return _split_stacked(case, crops).to(case.out_type)
+    pixels = images.to(windows.dtype)
+    crops: Tensor = F.grid_sample(pixels, grid.view(len(images), -1, size[1], 2), align_corners=False)
+    if windows.dim() == 3:
+        crops = crops.unflatten(2, (windows.shape[1], size[0])).transpose(1, 2)
+    return crops.to(dtype or images.dtype)
 
 
-def _split_stacked(case: Case, crops: Tensor) -> Tensor:
-    if case.windows == 1:
-        return crops
-    stacked: Tensor = crops.unflatten(2, (case.windows, case.crop))
-    return stacked.transpose(1, 2)
-
-
-def roi_align(case: Case, images: Tensor, windows: Tensor) -> Tensor:
+def roi_align(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor:
     """One sample a bin, as the crop takes it. It has no gradient for the boxes."""
     from torchvision import ops
 
     tx, ty, tl = windows.reshape(-1, 3).unbind(1)
-    image = torch.arange(len(images), device=images.device, dtype=torch.float32)
-    boxes = torch.stack((image.repeat_interleave(case.windows), tx - tl, ty - tl, tx + tl, ty + tl), 1)
-    crops: Tensor = ops.roi_align(images.to(torch.float32), boxes, case.crop, sampling_ratio=1, aligned=True)
-    return _split(case, crops.to(case.out_type))
+    image = torch.arange(len(images), device=images.device, dtype=windows.dtype)
+    image = image.repeat_interleave(len(tx) // len(images))
+    boxes = torch.stack((image, tx - tl, ty - tl, tx + tl, ty + tl), 1)
+    crops: Tensor = ops.roi_align(images.to(windows.dtype), boxes, size, sampling_ratio=1, aligned=True)
+    return _split(windows, crops.to(dtype or images.dtype))
 
 
-def slice_loop(case: Case, images: Tensor, windows: Tensor) -> Tensor:
+def slice_loop(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor:
     """The loop of public RA-CNN code: integer edges, one ``interpolate`` a window."""
     crops = []
-    for image, window in _each_window(case, images, windows):
-        left, top, right, bottom = integer_edges(window)
-        part = image[:, :, top:bottom, left:right].to(case.out_type)
-        crops.append(F.interpolate(part, size=(case.crop, case.crop), mode="bilinear", align_corners=False))
-    return _split(case, torch.cat(crops))
+    for image, (left, top, right, bottom) in _each_window(images, windows):
+        part = image[:, :, top:bottom, left:right].to(dtype or images.dtype)
+        crops.append(F.interpolate(part, size=size, mode="bilinear", align_corners=False))
+    return _split(windows, torch.cat(crops))
 
 
-def integer_edges(window: list[float]) -> tuple[int, int, int, int]:
-    tx, ty, tl = window
-    return int(tx - tl), int(ty - tl), int(tx + tl), int(ty + tl)
-
-
-def _each_window(case: Case, images: Tensor, windows: Tensor) -> list[tuple[Tensor, list[float]]]:
+def _each_window(images: Tensor, windows: Tensor) -> list[tuple[Tensor, tuple[int, int, int, int]]]:
+    """Image and integer edges of each."""
     rows = windows.reshape(-1, 3).tolist()
-    return [(images[n // case.windows].unsqueeze(0), row) for n, row in enumerate(rows)]
+    count = len(rows) // len(images)
+    return [
+        (images[n // count].unsqueeze(0), (int(tx - tl), int(ty - tl), int(tx + tl), int(ty + tl)))
+        for n, (tx, ty, tl) in enumerate(rows)
+    ]
 
 
-def _split(case: Case, crops: Tensor) -> Tensor:
-    return crops if case.windows == 1 else crops.unflatten(0, (-1, case.windows))
+def _split(windows: Tensor, crops: Tensor) -> Tensor:
+    return crops if windows.dim() == 2 else crops.unflatten(0, windows.shape[:2])
 
 
-def kornia_crop(case: Case, images: Tensor, windows: Tensor) -> Tensor:
+def kornia_crop(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor:
     """kornia's boxes are between pixel centres, so they are the first and last sample of our windows."""
     from kornia.geometry.transform import crop_and_resize
 
     tx, ty, tl = windows.reshape(-1, 3).unbind(1)
-    reach = tl * (1 - 1 / case.crop)
-    left, right, top, bottom = (edge - 0.5 for edge in (tx - reach, tx + reach, ty - reach, ty + reach))
+    reach_y, reach_x = (tl * (1 - 1 / length) for length in size)
+    left, right, top, bottom = (
+        edge - 0.5 for edge in (tx - reach_x, tx + reach_x, ty - reach_y, ty + reach_y)
+    )
     corners = torch.stack((left, top, right, top, right, bottom, left, bottom), 1).view(-1, 4, 2)
-    pixels = images.to(torch.float32)
-    if case.windows > 1:
-        pixels = pixels.repeat_interleave(case.windows, 0)
-    crops = crop_and_resize(pixels, corners, (case.crop, case.crop))
-    return _split(case, crops.to(case.out_type))
+    pixels = images.to(windows.dtype)
+    if windows.dim() == 3:
+        pixels = pixels.repeat_interleave(windows.shape[1], 0)
+    return _split(windows, crop_and_resize(pixels, corners, size).to(dtype or images.dtype))
 
 
-def expected_crop(case: Case, images: Tensor, windows: Tensor) -> Tensor:
-    return reference.attention_crop(images.double(), windows.double(), case.crop)
+def expected_crop(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor:
+    return reference.attention_crop(images.double(), windows.double(), size)
 
 
-def expected_slice(case: Case, images: Tensor, windows: Tensor) -> Tensor:
+def expected_slice(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor:
     """The reference at the loop's own windows: a slice is an image of its own, and its edge pixels go on."""
     crops = []
-    for image, window in _each_window(case, images.double(), windows):
-        left, top, right, bottom = integer_edges(window)
+    for image, (left, top, right, bottom) in _each_window(images.double(), windows):
         part = image[:, :, top:bottom, left:right]
         half_height, half_width = part.shape[2] / 2, part.shape[3] / 2
         whole = part.new_tensor([[half_width, half_height, half_width, half_height]])
-        crops.append(reference.attention_crop(part, whole, case.crop, boundary="border"))
-    return _split(case, torch.cat(crops))
+        crops.append(reference.attention_crop(part, whole, size, boundary="border"))
+    return _split(windows, torch.cat(crops))
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Contestant:
         return mode != "window" or "windows" in self.gradients
 
 
-OURS = Contestant("racnn_ops", ours)
+OURS = Contestant("racnn_ops", attention_crop)
 GRID_SAMPLE = Contestant("grid_sample", grid_sample)
 ROI_ALIGN = Contestant("roi_align", roi_align, gradients=frozenset({"images"}), needs="torchvision")
 LOOP = Contestant("slice + interpolate", slice_loop, gradients=frozenset({"images"}), expected=expected_slice)
@@ -151,8 +152,11 @@ Step = Callable[[], dict[str, Tensor]]
 
 
 def crop_function(contestant: Contestant, case: Case) -> Callable[[Tensor, Tensor], Tensor]:
+    size = (case.crop, case.crop)
+    dtype = None if case.out_dtype == case.dtype else case.out_type
+
     def crop(images: Tensor, windows: Tensor) -> Tensor:
-        return contestant.crop(case, images, windows)
+        return contestant.crop(images, windows, size, dtype=dtype)
 
     if not contestant.compiled:
         return crop

@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The picture of ``known_windows.py``: how windows come closer, and where they end on a few canvases.
-
-As a program it draws a results file again: ``python benchmarks/known_picture.py benchmarks/results/….json``.
-"""
+"""The picture of ``known_windows.py``: how windows come closer, and where they end on a few canvases."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +11,12 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
-from digits import SIDE, make_canvases
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from racnn import windows
+
+from .digits import SIDE, make_canvases
 
 COLOURS = ("#e63946", "#f4a261", "#2a9d8f", "#4361ee", "#8ecae6", "#b56ced")
 TEXT = "#2b2d42"
@@ -92,14 +88,3 @@ def _square(axis: Axes, window: list[float], colour: str, width: float) -> None:
     axis.add_patch(
         Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, color=colour, linewidth=width)
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("results", type=Path, help="JSON file")
-    path = parser.parse_args().results
-    draw(json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".png"))
-
-
-if __name__ == "__main__":
-    main()

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from cases import Case, Inputs
-from contestants import Contestant, Crop, Step, make_step
+from functools import partial
+
 from torch import Tensor
+
+from .cases import Case, Inputs
+from .contestants import Contestant, Crop, Step, make_step
 
 TOLERANCE = {"float32": 3e-4, "float16": 2e-3, "bfloat16": 1e-2}
 """Largest difference allowed, as a fraction of the largest expected value, by the result's dtype."""
@@ -47,10 +50,7 @@ class Validator:
         if contestant.expected not in self._expected:
             images, windows, grad_output = self.inputs
             exact = Inputs(images.double(), windows, grad_output.double())
-
-            def crop(images: Tensor, windows: Tensor) -> Tensor:
-                return contestant.expected(self.case, images, windows)
-
+            crop = partial(contestant.expected, size=(self.case.crop, self.case.crop))
             self._expected[contestant.expected] = make_step(crop, contestant.gradients, exact, "both")()
         return self._expected[contestant.expected]
 

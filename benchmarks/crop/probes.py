@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import MODES, Case, Inputs, make_inputs
-from contestants import GRID_SAMPLE, OURS, Contestant, Step, crop_function, make_step
-from images import synthetic
-from timing import Call, Times, interleaved, take_cpu_sample
 from torch import Tensor
 from torch.func import hessian, jvp
 from torch.profiler import ProfilerActivity, profile
+
+from .cases import MODES, Case, Inputs, make_inputs
+from .contestants import GRID_SAMPLE, OURS, Contestant, Step, crop_function, make_step
+from .images import synthetic
+from .timing import Call, interleaved, take_cpu_sample
 
 TINY = Case(batch=1, image=8, crop=4)
 PAIR = (OURS, GRID_SAMPLE)
@@ -29,23 +30,26 @@ def _step(contestant: Contestant, case: Case, inputs: Inputs, mode: str) -> Step
 def host_overhead(device: torch.device, rounds: int, calls: int = 200) -> list[dict[str, Any]]:
     """Host time of a call on tensors so small that there is nothing else; one thread."""
     inputs = make_inputs(TINY, synthetic, device)
-    steps: dict[str, list[Call]] = {
-        f"{contestant.name}/{mode}": [_step(contestant, TINY, inputs, mode)] * calls
+    steps: dict[tuple[str, str], list[Call]] = {
+        (contestant.name, mode): [_step(contestant, TINY, inputs, mode)] * calls
         for contestant in PAIR
         for mode in MODES
     }
     for name, transform in _transforms(inputs).items():
-        steps[f"{OURS.name}/{name}"] = [transform] * max(calls // 20, 1)  # slow, and grid_sample has not all
+        steps[OURS.name, name] = [transform] * max(calls // 20, 1)  # slow, and grid_sample has not all
 
-    def wait(name: str) -> None:
+    def wait(name: object) -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    times = interleaved(steps, rounds, take_cpu_sample, before=wait)
+    measured = interleaved(steps, rounds, take_cpu_sample, before=wait)
     torch.set_num_threads(threads)
-    return [_named(name, value) for name, value in times.items()]
+    return [
+        {"contestant": contestant, "mode": mode, **times._asdict()}
+        for (contestant, mode), times in measured.items()
+    ]
 
 
 def _transforms(inputs: Inputs) -> dict[str, Call]:
@@ -73,27 +77,19 @@ def thread_scaling(case: Case, inputs: Inputs, rounds: int) -> list[dict[str, An
     most = torch.get_num_threads()
     records = []
     for mode in case.modes:
-        steps = {contestant.name: _step(contestant, case, inputs, mode) for contestant in PAIR}
         variants = {
-            f"{name}/{mode}/{threads}": [step]
-            for name, step in steps.items()
+            (contestant.name, threads): [_step(contestant, case, inputs, mode)]
+            for contestant in PAIR
             for threads in sorted({1, min(2, most), most})
         }
-        times = interleaved(
-            variants,
-            rounds,
-            take_cpu_sample,
-            before=lambda name: torch.set_num_threads(int(name.split("/")[2])),
+        measured = interleaved(
+            variants, rounds, take_cpu_sample, before=lambda name: torch.set_num_threads(name[1])
         )
-        records += [_named(name, value) for name, value in times.items()]
+        for (contestant, threads), times in measured.items():
+            record = {"contestant": contestant, "mode": mode, **times._asdict(), "threads": threads}
+            records.append(record)
     torch.set_num_threads(most)
     return records
-
-
-def _named(name: str, times: Times) -> dict[str, Any]:
-    contestant, mode, *threads = name.split("/")
-    record = {"contestant": contestant, "mode": mode, **times.to_json()}
-    return record | {"threads": int(threads[0])} if threads else record
 
 
 def peak_memory(step: Step, device: torch.device) -> dict[str, int | None]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from cases import Case, Inputs, floor_of_mode, make_inputs
-from contestants import OURS, Contestant, crop_function, make_step
-from images import Source
-from timing import Call, calls_of_a_sample, input_sets, interleaved, sampler
-from validation import Validator, WrongResult
+
+from .cases import Case, Inputs, floor_of_mode, make_inputs
+from .contestants import OURS, Contestant, crop_function, make_step
+from .images import Source
+from .timing import Call, calls_of_a_sample, input_sets, interleaved, sampler
+from .validation import Validator, WrongResult
 
 
 def all_inputs(case: Case, source: Source, device: torch.device) -> list[Inputs]:
@@ -61,7 +62,7 @@ class Comparison:
                         "floor_bytes": floor_of_mode(case, mode),
                         "input_sets": len(inputs),
                         "errors": errors[name],
-                        **times.to_json(),
+                        **times._asdict(),
                     }
                 )
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from cases import Case, Inputs, floor_bytes
-from contestants import Contestant, crop_function
-from timing import Call, Times, calls_of_a_sample, interleaved, take_cuda_sample
-from torch import Tensor
-from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+
+from .cases import Case, Inputs, floor_bytes
+from .contestants import Contestant, crop_function
+from .timing import Call, calls_of_a_sample, interleaved, take_cuda_sample
 
 STEPS = {"forward": "forward", "backward window": "window", "backward both": "both"}
 """The floors' names -> the mode in which the step occurs."""
@@ -26,17 +26,13 @@ def step_alone(contestant: Contestant, case: Case, inputs: Inputs, step: str) ->
     crop = crop_function(contestant, case)
     images, windows = inputs.images.detach(), inputs.windows.detach()
     if step == "forward":
-        return lambda: _without_gradients(crop, images, windows)
+        forward = torch.no_grad()(crop)
+        return lambda: forward(images, windows)
     leaves = [windows.requires_grad_()]
     if step == "backward both":
         leaves.append(images.requires_grad_())
     crops = crop(images, windows)
     return lambda: torch.autograd.grad(crops, leaves, inputs.grad_output, retain_graph=True)
-
-
-def _without_gradients(crop: Callable[[Tensor, Tensor], Tensor], images: Tensor, windows: Tensor) -> Tensor:
-    with torch.no_grad():
-        return crop(images, windows)
 
 
 def device_times(
@@ -46,14 +42,14 @@ def device_times(
     records = []
     for step in STEPS if case.image_type.is_floating_point else ("forward", "backward window"):
         replays: dict[str, Sequence[Call]] = {}
-        calls = len(calls_of_a_sample(inputs, inputs[0].images.device))  # type: ignore[arg-type]
+        calls = len(calls_of_a_sample(inputs, inputs[0].images.device))
         for contestant in contestants:
             try:
                 replays[contestant.name] = [_capture(contestant, case, inputs, step, calls // len(inputs))]
             except RuntimeError as error:
-                records.append(_record(case, step, contestant.name, None, not_captured=str(error)))
-        for name, times in interleaved(replays, rounds, take_cuda_sample).items():
-            records.append(_record(case, step, name, times.divided_by(calls)))
+                records.append(_record(case, step, contestant.name, not_captured=str(error)))
+        for name, times in interleaved(replays, rounds, take_cuda_sample, calls=calls).items():
+            records.append(_record(case, step, name, **times._asdict()))
     return records
 
 
@@ -76,17 +72,9 @@ def _capture(
     return graph.replay
 
 
-def _record(case: Case, step: str, name: str, times: Times | None, **more: Any) -> dict[str, Any]:
-    measured = times.to_json() if times else {}
+def _record(case: Case, step: str, contestant: str, **found: Any) -> dict[str, Any]:
     floor = floor_bytes(case, step)
-    return {
-        "case": case.to_json(),
-        "step": step,
-        "contestant": name,
-        "floor_bytes": floor,
-        **measured,
-        **more,
-    }
+    return {"case": case.to_json(), "step": step, "contestant": contestant, "floor_bytes": floor, **found}
 
 
 def launches(case: Case, inputs: Inputs, contestants: Sequence[Contestant]) -> list[dict[str, Any]]:
@@ -101,15 +89,9 @@ def launches(case: Case, inputs: Inputs, contestants: Sequence[Contestant]) -> l
                 call()
                 torch.cuda.synchronize()
             names = [event.name for event in profiler.events() or [] if event.device_type == DeviceType.CUDA]
+            record = {"case": case.to_json(), "step": step, "contestant": contestant.name}
             copies_to_host = sum("DtoH" in name for name in names)
             records.append(
-                {
-                    "case": case.to_json(),
-                    "step": step,
-                    "contestant": contestant.name,
-                    "launches": len(names),
-                    "copies_to_host": copies_to_host,
-                    "names": names,
-                }
+                record | {"launches": len(names), "copies_to_host": copies_to_host, "names": names}
             )
     return records

@@ -8,46 +8,33 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
-from cases import Case, floor_bytes
+
+from .cases import Case, floor_bytes
 
 Call = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
 WARM_UP_CALLS = 1
 """Of each set of inputs; every contestant has been called once before, to be checked."""
 
 
-@dataclass(frozen=True)
-class Times:
-    """Seconds a call, over all samples of one run."""
+class Times(NamedTuple):
+    """Over all samples of one run; seconds are those of a call."""
 
-    median: float
-    lower_quartile: float
-    upper_quartile: float
-    least: float
+    median_s: float
+    lower_quartile_s: float
+    upper_quartile_s: float
+    least_s: float
     samples: int
 
     @classmethod
-    def of(cls, samples: Sequence[float]) -> Times:
+    def of(cls, samples: Sequence[float], calls: int = 1) -> Times:
+        """Of samples that took ``calls`` calls each."""
         lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
-        return cls(median, lower, upper, min(samples), len(samples))
-
-    def divided_by(self, calls: int) -> Times:
-        values = (self.median, self.lower_quartile, self.upper_quartile, self.least)
-        median, lower, upper, least = (value / calls for value in values)
-        return Times(median, lower, upper, least, self.samples)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "median_s": self.median,
-            "lower_quartile_s": self.lower_quartile,
-            "upper_quartile_s": self.upper_quartile,
-            "least_s": self.least,
-            "samples": self.samples,
-        }
+        return cls(*(value / calls for value in (median, lower, upper, min(samples))), len(samples))
 
 
 def take_cpu_sample(calls: Sequence[Call]) -> float:
@@ -74,17 +61,19 @@ def sampler(device: torch.device) -> Callable[[Sequence[Call]], float]:
 
 
 def interleaved(
-    contestants: Mapping[str, Sequence[Call]],
+    contestants: Mapping[Name, Sequence[Call]],
     rounds: int,
     take_sample: Callable[[Sequence[Call]], float],
-    before: Callable[[str], None] = lambda name: None,
+    before: Callable[[Name], None] = lambda name: None,
     after_round: Callable[[], None] = lambda: None,
-) -> dict[str, Times]:
+    calls: int = 1,
+) -> dict[Name, Times]:
     """One sample of every contestant a round, so that whatever else the machine does meets all of them alike.
 
     The order within a round is drawn anew each time: nobody always follows the one that clears the caches.
+    A sample's call may stand for several, ``calls``.
     """
-    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    samples: dict[Name, list[float]] = {name: [] for name in contestants}
     order = list(contestants)
     shuffle = random.Random(0).shuffle
     for name, calls in contestants.items():
@@ -102,7 +91,7 @@ def interleaved(
             after_round()
     finally:
         gc.enable()
-    return {name: Times.of(values) for name, values in samples.items()}
+    return {name: Times.of(values, calls) for name, values in samples.items()}
 
 
 MOST_INPUT_SETS = 32
@@ -130,4 +119,4 @@ def copy_bandwidth(device: torch.device) -> float:
     source, target = (torch.ones(numbers, device=device) for _ in range(2))
     calls = calls_of_a_sample([lambda: target.copy_(source)], device)
     times = interleaved({"copy": calls}, 11, sampler(device))
-    return 2 * source.nbytes / times["copy"].median
+    return 2 * source.nbytes / times["copy"].median_s

@@ -13,35 +13,59 @@ import torch
 from torch import Tensor, nn
 
 from racnn import RACNN, Backbone
-from racnn_ops import Boxcar, attention_crop
+from racnn.training.differences import slopes
+from racnn_ops import Boxcar
 
 
 class Method(NamedTuple):
     """What comes back to a window.
 
     Attributes:
-        window_grad: ``"exact"``, ``"boxcar"`` with the options ``boxcar``, or ``"thirds"``.
+        window_grad: ``"exact"``, ``"thirds"``, or ``"boxcar"`` with these options (None: the model's).
         moved: the gradient is taken at a window moved at random, with this standard deviation in half sides.
+        looks: windows over which the gradient is averaged, the first one unmoved.
+        blur: standard deviation, in pixels, by which the images are blurred.
         step: of a central difference, in half sides; 0: a gradient.
     """
 
     window_grad: str = "exact"
     boxcar: Boxcar | None = None
     moved: float = 0.0
+    looks: int = 1
+    blur: float = 0.0
     step: float = 0.0
 
 
-METHODS = {
-    "exact": Method(),
-    # Descends the mean over windows nearby, which is smoother, at the price of one look a step all the same.
-    "exact, moved windows": Method(moved=0.2),
-    "difference": Method(step=1 / 3),
-    # The release's constants as shares of the side: 0.05 and 0.005 per pixel of 448.
-    "boxcar": Method("boxcar", Boxcar()),
-    # The same constants per pixel of whatever image there is, as the release has them.
-    "boxcar, per pixel": Method("boxcar", Boxcar(side=None)),
-    "thirds": Method("thirds"),
-}
+def use(model: RACNN, method: Method) -> None:
+    """Let the model's crops send to windows what the method says; ``"thirds"`` by a :class:`Reader` alone."""
+    if isinstance(model, Reader):
+        model.thirds = method.window_grad == "thirds"
+    model.crop_options["window_grad"] = "boxcar" if method.window_grad == "boxcar" else "exact"
+    if method.boxcar is not None:
+        model.crop_options["boxcar"] = method.boxcar
+
+
+def negative_probability(
+    model: RACNN, images: Tensor, labels: Tensor, looked: Tensor, features: Tensor | None = None
+) -> Tensor:
+    """Minus the sum of p of the true class at scale 2 through windows (B, 3), in pixels: their loss.
+
+    It must be this and not p, whose gradient is the opposite: the surrogates do not see the sign.
+    """
+    rest = [looked.detach()] * (len(model.sizes) - 2)
+    given = [window.unsqueeze(1) for window in (looked, *rest)]
+    output = model(images, given, scales=2, coarse_features=features)
+    return -output.probabilities[1].gather(1, labels[:, None]).sum()
+
+
+def probability_slope(
+    model: RACNN, images: Tensor, labels: Tensor, looked: Tensor, step: float, features: Tensor | None = None
+) -> Tensor:
+    """(B, 3): central differences of the same p, per pixel."""
+    side = images.shape[-1]
+    with torch.no_grad():
+        seen = model(images, scales=1, coarse_features=features)
+    return slopes(model, images, seen, 2, looked.detach().unsqueeze(1) / side, labels, step)[:, 0] / side
 
 
 def thirds_window_grad(grad_output: Tensor) -> Tensor:
@@ -94,13 +118,13 @@ class WithThirds(torch.autograd.Function):
 
 
 class Reader(RACNN):
-    """A slim RA-CNN of two scales for canvases with digits, which looks through any of ``METHODS``."""
+    """A slim RA-CNN of two scales for canvases with digits, which looks through any method."""
 
-    method = METHODS["exact"]
+    thirds = False
 
     def __init__(self, sizes: tuple[int, int], least: float) -> None:
         # Scale 1 is cheap; scale 2 is smooth, so that its p says something to a derivative.
-        made = iter((_strided(), _smooth()))
+        made = iter((_network(2, nn.ReLU), _network(1, nn.SiLU)))
         super().__init__(
             10,
             lambda weights: Backbone(next(made), (0.2,) * 3, (0.3,) * 3),
@@ -113,26 +137,19 @@ class Reader(RACNN):
         )
 
     def cut(self, images: Tensor, windows: Tensor, size: int, **normalisation: Any) -> Tensor:
-        windows, options = windows.contiguous(), {"boundary": "border", **normalisation}
-        if self.method.window_grad == "thirds":
-            crops = attention_crop(images, windows.detach(), size, **options)
-            return WithThirds.apply(crops, windows)  # type: ignore[no-any-return]
-        options |= {"window_grad": self.method.window_grad, "boxcar": self.method.boxcar}
-        return attention_crop(images, windows, size, **options)
+        if not self.thirds:
+            return super().cut(images, windows, size, **normalisation)
+        crops = super().cut(images, windows.detach(), size, **normalisation)
+        return WithThirds.apply(crops, windows)
 
 
 CHANNELS = (3, 16, 32, 64)
 
 
-def _strided() -> nn.Module:
+def _network(stride: int, activation: type[nn.Module]) -> nn.Module:
+    """Halves the side three times: by strides or, with a stride of 1, by averages."""
     layers: list[nn.Module] = []
     for i, o in itertools.pairwise(CHANNELS):
-        layers += [nn.Conv2d(i, o, 3, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(64, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
-
-
-def _smooth() -> nn.Module:
-    layers: list[nn.Module] = []
-    for i, o in itertools.pairwise(CHANNELS):
-        layers += [nn.Conv2d(i, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o), nn.SiLU(), nn.AvgPool2d(2)]
-    return nn.Sequential(*layers, nn.Conv2d(64, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU())
+        layers += [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), activation()]
+        layers += [nn.AvgPool2d(2)] * (stride == 1)
+    return nn.Sequential(*layers, nn.Conv2d(64, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), activation())

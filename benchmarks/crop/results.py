@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-import statistics
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
@@ -17,21 +13,14 @@ class Results:
     def __init__(self, data: Record) -> None:
         self.data = data
 
-    @classmethod
-    def read(cls, path: Path) -> Results:
-        return cls(json.loads(path.read_text()))
-
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(self.data, indent=1, ensure_ascii=False) + "\n")
-
     @property
     def main(self) -> Record:
         """The case that everything else varies."""
-        return self.data["main_case"]  # type: ignore[no-any-return]
+        return self.data["main_case"]
 
     @property
     def is_cuda(self) -> bool:
-        return self.data["arguments"]["device"] == "cuda"  # type: ignore[no-any-return]
+        return self.data["arguments"]["device"] == "cuda"
 
     def find(self, section: str, **wanted: Any) -> Iterator[Record]:
         """Records of a section that have these values; a case is named by its JSON form."""
@@ -61,15 +50,3 @@ class Results:
         """The rate at which the fewest bytes were moved, against that of a plain copy."""
         rate = record["floor_bytes"] / record["median_s"]
         return float(rate / self.data["copy_bytes_per_s"])
-
-    def exponent(self, experiment: str, size: str, mode: str) -> float | None:
-        """The slope of log(time) over log(size): 1 is linear."""
-        points = [
-            (math.log(case[size]), math.log(record["median_s"]))
-            for case in self.cases(experiment)
-            if (record := self.time(case, mode, "racnn_ops", experiment))
-        ]
-        if len(points) < 2:
-            return None
-        sizes, times = zip(*points, strict=True)
-        return statistics.linear_regression(sizes, times).slope

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where and with what a result was measured."""
+"""When, where, of what and by which command a result was made."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "build" / "results"
-"""Where programs write, so that a run leaves the tree as it was; what is committed was written with
-``--output benchmarks/results``."""
-
+ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
 
 # glibc's malloc gives large blocks back to the system when they are freed, and whoever allocates next pays a
 # page fault every 4 KiB: more time than some contestants' kernels take, and a matter of who comes after whom.
@@ -37,7 +34,53 @@ def keep_memory() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+def describe(device: torch.device = CPU) -> dict[str, Any]:
+    """The facts that begin every report; to be called before a run, during which files may change."""
+    return {
+        "command": command(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "git": commit(),
+        "machine": machine(device),
+        "versions": versions(),
+    }
+
+
+def sentence(report: dict[str, Any], name: str) -> str:
+    """Those facts for the reader of a section; ``name`` is that of its JSON file, which lies beside it."""
+    machine = report.get("machine", report)  # the first reports of the model have "cpu" and "threads" alone
+    facts = [machine.get("device", machine.get("cpu"))]
+    if "threads" in machine and "multiprocessors" not in machine:  # not of a GPU
+        facts.append(f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}")
+    if "versions" in report:
+        facts.append(f"torch {report['versions']['torch']}")
+    git = report["git"]
+    facts += [report["date"][:10], f"commit `{(git['commit'] or 'unknown')[:10]}`"]
+    if git["changed"]:
+        facts.append("with changes")
+    return (
+        f"{', '.join(filter(None, facts))}. Made by `{report['command']}`; "
+        f"everything measured: [{name}.json]({name}.json)."
+    )
+
+
+def command() -> str:
+    """How the program was called, except where to write."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--output")
+    _, others = parser.parse_known_args(sys.argv[1:])
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *others])
+
+
+def commit() -> dict[str, Any]:
+    """The checked-out commit, and whether files that it tracks were changed."""
+    changes = _output("git", "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _output("git", "rev-parse", "HEAD"),
+        "changed": None if changes is None else changes != "",
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "device": device_name(device),
         "cpu": cpu_name(),
@@ -53,52 +96,20 @@ def describe(device: torch.device) -> dict[str, Any]:
             "multiprocessors": gpu.multi_processor_count,
             "l2_bytes": gpu.L2_cache_size,
             "memory_bytes": gpu.total_memory,
-            "driver": _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+            "driver": _output("nvidia-smi", "--id=0", "--query-gpu=driver_version", "--format=csv,noheader"),
         }
     return facts
 
 
 def versions() -> dict[str, str | None]:
-    from racnn_ops import _C
-
     packages = ("racnn-ops", "torch", "torchvision", "kornia", "numpy", "scikit-image")
     found = {package: _version(package) for package in packages}
-    return found | {
-        "python": platform.python_version(),
-        "cuda": torch.version.cuda,
-        "build": _C.build_info(),
-        "cpu_capability": _C.cpu_capability(),
-    }
-
-
-def commit() -> dict[str, Any]:
-    """The checked-out commit, and whether files that it tracks were changed."""
-    changes = _output("git", "status", "--porcelain", "--untracked-files=no")
-    return {
-        "commit": _first_line("git", "rev-parse", "HEAD"),
-        "changed": None if changes is None else changes != "",
-    }
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder, default: build/results")
-
-
-def command() -> str:
-    """How the program was called, except where to write."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--output")
-    _, others = parser.parse_known_args(sys.argv[1:])
-    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *others])
-
-
-def settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a benchmark was told, except where to write: a path of this machine."""
-    return {name: value for name, value in vars(arguments).items() if name != "output"}
-
-
-def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    found |= {"python": platform.python_version(), "cuda": torch.version.cuda}
+    try:
+        from racnn_ops import _C
+    except ImportError:  # the reference answers
+        return found | {"build": None, "cpu_capability": None}
+    return found | {"build": _C.build_info(), "cpu_capability": _C.cpu_capability()}
 
 
 def device_name(device: torch.device) -> str:
@@ -124,11 +135,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _first_line(*command: str) -> str | None:
-    output = _output(*command)
-    return output.splitlines()[0] if output else None
 
 
 def _output(*command: str) -> str | None:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from images import Source
 from torch import Tensor
+
+from .images import Source
 
 MODES = {
     "forward": "forward",
@@ -40,11 +41,11 @@ class Case:
 
     @property
     def image_type(self) -> torch.dtype:
-        return getattr(torch, self.dtype)  # type: ignore[no-any-return]
+        return getattr(torch, self.dtype)
 
     @property
     def out_type(self) -> torch.dtype:
-        return getattr(torch, self.out_dtype)  # type: ignore[no-any-return]
+        return getattr(torch, self.out_dtype)
 
     @property
     def label(self) -> str:

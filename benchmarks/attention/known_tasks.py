@@ -7,15 +7,15 @@ import math
 from typing import NamedTuple
 
 import torch
-from digits import SIDE, Canvases
 from torch import Tensor
-from window_gradients import Method, Reader
 
 from racnn import classification_loss, windows
 from racnn.config import TrainingConfig
-from racnn.training.differences import slopes
 from racnn.training.phases import Phase
 from racnn.training.step import Known, TrainingStep
+
+from .digits import SIDE, Canvases
+from .methods import Method, Reader, negative_probability, probability_slope, use
 
 BATCH = 64
 SIZES = (64, 32)
@@ -111,7 +111,7 @@ def descend(
         Tensor[steps + 1, N]: IoU with the tight window, before the first step and after each.
         Tensor[N, 3]: the windows at the end.
     """
-    reader.method = method
+    use(reader, method)
     generator = torch.Generator().manual_seed(0)
     looked = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([looked], rate, eps=EPSILON)
@@ -133,16 +133,11 @@ def _uphill(
     """(N, 3): what the method takes for the gradient of ``-p``."""
     images, labels, features = scene.canvases.images, scene.canvases.labels, scene.features
     if method.step:
-        with torch.no_grad():
-            seen = reader(images, scales=1, coarse_features=features)
-        relative = looked.detach().unsqueeze(1) / SIDE
-        return -slopes(reader, images, seen, 2, relative, labels, method.step)[:, 0] / SIDE
+        return -probability_slope(reader, images, labels, looked, method.step, features)
     moves = method.moved * torch.randn(looked.shape, generator=generator)
     centre, half = looked[:, :2], looked[:, 2:]
     moved = torch.cat((centre + moves[:, :2] * half, half * moves[:, 2:].exp()), 1)
-    output = reader(images, [moved.unsqueeze(1)], coarse_features=features)
-    loss = -output.probabilities[1].gather(1, labels[:, None]).sum()
-    return torch.autograd.grad(loss, looked)[0]
+    return torch.autograd.grad(negative_probability(reader, images, labels, moved, features), looked)[0]
 
 
 @torch.no_grad()
@@ -170,7 +165,7 @@ def rank(
     reader: Reader, scene: Scene, unseen: Scene, method: Method, rate: float, steps: int, every: int
 ) -> list[dict[str, float]]:
     """The APN learns from the ranking loss; what :func:`judge` says at first and after ``every`` steps."""
-    reader.method = method
+    use(reader, method)
     config = TrainingConfig(
         rank_gradient="difference" if method.step else "derivative", difference_step=method.step or 0.3
     )

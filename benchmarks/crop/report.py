@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The results as Markdown: what the README quotes, and the tables that only the terminal shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from record.section import table
+
+from .cases import MODES
+from .contestants import ALL, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN
+from .results import Record, Results
+
+
+def main_table(data: Record) -> str:
+    """Every contestant on the main case: the median, and in brackets how many times ours."""
+    results = Results(data)
+    rows = _contestants(lambda mode, contestant: _main_cell(results, mode, contestant))
+    return table(["", *MODES.values()], rows)
+
+
+def _contestants(cell: Callable[[str, str], str]) -> list[list[str]]:
+    """A row for each that has something to show; ``cell`` is called with a mode and its name."""
+    rows = ([contestant.name, *(cell(mode, contestant.name) for mode in MODES)] for contestant in ALL)
+    return [row for row in rows if any(row[1:])]
+
+
+def _main_cell(results: Results, mode: str, contestant: str) -> str:
+    record = results.time(results.main, mode, contestant)
+    if record is None:
+        return ""
+    images_only = "" if record["complete"] else ", images only"
+    ratio = results.ratio(results.main, mode, contestant)
+    return f"{1e3 * record['median_s']:.3g} ms ({ratio:.1f}x{images_only})"
+
+
+def main_note(data: Record) -> str:
+    return (
+        f"{data['main_case']['label']}, {data['images']}, medians of one run with contestants by turns; in "
+        "brackets: times ours."
+    )
+
+
+def details(results: Results) -> str:
+    """Tables of everything measured."""
+    parts = [f"A copy reads and writes {results.data['copy_bytes_per_s'] / 1e9:.1f} GB/s."]
+    for experiment in ("main", "feature maps"):
+        parts += [_case(results, experiment, case) for case in results.cases(experiment)]
+    parts += [_sweep(results, experiment) for experiment in results.data["sweeps"]]
+    if results.data["device_times"]:
+        parts.append(_kernels_alone(results))
+    parts += [_memory(results), _host(results)]
+    for refused in results.data["refused"]:
+        what = f"{refused['contestant']}, {refused['case']['label']}, {refused['mode']}"
+        parts.append(f"**Not timed**: {what}: {refused['reason']}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _titled(title: str, head: list[str], rows: list[list[str]]) -> str:
+    return f"### {title}\n\n{table(head, rows)}"
+
+
+def milliseconds(record: Record) -> str:
+    return _significant(1e3 * record["median_s"])
+
+
+def _significant(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _case(results: Results, experiment: str, case: Record) -> str:
+    """Every contestant in every mode: median and quartiles, times ours, share of the copy bandwidth."""
+    rows = _contestants(lambda mode, contestant: _cell(results, experiment, case, mode, contestant))
+    records = (results.time(case, mode, OURS.name, experiment) for mode in MODES)
+    floors = [_floor(results, record) if record else "" for record in records]
+    rows.append(["fewest bytes at copy speed", *floors])
+    title = f"{case['label']}: ms [quartiles], times ours, share of the copy bandwidth"
+    return _titled(title, ["", *MODES.values()], rows)
+
+
+def _cell(results: Results, experiment: str, case: Record, mode: str, contestant: str) -> str:
+    record = results.time(case, mode, contestant, experiment)
+    if record is None:
+        return ""
+    quartiles = ", ".join(_significant(1e3 * record[f"{which}_quartile_s"]) for which in ("lower", "upper"))
+    ratio = results.ratio(case, mode, contestant, experiment)
+    images_only = "" if record["complete"] else " images only"
+    share = f"{results.share_of_copy_bandwidth(record):.0%}"
+    return f"{milliseconds(record)} [{quartiles}] **{ratio:.1f}x**{images_only} {share}"
+
+
+def _floor(results: Results, record: Record) -> str:
+    at_copy_speed = record["floor_bytes"] / results.data["copy_bytes_per_s"]
+    return f"{_significant(1e3 * at_copy_speed)} ({record['floor_bytes'] / 1e6:.0f} MB)"
+
+
+def _sweep(results: Results, experiment: str) -> str:
+    """Ours, in ms and as a share of the copy bandwidth, and how many times longer the others take."""
+    others = [(mode, GRID_SAMPLE) for mode in MODES] + [("forward", ROI_ALIGN), ("forward", LOOP)]
+    short = {"forward": "fwd", "window": "+bwd win", "both": "+bwd both"}
+    head = ["", "MB fwd", *(f"ours {short[mode]}" for mode in MODES)]
+    head += [f"{contestant.name} {short[mode]}" for mode, contestant in others]
+    rows = []
+    for case in results.cases(experiment):
+        forward = results.time(case, "forward", OURS.name, experiment)
+        cells = [f"{forward['floor_bytes'] / 1e6:.1f}" if forward else ""]
+        for mode in MODES:
+            record = results.time(case, mode, OURS.name, experiment)
+            share = f"{results.share_of_copy_bandwidth(record):.0%}" if record else ""
+            cells.append(f"{milliseconds(record)} ms {share}" if record else "")
+        for mode, contestant in others:
+            ratio = results.ratio(case, mode, contestant.name, experiment)
+            cells.append(f"{ratio:.1f}x" if ratio else "")
+        rows.append([case["label"], *cells])
+    return _titled(f"By {experiment}", head, rows)
+
+
+def _kernels_alone(results: Results) -> str:
+    rows = []
+    for record in results.data["device_times"]:
+        row = [record["case"]["label"], record["step"], record["contestant"]]
+        if "median_s" in record:
+            share = f"{results.share_of_copy_bandwidth(record):.0%}"
+            row += [_significant(1e6 * record["median_s"]), f"{record['floor_bytes'] / 1e6:.0f}", share]
+        else:
+            row += ["not captured", "", ""]
+        rows.append(row)
+    return _titled("Kernels alone (CUDA graph)", ["", "step", "contestant", "µs", "MB", "of copy"], rows)
+
+
+def _memory(results: Results) -> str:
+    allocator = "torch's allocator" if not results.is_cuda else "max_memory_allocated"
+    head = ["", "mode", "contestant", "results", allocator, "beyond results", "resident"]
+    rows = []
+    for record in results.data["memory"]:
+        result, peak, resident = (record[f"{what}_bytes"] for what in ("result", "torch", "resident"))
+        sizes = [f"{value / 1e6:.2f}" for value in (result, peak, peak - result)]
+        shown = "" if resident is None else f"{resident / 1e6:.1f}"
+        rows.append([record["case"]["label"], record["mode"], record["contestant"], *sizes, shown])
+    return _titled("Peak memory of a call, MB", head, rows)
+
+
+def _host(results: Results) -> str:
+    title = "Host overhead (tiny tensors, one thread), threads, launches"
+    return _titled(title, ["", "mode", OURS.name, GRID_SAMPLE.name], list(_host_rows(results)))
+
+
+def _host_rows(results: Results) -> Iterator[list[str]]:
+    for record in results.find("overhead", contestant=OURS.name):
+        other = next(results.find("overhead", mode=record["mode"], contestant=GRID_SAMPLE.name), None)
+        times = [f"{1e6 * r['median_s']:.1f} µs" if r else "" for r in (record, other)]
+        yield ["overhead", record["mode"], *times]
+    for record in results.find("threads", contestant=OURS.name):
+        same = {"mode": record["mode"], "threads": record["threads"]}
+        other = next(results.find("threads", contestant=GRID_SAMPLE.name, **same))
+        yield [
+            f"{record['threads']} threads",
+            record["mode"],
+            *(f"{milliseconds(r)} ms" for r in (record, other)),
+        ]
+    for record in results.find("launches", contestant=OURS.name):
+        other = next(results.find("launches", contestant=GRID_SAMPLE.name, step=record["step"]))
+        yield ["launches", record["step"], str(record["launches"]), str(other["launches"])]
