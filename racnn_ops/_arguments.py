@@ -198,7 +198,7 @@ def _check_conversion(images: Tensor, options: CropOptions) -> None:
 
 
 def is_channels_last(images: Tensor) -> bool:
-    """The memory format that a result takes over; the same rule as in ``csrc/glue.h``."""
+    """The memory format that a result takes over; the same rule as in ``csrc/torch/tensors.h``."""
     channels = images.shape[1]
     return bool(channels > 1 and images.stride(1) == 1 and images.stride(3) == channels)
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Which outputs read a given pixel, along both axes: the tables of the image gradient (crop_image_grad.cuh)
+// Which outputs read a given pixel, along both axes: the tables of the image gradient (image_grad.cuh)
 // for one window and one tile of pixels.
 #pragma once
 

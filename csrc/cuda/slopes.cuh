@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// What the window gradient (crop_window_grad.cuh) tabulates for an axis beside the taps, and what it adds up
+// What the window gradient (window_grad.cuh) tabulates for an axis beside the taps, and what it adds up
 // with it. Of a tap's two derivatives only their sum and the upper one matter there.
 #pragma once
 
