@@ -48,7 +48,7 @@ def device_times(
                 replays[contestant.name] = [_capture(contestant, case, inputs, step, calls // len(inputs))]
             except RuntimeError as error:
                 records.append(_record(case, step, contestant.name, not_captured=str(error)))
-        for name, times in interleaved(replays, rounds, take_cuda_sample, calls=calls).items():
+        for name, times in interleaved(replays, rounds, take_cuda_sample, calls_each=calls).items():
             records.append(_record(case, step, name, **times._asdict()))
     return records
 

@@ -66,12 +66,12 @@ def interleaved(
     take_sample: Callable[[Sequence[Call]], float],
     before: Callable[[Name], None] = lambda name: None,
     after_round: Callable[[], None] = lambda: None,
-    calls: int = 1,
+    calls_each: int = 1,
 ) -> dict[Name, Times]:
     """One sample of every contestant a round, so that whatever else the machine does meets all of them alike.
 
     The order within a round is drawn anew each time: nobody always follows the one that clears the caches.
-    A sample's call may stand for several, ``calls``.
+    A call may stand for several, ``calls_each``.
     """
     samples: dict[Name, list[float]] = {name: [] for name in contestants}
     order = list(contestants)
@@ -91,7 +91,7 @@ def interleaved(
             after_round()
     finally:
         gc.enable()
-    return {name: Times.of(values, calls) for name, values in samples.items()}
+    return {name: Times.of(values, calls_each) for name, values in samples.items()}
 
 
 MOST_INPUT_SETS = 32

@@ -112,11 +112,11 @@ def test_the_command_writes_table_picture_and_section(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     path = tmp_path / "known_windows-quick.json"
     report = json.loads(path.read_text())
-    assert report.keys() >= {"command", "date", "git", "cpu", "threads", "seeds", "effort"}
+    assert report.keys() >= {"command", "date", "git", "machine", "versions", "seeds", "effort"}
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    for task, methods in report["results"].items():
-        assert set(methods) == set(report["methods"])
-        for found in methods.values():
+    for task, by_method in report["results"].items():
+        assert set(by_method) == set(report["methods"])
+        for found in by_method.values():
             # The best of the grid on validation canvases, and the test half for every seed with it.
             tried = found["validation_iou"]
             assert tried[str(found["rate"])] == max(tried.values())

@@ -29,7 +29,7 @@ class OnlyWhere(torch.nn.Module):
         return crops * self.weight
 
 
-def test_the_exact_gradient_points_to_what_makes_scale_2_surer() -> None:
+def test_the_exact_gradient_points_to_where_scale_2_is_surer() -> None:
     images, centres = blobs(40, seed=0)
     window = torch.tensor([SIDE / 2, SIDE / 2, SIDE / 4]).repeat(len(images), 1)
     way = window_directions.uphill(
