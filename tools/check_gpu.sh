@@ -77,7 +77,7 @@ else
 fi
 metrics=launch__waves_per_multiprocessor,smsp__inst_executed.sum,l1tex__data_pipe_lsu_wavefronts.sum,dram__bytes.sum
 if command -v ncu >/dev/null; then
-  # The metrics are those that benchmarks/NOTES.md has a bound for.
+  # The metrics are those that csrc/cuda/README.md has a bound for.
   step ncu ncu --set full --metrics "$metrics" --force-overwrite -o "$logs/kernels" \
     --kernel-name 'regex:crop_|boxcar_' --launch-count 40 "$python" benchmarks/bench_crop.py --device cuda --quick
 else
