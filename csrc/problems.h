@@ -8,7 +8,40 @@
 
 #include "geometry.h"
 
+// The pairs of image and crop dtypes that have kernels, by torch's names; Python composes the others from
+// these. Of images and crops that both have gradients:
+#define RACNN_FLOATING_PAIRS(X) \
+  X(Float, Float)               \
+  X(Float, Half)                \
+  X(Float, BFloat16)            \
+  X(Half, Half)                 \
+  X(Half, Float)                \
+  X(BFloat16, BFloat16)         \
+  X(BFloat16, Float)            \
+  X(Double, Double)
+
+// Of images without a gradient:
+#define RACNN_BYTE_PAIRS(X) \
+  X(Byte, Float)            \
+  X(Byte, Half)             \
+  X(Byte, BFloat16)
+
+#define RACNN_FUSED_PAIRS(X) \
+  RACNN_FLOATING_PAIRS(X)    \
+  RACNN_BYTE_PAIRS(X)        \
+  X(Byte, Byte)
+
 namespace racnn {
+
+// The C++ type of each name; those of 16 bits are the backend's.
+template <typename Half16, typename BFloat>
+struct BackendTypes {
+  using Float = float;
+  using Double = double;
+  using Byte = uint8_t;
+  using Half = Half16;
+  using BFloat16 = BFloat;
+};
 
 // What a kernel computes in, and the windows' type: float32, float64 for float64.
 template <typename T>

@@ -6,7 +6,7 @@
 #include <bit>
 #include <cstdint>
 
-#include "../macros.h"
+#include "../geometry.h"
 
 namespace racnn::cpu {
 

@@ -3,7 +3,6 @@
 // Compiled once per instruction set, with RACNN_ISA naming the namespace (see kernels.h and CMakeLists.txt).
 #include "kernels.h"
 
-#include "../dtypes.h"
 #include "boxcar_grad.h"
 #include "forward.h"
 #include "image_grad.h"

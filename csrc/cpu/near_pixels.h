@@ -12,14 +12,18 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "../problems.h"
-#include "parallel.h"
 #include "units.h"
 
 namespace racnn::cpu {
+
+// Calls `work` for parts [begin, end) of [0, items) on several threads, and waits for all. torch's: defined
+// in torch/cpu.cpp.
+void parallel_for(int64_t items, const std::function<void(int64_t begin, int64_t end)>& work);
 
 // Copying costs less a pixel than reading far-apart ones; beyond so many copied for one read it does not pay.
 constexpr double kWorthCopying = 4;

@@ -7,7 +7,7 @@
 #endif
 #include <Python.h>
 
-#include "../dtypes.h"
+#include "../problems.h"
 #include "build_info.h"
 
 extern "C" const char* racnn_cpu_capability();

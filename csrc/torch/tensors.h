@@ -12,7 +12,6 @@
 #include <stdexcept>
 #include <vector>
 
-#include "../dtypes.h"
 #include "../problems.h"
 #include "../sizes.h"
 

@@ -15,7 +15,6 @@
 #include <string>
 #include <vector>
 
-#include "../../csrc/dtypes.h"
 #include "../../csrc/problems.h"
 #include "cuda_emulation.h"
 
