@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What Python registers with the operators ``torch.ops.racnn_ops.*``: fake kernels and derivatives.
 
-Schemas are in ``csrc/torch/schemas.cpp``. Fake kernels give shapes, dtypes and strides; Inductor relies on all
-three. The operators are private, but used directly they differentiate all the same.
+Schemas are in ``csrc/torch/schemas.cpp``. Fake kernels give shapes, dtypes and strides; Inductor relies on
+all three. The operators are private, but used directly they differentiate all the same.
 """
 
 from __future__ import annotations
