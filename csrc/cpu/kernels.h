@@ -5,7 +5,6 @@
 #pragma once
 
 #include "../problems.h"
-#include "half.h"
 #include "units.h"
 
 namespace racnn::cpu {

@@ -16,6 +16,7 @@
 #pragma once
 
 #include "../boxcar_taps.h"
+#include "../sizes.h"
 #include "reduce.cuh"
 #include "tiling.cuh"
 

@@ -13,7 +13,6 @@
 #include <algorithm>
 
 #include "../problems.h"
-#include "../sizes.h"
 #include "runtime.cuh"
 
 namespace racnn {

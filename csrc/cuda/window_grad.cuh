@@ -16,6 +16,7 @@
 // g, each read once.
 #pragma once
 
+#include "../sizes.h"
 #include "affine.cuh"
 #include "reduce.cuh"
 #include "slopes.cuh"

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "../cpu/half.h"
 #include "../cpu/kernels.h"
 #include "../cpu/near_pixels.h"
 #include "register.h"
