@@ -12,7 +12,7 @@
 namespace racnn::cpu::RACNN_ISA {
 
 template <typename Out, typename T>
-void interpolate_row(const T* lower, const T* upper, const Tap<T>& tap, int64_t size, Out* out) {
+RACNN_INLINE void interpolate_row(const T* lower, const T* upper, const Tap<T>& tap, int64_t size, Out* out) {
   const Vec<T> w_lower = splat<T>(tap.w_lower), w_upper = splat<T>(tap.w_upper);
   for (int64_t e = 0; e < size; e += kLanes) {
     store_lanes<T>(out + e, w_lower * load(lower + e) + w_upper * load(upper + e), size - e);
