@@ -10,7 +10,7 @@ if _library.has_cpu:
     _registration.register()
 
 from . import reference  # noqa: E402
-from ._arguments import Boxcar  # noqa: E402
+from ._options import Boxcar  # noqa: E402
 from ._version import __version__  # noqa: E402
 from .attention_crop import AttentionCrop, attention_crop  # noqa: E402
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The arguments of :func:`racnn_ops.attention_crop`: their types, their checks, what follows from them.
+"""The checks of the arguments of :func:`racnn_ops.attention_crop`.
 
 Every error names the argument, what it was and what is allowed, and is raised before anything is computed.
 """
@@ -9,115 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-BOUNDARIES = ("zeros", "border", "clip")
+from ._options import ENERGIES, Boxcar, CropOptions
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos3", "area")
+BOUNDARIES = ("zeros", "border", "clip", "window")
 WINDOW_GRADS = ("exact", "boxcar")
-ENERGIES = ("abs", "square")
 IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
 MAX_SIDE = 2**30
 # Of options: far beyond use, and far enough inside float32 that the kernels' products of them are finite.
 MAX_STEEPNESS = MAX_BOXCAR = 1e9
 MAX_STATISTIC = 1e15
-
-
-class Boxcar(NamedTuple):
-    """Options of ``window_grad="boxcar"``, RA-CNN's surrogate gradient of the window.
-
-    The defaults are the constants of the authors' released layer, whose input is 448 pixels wide. They are
-    lengths in disguise, so they are rescaled with the image's longer side (``side=None``: used as they are).
-
-    Attributes:
-        steepness: k of the boxcar's edges h(z) = 1 / (1 + exp(-k z)), per pixel.
-        energy: ``"abs"`` (the release): |g| of every channel, divided by its maximum over the crop;
-            ``"square"`` (the paper's text): the squared norm of g over channels, divided by its maximum.
-        scale: factor of the normalised energy.
-        shrink: constant push towards smaller windows, per pixel.
-        side: the image side in pixels that ``steepness`` and ``shrink`` are meant for.
-
-    Every number is at most 1e9 in magnitude.
-
-    Source: Fu, Zheng, Mei (CVPR 2017), equations 5, 6 and 11, and their ``attention_crop_layer``.
-    """
-
-    steepness: float = 0.05
-    energy: str = "abs"
-    scale: float = 1e-7
-    shrink: float = 0.005
-    side: float | None = 448
-
-    def scaled_to(self, height: int, width: int) -> Boxcar:
-        """The same options with constants in pixels of a ``height`` x ``width`` image."""
-        if self.side is None:
-            return self
-        ratio = float(self.side) / max(height, width)
-        return Boxcar(self.steepness * ratio, self.energy, self.scale, self.shrink * ratio, None)
-
-    def numbers(self) -> tuple[float, ...]:
-        """As the operator takes it: not scaled, since image sizes may be dynamic."""
-        return self.steepness, float(ENERGIES.index(self.energy)), self.scale, self.shrink, self.side or 0.0
-
-    @staticmethod
-    def of(numbers: Sequence[float]) -> Boxcar:
-        """Undo :meth:`numbers`."""
-        steepness, energy, scale, shrink, side = numbers
-        return Boxcar(steepness, ENERGIES[int(energy)], scale, shrink, side or None)
-
-
-class KernelOptions(NamedTuple):
-    """What ``_crop_forward`` takes behind images and windows, in its order."""
-
-    height: int
-    width: int
-    boundary: str
-    mask_steepness: float | None
-    scale: tuple[float, ...]
-    """Of each channel, as the shift: a pixel enters as ``pixel * scale + shift``. Empty: as it is."""
-    shift: tuple[float, ...]
-    dtype: torch.dtype
-    boxcar: tuple[float, ...] = ()
-    """:meth:`Boxcar.numbers` of the surrogate gradient; empty: the exact one."""
-
-
-class CropOptions(NamedTuple):
-    """Checked options; see :func:`racnn_ops.attention_crop`."""
-
-    output_size: tuple[int, int]
-    mask_steepness: float | None
-    boundary: str
-    window_grad: str
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    dtype: torch.dtype | None
-    boxcar: Boxcar
-
-    def of(self, images: Tensor) -> KernelOptions:
-        """The same for the images at hand."""
-        size, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar = self
-        scale: tuple[float, ...] = ()
-        shift: tuple[float, ...] = ()
-        if mean is not None or std is not None:
-            scale, shift = self._affine(images)
-        if dtype is None:
-            dtype = torch.float32 if scale and images.dtype == torch.uint8 else images.dtype
-        numbers = boxcar.numbers() if window_grad == "boxcar" else ()
-        return KernelOptions(size[0], size[1], boundary, mask_steepness, scale, shift, dtype, numbers)
-
-    def _affine(self, images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        channels = images.shape[1]
-        mean = _per_channel(self.mean, 0.0, channels)
-        std = _per_channel(self.std, 1.0, channels)
-        unit = 255.0 if images.dtype == torch.uint8 else 1.0
-        return tuple(1 / (unit * s) for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True))
-
-
-def _per_channel(values: tuple[float, ...] | None, default: float, channels: int) -> tuple[float, ...]:
-    if values is None:
-        values = (default,)
-    return values * channels if len(values) == 1 else values
 
 
 def check_options(
@@ -129,9 +35,13 @@ def check_options(
     std: float | Sequence[float] | None,
     dtype: torch.dtype | None,
     boxcar: Boxcar | None,
+    interpolation: str = "bilinear",
+    antialias: bool = False,
 ) -> CropOptions:
     """What can be checked without tensors."""
     size = _check_size(output_size)
+    if interpolation != "bilinear" or antialias is not False:
+        antialias = _check_filter(interpolation, antialias)
     if mask_steepness is not None:
         # The kernels' 0 is "no mask".
         mask_steepness = _check_positive(
@@ -144,7 +54,10 @@ def check_options(
     if std is not None:
         std = tuple(_check_positive("std", s, 1 / MAX_STATISTIC, MAX_STATISTIC) for s in _numbers("std", std))
     boxcar = Boxcar() if boxcar is None else _check_boxcar(boxcar)
-    return CropOptions(size, mask_steepness, boundary, window_grad, mean, std, _check_dtype(dtype), boxcar)
+    dtype = _check_dtype(dtype)
+    return CropOptions(
+        size, interpolation, antialias, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar
+    )
 
 
 def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> None:
@@ -236,6 +149,16 @@ def _check_size(size: int | Sequence[int]) -> tuple[int, int]:
 
 def _is_int(value: Any) -> bool:
     return type(value) is int or (isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool))
+
+
+def _check_filter(interpolation: str, antialias: bool) -> bool:
+    """Whether the filter is antialiased."""
+    _check_choice("interpolation", interpolation, INTERPOLATIONS)
+    if not isinstance(antialias, bool):
+        raise TypeError(f"antialias must be True or False, got {antialias!r}")
+    if antialias and interpolation in ("nearest", "area"):
+        raise ValueError(f"antialias must be False with interpolation={interpolation!r}, got True")
+    return antialias or interpolation == "lanczos3"  # which has no plain form
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

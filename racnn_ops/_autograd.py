@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import Boxcar, KernelOptions, are_pixels_far_apart, is_channels_last
+from ._arguments import are_pixels_far_apart, is_channels_last
+from ._options import Boxcar, KernelOptions
 from ._transforms import crop_by_taps
 
 # The operators' registered autograd is Python: where nobody differentiates, going below it saves its time.
@@ -47,7 +48,7 @@ class _Crop(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
         save_for_gradients(ctx, images, windows, options)
         with below_autograd():
-            crops: Tensor = torch.ops.racnn_ops._crop_forward.default(images, windows, *options)
+            crops: Tensor = torch.ops.racnn_ops._crop_forward.default(images, windows, *options.of_operator())
         if crops.dtype == torch.uint8:
             ctx.mark_non_differentiable(crops)
         return crops

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from . import _library, reference
-from ._arguments import CropOptions, KernelOptions
 from ._autograd import below_autograd, differentiable_crop, has_tangent
+from ._options import CropOptions, KernelOptions
 from ._transforms import crop_by_taps
 
 # A CUDA launch carries scale and shift of so many channels among its parameters: csrc/cuda/affine.cuh.
@@ -21,14 +21,18 @@ MOST_NORMALISED_ON_CUDA = 128
 def crop(images: Tensor, windows: Tensor, crop_options: CropOptions) -> Tensor:
     """The crops for checked arguments, by the compiled kernels or, without them, the reference."""
     options = crop_options.of(images)
+    if not options.two_taps:
+        _warn_once("no kernels yet for interpolation, antialias and boundary='window'")
+        return reference.sample(images, windows, options)
     if not _has_kernels(images):
         return reference.sample(images, windows, options)
     if options.scale and images.is_cuda and images.shape[1] > MOST_NORMALISED_ON_CUDA:
         images, options = normalised_first(images, windows.dtype, options)
     dtype = options.dtype
     if images.dtype is dtype or (images.dtype, dtype) in _library.fused_pairs:
-        return _crop(images, windows, *options)  # type: ignore[no-any-return]
-    return _crop(images, windows, *options._replace(dtype=windows.dtype)).to(dtype)  # type: ignore[no-any-return]
+        return _crop(images, windows, *options.of_operator())  # type: ignore[no-any-return]
+    options = options._replace(dtype=windows.dtype)
+    return _crop(images, windows, *options.of_operator()).to(dtype)  # type: ignore[no-any-return]
 
 
 def normalised_first(
@@ -56,21 +60,18 @@ def _has_kernels(images: Tensor) -> bool:
         return False
     if images.is_cpu or images.is_meta or (images.is_cuda and _library.has_cuda):
         return True
-    _warn_no_kernels(images.device.type)
+    device = images.device.type
+    reason = _library.cuda_error if device == "cuda" else "this device has no kernels"
+    _warn_once(f"no compiled kernels for {device} tensors ({reason})")
     return False
 
 
-_warned_devices: set[str] = set()
+_warned: set[str] = set()
 
 
-def _warn_no_kernels(device: str) -> None:
-    if device in _warned_devices:
+def _warn_once(what: str) -> None:
+    if what in _warned or torch.compiler.is_compiling():
         return
-    _warned_devices.add(device)
-    reason = _library.cuda_error if device == "cuda" else "this device has no kernels"
-    warnings.warn(
-        f"racnn_ops: no compiled kernels for {device} tensors ({reason}); "
-        "the slower pure-PyTorch reference answers",
-        RuntimeWarning,
-        stacklevel=4,
-    )
+    _warned.add(what)
+    message = f"racnn_ops: {what}; the slower pure-PyTorch reference answers"
+    warnings.warn(message, RuntimeWarning, stacklevel=4)

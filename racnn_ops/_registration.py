@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import KernelOptions, is_channels_last
+from ._arguments import is_channels_last
 from ._autograd import below_autograd, gradients, has_tangent, save_for_gradients
+from ._options import KernelOptions
 
 _PRIVATE = (
     "racnn_ops: torch.ops.racnn_ops.{0} is private and has no {1}; racnn_ops.attention_crop has every one"

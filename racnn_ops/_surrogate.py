@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import Boxcar
+from ._options import Boxcar
 from ._vmap import fold, unfold
 
 _REFUSAL = (

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._arguments import KernelOptions, is_channels_last
+from ._arguments import is_channels_last
+from ._options import KernelOptions
 from ._vmap import fold, unfold
 
 # rows (B, K, h), row_weights (B, K, h, 2), columns (B, K, w), column_weights (B, K, w, 2)

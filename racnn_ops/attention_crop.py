@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ._arguments import Boxcar, check_arguments, check_options
+from ._arguments import check_arguments, check_options
 from ._dispatch import crop
+from ._options import Boxcar
 
 __all__ = ["AttentionCrop", "attention_crop"]
 
@@ -19,6 +20,8 @@ def attention_crop(
     windows: Tensor,
     output_size: int | Sequence[int],
     *,
+    interpolation: str = "bilinear",
+    antialias: bool = False,
     mask_steepness: float | None = None,
     boundary: str = "zeros",
     window_grad: str = "exact",
@@ -27,7 +30,7 @@ def attention_crop(
     dtype: torch.dtype | None = None,
     boxcar: Boxcar | None = None,
 ) -> Tensor:
-    """Cut windows out of images and zoom them to one size by bilinear sampling, in one pass.
+    """Cut windows out of images and zoom them to one size, in one pass.
 
     Differentiable in the images and in the windows; deterministic, in both gradients, for any number of
     threads. The crop-and-amplify step of RA-CNN (Fu, Zheng, Mei, "Look Closer to See Better", CVPR 2017,
@@ -35,8 +38,11 @@ def attention_crop(
 
     Pixel ``i`` covers ``[i, i + 1)``. Output column ``j`` of ``w`` samples at
     ``tx + tl * ((2j + 1)/w - 1)``, rows alike: the window's edges are the crop's edges
-    (``align_corners=False``). Nothing is averaged: where the window holds more pixels than the crop,
-    samples skip some, as in ``grid_sample``.
+    (``align_corners=False``). By default nothing is averaged: where the window holds more pixels than the
+    crop, samples skip some, as in ``grid_sample``; ``antialias``, ``"area"`` and ``"lanczos3"`` read all.
+
+    Kernels there are for ``"bilinear"`` without ``antialias`` in the boundaries ``"zeros"``, ``"border"``
+    and ``"clip"``; for everything else the slower :mod:`racnn_ops.reference` answers, after one warning.
 
     Args:
         images (Tensor[B, C, H, W]): float16, bfloat16, float32, float64 or uint8; contiguous and
@@ -48,10 +54,19 @@ def attention_crop(
             keeps the gradient of 0. A window with NaN or infinity gives a crop of NaN (0 for uint8) and
             a NaN gradient to itself, and touches nothing else.
         output_size (int or (int, int)): ``h, w`` of a crop.
+        interpolation (str): ``"nearest"``, the pixel in which the position lies (no gradient to windows);
+            ``"bilinear"``; ``"bicubic"``, Keys' cubic with A = -0.75 (-0.5 with ``antialias``);
+            ``"lanczos3"``, always antialiased; ``"area"``, the mean of the bilinear interpolant over what
+            an output covers, as in PrRoIPool.
+        antialias (bool): stretch ``"bilinear"`` and ``"bicubic"`` by the reduction in size, as
+            ``interpolate(antialias=True)``, torchvision's ``resized_crop`` and PIL's ``resize`` do.
         mask_steepness (float, optional): k of the paper's soft boxcar mask (equations 5 and 6), per
             pixel, up to 1e9; the image is multiplied with the mask around the window before it is sampled.
-        boundary (str): what lies outside the image: ``"zeros"``; ``"border"``, the nearest edge pixel; or
-            ``"clip"``, where the window is clipped to the image first (as in the authors' release).
+        boundary (str): what lies outside the image: ``"zeros"``; ``"border"``, the nearest edge pixel;
+            ``"clip"``, where the window is clipped to the image first (as in the authors' release); or
+            ``"window"``, where outputs read the window's own pixels only, as a crop before a resize does.
+            With ``antialias`` weights are normalised over all pixels there could be (``"zeros"``) or over
+            those that may be read (the others).
         window_grad (str): ``"exact"``, the derivative of what is computed; or ``"boxcar"``, RA-CNN's
             surrogate, which looks at the incoming gradient alone (see :class:`racnn_ops.Boxcar`).
         mean, std (float or sequence, optional): normalise on the way, one number or one per channel:
@@ -69,7 +84,18 @@ def attention_crop(
     Raises:
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
     """
-    options = check_options(output_size, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar)
+    options = check_options(
+        output_size,
+        mask_steepness,
+        boundary,
+        window_grad,
+        mean,
+        std,
+        dtype,
+        boxcar,
+        interpolation,
+        antialias,
+    )
     check_arguments(images, windows, options)
     return crop(images, windows, options)
 
@@ -85,6 +111,8 @@ class AttentionCrop(nn.Module):
         self,
         output_size: int | Sequence[int],
         *,
+        interpolation: str = "bilinear",
+        antialias: bool = False,
         mask_steepness: float | None = None,
         boundary: str = "zeros",
         window_grad: str = "exact",
@@ -95,7 +123,16 @@ class AttentionCrop(nn.Module):
     ) -> None:
         super().__init__()
         self.options = check_options(
-            output_size, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar
+            output_size,
+            mask_steepness,
+            boundary,
+            window_grad,
+            mean,
+            std,
+            dtype,
+            boxcar,
+            interpolation,
+            antialias,
         )
 
     def forward(self, images: Tensor, windows: Tensor) -> Tensor:

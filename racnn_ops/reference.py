@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The specification: ``attention_crop`` in plain PyTorch.
 
-Every output gathers the four pixels that its two taps name, out of the whole image at once, and blends them:
-what an output does not read cannot reach it, nor its gradients reach what it does not read, NaN and infinity
-included. That is another algorithm than the kernels', which walk along rows; autograd differentiates it. All
-tests compare with it, and it answers where no compiled library could be loaded.
+Every output of two taps an axis gathers the four pixels that they name, out of the whole image at once, and
+blends them: what an output does not read cannot reach it, nor its gradients reach what it does not read, NaN
+and infinity included. Longer filters are dense tables (``_filters``) and two matrix products, where a
+gradient that is not finite reaches its whole image. Both are other algorithms than the kernels', which walk
+along rows; autograd differentiates them. All tests compare with them, and they answer where there are no
+kernels.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._arguments import MAX_SIDE, Boxcar, KernelOptions, check_arguments, check_options, is_channels_last
+from ._arguments import MAX_SIDE, check_arguments, check_options, is_channels_last
+from ._filters import dense_taps
+from ._options import Boxcar, KernelOptions
 from ._surrogate import boxcar_window_grad, with_surrogate
 
 __all__ = ["attention_crop", "boxcar_window_grad"]
@@ -30,6 +34,8 @@ def attention_crop(
     windows: Tensor,
     output_size: int | Sequence[int],
     *,
+    interpolation: str = "bilinear",
+    antialias: bool = False,
     mask_steepness: float | None = None,
     boundary: str = "zeros",
     window_grad: str = "exact",
@@ -42,7 +48,18 @@ def attention_crop(
 
     Every argument, shape, dtype and error is the same; forward mode and higher derivatives are autograd's.
     """
-    options = check_options(output_size, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar)
+    options = check_options(
+        output_size,
+        mask_steepness,
+        boundary,
+        window_grad,
+        mean,
+        std,
+        dtype,
+        boxcar,
+        interpolation,
+        antialias,
+    )
     check_arguments(images, windows, options)
     return sample(images, windows, options.of(images))
 
@@ -63,9 +80,12 @@ def sample(
     finite = torch.isfinite(batched).all(-1)
     safe = torch.where(finite.unsqueeze(-1), batched, torch.zeros_like(batched))
     geometry = safe if boxcar is None else safe.detach()
-    rows = axis_taps(geometry[..., 1], geometry[..., -1], height, options.height, options)
-    columns = axis_taps(geometry[..., 0], geometry[..., 2], width, options.width, options)
-    crops = (contraction or contract)(pixels, rows, columns)
+    y_axis = geometry[..., 1], geometry[..., -1], height, options.height, options
+    x_axis = geometry[..., 0], geometry[..., 2], width, options.width, options
+    if options.two_taps:
+        crops = (contraction or contract)(pixels, axis_taps(*y_axis), axis_taps(*x_axis))
+    else:
+        crops = contract_dense(pixels, axis_weights(*y_axis), axis_weights(*x_axis))
     if boxcar is not None:
         crops = with_surrogate(crops, safe, boxcar, boxcar_by_kernel)
 
@@ -106,11 +126,7 @@ def axis_taps(centre: Tensor, half: Tensor, size: int, out: int, options: Kernel
 
     The weights are differentiable functions of the window, to any order.
     """
-    half = _keep_gradient(half.clamp(min=0), half)
-    if options.boundary == "clip":
-        low = _clamp(centre - half, size)
-        high = _clamp(centre + half, size)
-        centre, half = (low + high) / 2, (high - low) / 2
+    centre, half = _clipped(centre, half, size, options.boundary)
     u = (2 * torch.arange(out, device=centre.device, dtype=centre.dtype) + 1 - out) / out
     position = centre.unsqueeze(-1) + half.unsqueeze(-1) * u - 0.5
     # Limited as integers: float32 may round the last pixel's number up. On its centre there is no pixel to
@@ -128,6 +144,36 @@ def axis_taps(centre: Tensor, half: Tensor, size: int, out: int, options: Kernel
         mask = torch.sigmoid(k * (pixel - low_edge)) - torch.sigmoid(k * (pixel - high_edge))
         weights = weights * mask
     return AxisTaps(lower, weights)
+
+
+def axis_weights(centre: Tensor, half: Tensor, size: int, out: int, options: KernelOptions) -> Tensor:
+    """The same for every filter, with the weight of each pixel in each output: (B, K, out, size)."""
+    return dense_taps(*_clipped(centre, half, size, options.boundary), size, out, options)
+
+
+def _clipped(centre: Tensor, half: Tensor, size: int, boundary: str) -> tuple[Tensor, Tensor]:
+    half = _keep_gradient(half.clamp(min=0), half)
+    if boundary != "clip":
+        return centre, half
+    low, high = _clamp(centre - half, size), _clamp(centre + half, size)
+    return (low + high) / 2, (high - low) / 2
+
+
+def contract_dense(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Pixels (B, C, H, W) with weights (B, K, h, H) and (B, K, w, W): crops (B, K, C, h, w).
+
+    An output that reads a pixel that is not finite is NaN; the others know nothing of it.
+    """
+    finite = pixels.isfinite()
+    crops = _product(torch.where(finite, pixels, 0.0), rows, columns)
+    lost = (~finite).to(pixels.dtype)
+    lost = _product(lost, (rows.detach() != 0).to(lost.dtype), (columns.detach() != 0).to(lost.dtype))
+    return torch.where(lost > 0, float("nan"), crops)
+
+
+def _product(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    lines = torch.einsum("bcyx,bkjx->bkcyj", pixels, columns)
+    return torch.einsum("bkcyj,bkiy->bkcij", lines, rows)
 
 
 def contract(pixels: Tensor, rows: AxisTaps, columns: AxisTaps) -> Tensor:

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Builds and programs that tests start, and scripts that they import."""
+"""Builds and programs that tests start."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 # Python that fails where the compiled operator does not do what the reference does.
 COMPARE = """
@@ -47,16 +45,3 @@ def configure(source: Path, build: Path, *options: str, **env: str) -> subproces
     result = run("cmake", "-S", source, "-B", build, "-G", "Ninja", python, *options, **env)
     result.stdout = " ".join(result.stdout.split())  # CMake breaks lines
     return result
-
-
-def load_script(path: Path) -> ModuleType:
-    """A program outside any package, as a module; like the program, it finds its neighbours."""
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module

@@ -151,8 +151,12 @@ CASES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ),
     ({"mask_steepness": float("nan")}, ValueError, "mask_steepness must be finite, got nan"),
     ({"mask_steepness": float("inf")}, ValueError, "mask_steepness must be finite, got inf"),
-    ({"boundary": "reflect"}, ValueError, "boundary must be one of 'zeros', 'border', 'clip', got 'reflect'"),
-    ({"boundary": None}, ValueError, "boundary must be one of 'zeros', 'border', 'clip', got None"),
+    (
+        {"boundary": "reflect"},
+        ValueError,
+        "boundary must be one of 'zeros', 'border', 'clip', 'window', got 'reflect'",
+    ),
+    ({"boundary": None}, ValueError, "boundary must be one of 'zeros', 'border', 'clip', 'window', got None"),
     ({"window_grad": "none"}, ValueError, "window_grad must be one of 'exact', 'boxcar', got 'none'"),
     ({"mean": [0.5, 0.5]}, ValueError, "mean must be one number or one per channel (3), got 2 numbers"),
     ({"std": []}, ValueError, "std must be one number or one per channel (3), got 0 numbers"),
@@ -247,7 +251,9 @@ def test_wrong_device(device: str) -> None:
 
 
 def test_module_checks_options_at_construction() -> None:
-    with pytest.raises(ValueError, match=r"^boundary must be one of 'zeros', 'border', 'clip', got 'wrap'$"):
+    with pytest.raises(
+        ValueError, match=r"^boundary must be one of 'zeros', 'border', 'clip', 'window', got 'wrap'$"
+    ):
         AttentionCrop(4, boundary="wrap")
     with pytest.raises(TypeError, match=r"^output_size must be an int or a pair of ints"):
         AttentionCrop(4.5)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import racnn_ops
 from racnn_ops import AttentionCrop, Boxcar, attention_crop, reference
-from racnn_ops._arguments import CropOptions
+from racnn_ops._options import CropOptions
 
 
 def test_import_forms() -> None:
@@ -93,7 +93,8 @@ def test_module_loads_with_weights_only() -> None:
 def test_module_repr() -> None:
     assert (
         repr(AttentionCrop(224))
-        == "AttentionCrop(output_size=(224, 224), boundary='zeros', window_grad='exact')"
+        == "AttentionCrop(output_size=(224, 224), interpolation='bilinear', antialias=False, "
+        "boundary='zeros', window_grad='exact')"
     )
     shown = repr(AttentionCrop((5, 6), **OPTIONS))
     for part in (

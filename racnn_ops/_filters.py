@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The separable filters as dense tables: the weight of every pixel of an axis in every output.
+
+Output j of ``out`` samples at s_j = centre + half * u_j, outputs are sigma = 2 * half / out pixels apart, the
+centre of pixel x is c_x = x + 1/2. A filter f of radius R weighs pixel x by f(s_j - c_x); with ``antialias``
+by f((s_j - c_x) / rho) / N, rho = max(1, sigma), N the sum over all pixels. Weights are differentiable
+functions of the window, to any order, with the set of pixels held constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._arguments import MAX_SIDE
+from ._options import KernelOptions
+
+# Below this half width a footprint is a point: the average is the interpolant itself, to rounding.
+_POINT = 1e-3
+# Windows beyond are as good as there, and their numbers finite.
+_FARTHEST = 4.0 * MAX_SIDE
+# Lanczos' weights are summed one by one up to this stretch; beyond it the series for the sum is exact enough.
+_SUMMED_STRETCH = 16
+
+
+class Jump(NamedTuple):
+    """Of a filter's derivative of this order at this place, from the left to the right."""
+
+    place: int
+    order: int
+    height: float
+
+
+class Filter(NamedTuple):
+    """A weight function, 0 outside ``[-radius, radius]``, with what its sum over whole steps needs."""
+
+    weight: Callable[[Tensor], Tensor]
+    radius: int
+    integral: float
+    jumps: tuple[Jump, ...]
+
+
+def _hat(z: Tensor) -> Tensor:
+    return (1 - z.abs()).clamp(min=0)
+
+
+def _cubic(a: float) -> Filter:
+    """Keys' cubic convolution (1981)."""
+
+    def weight(z: Tensor) -> Tensor:
+        z = z.abs()
+        inner = ((a + 2) * z - (a + 3)) * z * z + 1
+        outer = ((a * z - 5 * a) * z + 8 * a) * z - 4 * a
+        return torch.where(z <= 1, inner, torch.where(z < 2, outer, torch.zeros_like(z)))
+
+    jumps = [Jump(0, 3, 12 * (a + 2))]
+    for place, second, third in ((1, -8 * a - 6, -12.0), (2, -2 * a, -6 * a)):
+        jumps += [Jump(place, 2, second), Jump(place, 3, third)]
+        jumps += [Jump(-place, 2, -second), Jump(-place, 3, third)]
+    return Filter(weight, 2, 1.0, tuple(jumps))
+
+
+def _lanczos3(z: Tensor) -> Tensor:
+    return torch.where(z.abs() < 3, torch.sinc(z) * torch.sinc(z / 3), torch.zeros_like(z))
+
+
+# Derivatives of sinc(z) sinc(z / 3) at z = 3, from the second on.
+_LANCZOS3_AT_3 = (2 / 9, -4 / 9, -3.98498982769845, 14.270953746649134)
+_LANCZOS3_INTEGRAL = 0.9970553459543396
+
+BILINEAR = Filter(_hat, 1, 1.0, (Jump(-1, 1, 1.0), Jump(0, 1, -2.0), Jump(1, 1, 1.0)))
+LANCZOS3 = Filter(
+    _lanczos3,
+    3,
+    _LANCZOS3_INTEGRAL,
+    tuple(
+        Jump(place, order, (-1 if place > 0 else (-1) ** order) * derivative)
+        for order, derivative in enumerate(_LANCZOS3_AT_3, 2)
+        for place in (-3, 3)
+    ),
+)
+PLAIN = {"bilinear": BILINEAR, "bicubic": _cubic(-0.75)}
+ANTIALIASED = {"bilinear": BILINEAR, "bicubic": _cubic(-0.5), "lanczos3": LANCZOS3}
+
+
+class Pixels(NamedTuple):
+    """Those that windows may read along an axis: ``[first, last]``, (B, K, 1), integers as floats."""
+
+    first: Tensor
+    last: Tensor
+
+
+def dense_taps(centre: Tensor, half: Tensor, size: int, out: int, options: KernelOptions) -> Tensor:
+    """The weights (B, K, out, size) of one axis from centre and half side (B, K), in pixels.
+
+    ``half`` is not negative, and the window is clipped already where the boundary says so.
+    """
+    farthest = centre.new_tensor(_FARTHEST)
+    centre, half = _limit(centre, -farthest, farthest), _limit(half, -farthest, farthest)
+    u = (2 * torch.arange(out, device=centre.device, dtype=centre.dtype) + 1 - out) / out
+    position = centre.unsqueeze(-1) + half.unsqueeze(-1) * u  # (B, K, out)
+    pixels = _pixels(centre, half, size, options.boundary)
+    limited = options.boundary != "zeros"
+    if options.interpolation in ("nearest", "area"):
+        make = _nearest if options.interpolation == "nearest" else _area
+        weights = make(position, half.unsqueeze(-1) / out, pixels, size, limited)
+    elif options.antialias:
+        stretch = (2 * half / out).clamp(min=1).unsqueeze(-1)
+        filter = ANTIALIASED[options.interpolation]
+        weights = _antialiased(filter, position, stretch, pixels, size, limited)
+    else:
+        weights = _plain(PLAIN[options.interpolation], position, pixels, size, limited)
+    if options.mask_steepness is not None:
+        x = _centres(position, size)
+        low, high = (centre - half)[..., None, None], (centre + half)[..., None, None]
+        k = options.mask_steepness
+        weights = weights * (torch.sigmoid(k * (x - low)) - torch.sigmoid(k * (x - high)))
+    return weights
+
+
+def _pixels(centre: Tensor, half: Tensor, size: int, boundary: str) -> Pixels:
+    """The whole image or, of boundary "window", the window's own: at least one, the nearest."""
+    if boundary != "window":
+        zeros = torch.zeros_like(centre).unsqueeze(-1)
+        return Pixels(zeros, zeros + (size - 1))
+    first = (centre - half).detach().floor().clamp(0, size - 1)
+    last = (centre + half).detach().ceil().clamp(max=size) - 1
+    return Pixels(first.unsqueeze(-1), torch.maximum(first, last).unsqueeze(-1))
+
+
+def _centres(position: Tensor, size: int) -> Tensor:
+    return torch.arange(size, device=position.device, dtype=position.dtype) + 0.5
+
+
+def _limit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Limited to [low, high]; beyond the limits there is no derivative."""
+    inside = (value >= low) & (value <= high)
+    return torch.where(inside, value, torch.minimum(torch.maximum(value.detach(), low), high))
+
+
+def _nearest(position: Tensor, radius: Tensor, pixels: Pixels, size: int, limited: bool) -> Tensor:
+    """1 at the pixel in which the position lies, without a derivative."""
+    pixel = position.detach().floor()
+    if limited:
+        pixel = torch.minimum(torch.maximum(pixel, pixels.first), pixels.last)
+    return (pixel.unsqueeze(-1) == _centres(position, size) - 0.5).to(position.dtype)
+
+
+def _plain(filter: Filter, position: Tensor, pixels: Pixels, size: int, limited: bool) -> Tensor:
+    """What lies outside reads zero or, limited, the edge pixel."""
+    x = _centres(position, size) - 0.5
+    lower = (position.detach() - 0.5).clamp(-filter.radius - 1, size + filter.radius).floor()
+    near = position - 0.5 - lower
+    weights = torch.zeros_like(position.unsqueeze(-1) * x)
+    for step in range(1 - filter.radius, filter.radius + 1):
+        pixel = lower + step
+        if limited:
+            pixel = torch.minimum(torch.maximum(pixel, pixels.first), pixels.last)
+        weight = filter.weight(near - step)
+        weights = weights + torch.where((pixel.unsqueeze(-1) == x), weight.unsqueeze(-1), 0.0)
+    return weights
+
+
+def _antialiased(
+    filter: Filter, position: Tensor, stretch: Tensor, pixels: Pixels, size: int, limited: bool
+) -> Tensor:
+    """Normalised over all whole positions or, limited, over the pixels that may be read."""
+    x = _centres(position, size)
+    if not limited:
+        weights = filter.weight((position.unsqueeze(-1) - x) / stretch.unsqueeze(-1))
+        return weights / sum_of_weights(filter, position, stretch).unsqueeze(-1)
+    position = _limit(position, pixels.first, pixels.last + 1)
+    weights = filter.weight((position.unsqueeze(-1) - x) / stretch.unsqueeze(-1))
+    allowed = (x > pixels.first.unsqueeze(-1)) & (x < pixels.last.unsqueeze(-1) + 1)
+    weights = torch.where(allowed, weights, 0.0)
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def sum_of_weights(filter: Filter, position: Tensor, stretch: Tensor) -> Tensor:
+    """N = sum over all whole x of f((s - x - 1/2) / rho), whatever rho: by Euler and Maclaurin.
+
+    N = rho * integral of f + sum over f's jumps of (-1/rho)^m J B_{m+1}({1/2 + rho z - s}) / (m + 1)!, with
+    Bernoulli polynomials B. Exact for piecewise polynomials; for Lanczos to rounding from rho = 16 on.
+    """
+    series = filter.integral * stretch
+    for jump in filter.jumps:
+        place = 0.5 + stretch * jump.place - position
+        fraction = place - place.detach().floor()
+        factor = jump.height / math.factorial(jump.order + 1)
+        series = series + factor * (-1 / stretch) ** jump.order * _bernoulli(jump.order + 1, fraction)
+    if filter is not LANCZOS3:
+        return series
+    near = stretch.clamp(max=_SUMMED_STRETCH).unsqueeze(-1)
+    steps = torch.arange(-3 * _SUMMED_STRETCH - 1, 3 * _SUMMED_STRETCH + 2, device=position.device)
+    x = position.detach().floor().unsqueeze(-1) + steps + 0.5
+    summed = filter.weight((position.unsqueeze(-1) - x) / near).sum(-1)
+    return torch.where(stretch < _SUMMED_STRETCH, summed, series)
+
+
+def _bernoulli(order: int, x: Tensor) -> Tensor:
+    coefficients = {  # of x^order and the lower powers
+        2: (1.0, -1.0, 1 / 6),
+        3: (1.0, -1.5, 0.5, 0.0),
+        4: (1.0, -2.0, 1.0, 0.0, -1 / 30),
+        5: (1.0, -2.5, 5 / 3, 0.0, -1 / 6, 0.0),
+        6: (1.0, -3.0, 2.5, 0.0, -0.5, 0.0, 1 / 42),
+    }[order]
+    value = torch.zeros_like(x)
+    for coefficient in coefficients:
+        value = value * x + coefficient
+    return value
+
+
+def _area(position: Tensor, radius: Tensor, pixels: Pixels, size: int, limited: bool) -> Tensor:
+    """The mean of the bilinear interpolant over [s - r, s + r], in closed form (PrRoIPool's bins)."""
+    x = _centres(position, size)
+    r = radius.clamp(min=_POINT).unsqueeze(-1)
+    at = position.unsqueeze(-1)
+    first, last = ((p.unsqueeze(-1) + 0.5) for p in pixels)
+    weights = (_hat_sum(at + r - x) - _hat_sum(at - r - x)) / (2 * r)
+    if limited:
+        # Beyond the edge pixels' centres the interpolant goes on as it is there.
+        before = (_before(at + r - first) - _before(at - r - first)) / (2 * r)
+        after = (_before(first.new_tensor(0.0) + last - at + r) - _before(last - at - r)) / (2 * r)
+        only = torch.ones_like(before)
+        edge = torch.where(x == first, before, after)
+        edge = torch.where(first == last, only, edge)
+        weights = torch.where((x == first) | (x == last), edge, weights)
+        weights = torch.where((x >= first) & (x <= last), weights, 0.0)
+    point = _plain(BILINEAR, position, pixels, size, limited)
+    return torch.where(radius.unsqueeze(-1) < _POINT, point, weights)
+
+
+def _hat_sum(z: Tensor) -> Tensor:
+    """The antiderivative of the hat: 0 below -1, 1 above 1."""
+    z = z.clamp(-1, 1)
+    return torch.where(z < 0, (z + 1) ** 2 / 2, 1 - (1 - z) ** 2 / 2)
+
+
+def _before(z: Tensor) -> Tensor:
+    """The antiderivative of what the first pixel's weight is: 1 below its centre, the hat's slope above."""
+    return torch.where(z < 0, z + 0.5, _hat_sum(z.clamp(min=0)))
