@@ -28,6 +28,8 @@ MAX_STATISTIC = 1e15
 
 def check_options(
     output_size: int | Sequence[int],
+    interpolation: str,
+    antialias: bool,
     mask_steepness: float | None,
     boundary: str,
     window_grad: str,
@@ -35,8 +37,6 @@ def check_options(
     std: float | Sequence[float] | None,
     dtype: torch.dtype | None,
     boxcar: Boxcar | None,
-    interpolation: str = "bilinear",
-    antialias: bool = False,
 ) -> CropOptions:
     """What can be checked without tensors."""
     size = _check_size(output_size)

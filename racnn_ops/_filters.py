@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,6 +92,8 @@ class Pixels(NamedTuple):
 
     first: Tensor
     last: Tensor
+    limit: bool
+    """Whether nothing lies beyond them; else zeros do."""
 
 
 def dense_taps(centre: Tensor, half: Tensor, size: int, out: int, options: KernelOptions) -> Tensor:
@@ -99,58 +101,66 @@ def dense_taps(centre: Tensor, half: Tensor, size: int, out: int, options: Kerne
 
     ``half`` is not negative, and the window is clipped already where the boundary says so.
     """
-    farthest = centre.new_tensor(_FARTHEST)
-    centre, half = _limit(centre, -farthest, farthest), _limit(half, -farthest, farthest)
-    u = (2 * torch.arange(out, device=centre.device, dtype=centre.dtype) + 1 - out) / out
-    position = centre.unsqueeze(-1) + half.unsqueeze(-1) * u  # (B, K, out)
+    centre, half = limited(centre, -_FARTHEST, _FARTHEST), limited(half, -_FARTHEST, _FARTHEST)
+    position = sample_positions(centre, half, out)
     pixels = _pixels(centre, half, size, options.boundary)
-    limited = options.boundary != "zeros"
-    if options.interpolation in ("nearest", "area"):
-        make = _nearest if options.interpolation == "nearest" else _area
-        weights = make(position, half.unsqueeze(-1) / out, pixels, size, limited)
+    if options.interpolation == "nearest":
+        weights = _nearest(position, pixels, size)
+    elif options.interpolation == "area":
+        weights = _area(position, half.unsqueeze(-1) / out, pixels, size)
     elif options.antialias:
         stretch = (2 * half / out).clamp(min=1).unsqueeze(-1)
         filter = ANTIALIASED[options.interpolation]
-        weights = _antialiased(filter, position, stretch, pixels, size, limited)
+        weights = _antialiased(filter, position, stretch, pixels, size)
     else:
-        weights = _plain(PLAIN[options.interpolation], position, pixels, size, limited)
+        weights = _plain(PLAIN[options.interpolation], position, pixels, size)
     if options.mask_steepness is not None:
         x = _centres(position, size)
-        low, high = (centre - half)[..., None, None], (centre + half)[..., None, None]
-        k = options.mask_steepness
-        weights = weights * (torch.sigmoid(k * (x - low)) - torch.sigmoid(k * (x - high)))
+        weights = weights * mask_values(x, centre, half, options.mask_steepness)
     return weights
+
+
+def sample_positions(centre: Tensor, half: Tensor, out: int) -> Tensor:
+    """s_j (B, K, out), in pixels."""
+    u = (2 * torch.arange(out, device=centre.device, dtype=centre.dtype) + 1 - out) / out
+    return centre.unsqueeze(-1) + half.unsqueeze(-1) * u
+
+
+def mask_values(x: Tensor, centre: Tensor, half: Tensor, steepness: float) -> Tensor:
+    """The paper's soft boxcar (equations 5 and 6) at places x, broadcast with (B, K, 1, 1)."""
+    low, high = (centre - half)[..., None, None], (centre + half)[..., None, None]
+    return torch.sigmoid(steepness * (x - low)) - torch.sigmoid(steepness * (x - high))
+
+
+def limited(value: Tensor, low: Any, high: Any) -> Tensor:
+    """Limited to [low, high], numbers or tensors; beyond the limits, not at them, there is no derivative."""
+    inside = (value >= low) & (value <= high)
+    return torch.where(inside, value, value.detach().clamp(low, high))
 
 
 def _pixels(centre: Tensor, half: Tensor, size: int, boundary: str) -> Pixels:
     """The whole image or, of boundary "window", the window's own: at least one, the nearest."""
     if boundary != "window":
         zeros = torch.zeros_like(centre).unsqueeze(-1)
-        return Pixels(zeros, zeros + (size - 1))
+        return Pixels(zeros, zeros + (size - 1), boundary != "zeros")
     first = (centre - half).detach().floor().clamp(0, size - 1)
     last = (centre + half).detach().ceil().clamp(max=size) - 1
-    return Pixels(first.unsqueeze(-1), torch.maximum(first, last).unsqueeze(-1))
+    return Pixels(first.unsqueeze(-1), torch.maximum(first, last).unsqueeze(-1), True)
 
 
 def _centres(position: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=position.device, dtype=position.dtype) + 0.5
 
 
-def _limit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Limited to [low, high]; beyond the limits there is no derivative."""
-    inside = (value >= low) & (value <= high)
-    return torch.where(inside, value, torch.minimum(torch.maximum(value.detach(), low), high))
-
-
-def _nearest(position: Tensor, radius: Tensor, pixels: Pixels, size: int, limited: bool) -> Tensor:
+def _nearest(position: Tensor, pixels: Pixels, size: int) -> Tensor:
     """1 at the pixel in which the position lies, without a derivative."""
     pixel = position.detach().floor()
-    if limited:
-        pixel = torch.minimum(torch.maximum(pixel, pixels.first), pixels.last)
+    if pixels.limit:
+        pixel = pixel.clamp(pixels.first, pixels.last)
     return (pixel.unsqueeze(-1) == _centres(position, size) - 0.5).to(position.dtype)
 
 
-def _plain(filter: Filter, position: Tensor, pixels: Pixels, size: int, limited: bool) -> Tensor:
+def _plain(filter: Filter, position: Tensor, pixels: Pixels, size: int) -> Tensor:
     """What lies outside reads zero or, limited, the edge pixel."""
     x = _centres(position, size) - 0.5
     lower = (position.detach() - 0.5).clamp(-filter.radius - 1, size + filter.radius).floor()
@@ -158,23 +168,21 @@ def _plain(filter: Filter, position: Tensor, pixels: Pixels, size: int, limited:
     weights = torch.zeros_like(position.unsqueeze(-1) * x)
     for step in range(1 - filter.radius, filter.radius + 1):
         pixel = lower + step
-        if limited:
-            pixel = torch.minimum(torch.maximum(pixel, pixels.first), pixels.last)
+        if pixels.limit:
+            pixel = pixel.clamp(pixels.first, pixels.last)
         weight = filter.weight(near - step)
-        weights = weights + torch.where((pixel.unsqueeze(-1) == x), weight.unsqueeze(-1), 0.0)
+        weights = weights + torch.where(pixel.unsqueeze(-1) == x, weight.unsqueeze(-1), 0.0)
     return weights
 
 
-def _antialiased(
-    filter: Filter, position: Tensor, stretch: Tensor, pixels: Pixels, size: int, limited: bool
-) -> Tensor:
+def _antialiased(filter: Filter, position: Tensor, stretch: Tensor, pixels: Pixels, size: int) -> Tensor:
     """Normalised over all whole positions or, limited, over the pixels that may be read."""
     x = _centres(position, size)
-    if not limited:
-        weights = filter.weight((position.unsqueeze(-1) - x) / stretch.unsqueeze(-1))
-        return weights / sum_of_weights(filter, position, stretch).unsqueeze(-1)
-    position = _limit(position, pixels.first, pixels.last + 1)
+    if pixels.limit:
+        position = limited(position, pixels.first, pixels.last + 1)
     weights = filter.weight((position.unsqueeze(-1) - x) / stretch.unsqueeze(-1))
+    if not pixels.limit:
+        return weights / sum_of_weights(filter, position, stretch).unsqueeze(-1)
     allowed = (x > pixels.first.unsqueeze(-1)) & (x < pixels.last.unsqueeze(-1) + 1)
     weights = torch.where(allowed, weights, 0.0)
     return weights / weights.sum(-1, keepdim=True)
@@ -215,23 +223,21 @@ def _bernoulli(order: int, x: Tensor) -> Tensor:
     return value
 
 
-def _area(position: Tensor, radius: Tensor, pixels: Pixels, size: int, limited: bool) -> Tensor:
+def _area(position: Tensor, radius: Tensor, pixels: Pixels, size: int) -> Tensor:
     """The mean of the bilinear interpolant over [s - r, s + r], in closed form (PrRoIPool's bins)."""
     x = _centres(position, size)
     r = radius.clamp(min=_POINT).unsqueeze(-1)
     at = position.unsqueeze(-1)
-    first, last = ((p.unsqueeze(-1) + 0.5) for p in pixels)
+    first, last = pixels.first.unsqueeze(-1) + 0.5, pixels.last.unsqueeze(-1) + 0.5
     weights = (_hat_sum(at + r - x) - _hat_sum(at - r - x)) / (2 * r)
-    if limited:
+    if pixels.limit:
         # Beyond the edge pixels' centres the interpolant goes on as it is there.
         before = (_before(at + r - first) - _before(at - r - first)) / (2 * r)
-        after = (_before(first.new_tensor(0.0) + last - at + r) - _before(last - at - r)) / (2 * r)
-        only = torch.ones_like(before)
-        edge = torch.where(x == first, before, after)
-        edge = torch.where(first == last, only, edge)
+        after = (_before(last - at + r) - _before(last - at - r)) / (2 * r)
+        edge = torch.where(first == last, 1.0, torch.where(x == first, before, after))
         weights = torch.where((x == first) | (x == last), edge, weights)
         weights = torch.where((x >= first) & (x <= last), weights, 0.0)
-    point = _plain(BILINEAR, position, pixels, size, limited)
+    point = _plain(BILINEAR, position, pixels, size)
     return torch.where(radius.unsqueeze(-1) < _POINT, point, weights)
 
 

@@ -106,18 +106,8 @@ class CropOptions(NamedTuple):
             dtype = torch.float32 if scale and images.dtype == torch.uint8 else images.dtype
         numbers = boxcar.numbers() if window_grad == "boxcar" else ()
         height, width = size
-        return KernelOptions(
-            height,
-            width,
-            boundary,
-            mask_steepness,
-            scale,
-            shift,
-            dtype,
-            numbers,
-            interpolation,
-            antialias,
-        )
+        kernel = height, width, boundary, mask_steepness, scale, shift, dtype, numbers
+        return KernelOptions(*kernel, interpolation, antialias)
 
     def _affine(self, images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         channels = images.shape[1]

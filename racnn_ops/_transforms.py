@@ -31,7 +31,7 @@ Tables = tuple[Tensor, Tensor, Tensor, Tensor]
 def crop_by_taps(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
     """The crops, for any composition of transforms."""
     contraction = None if _forward_levels() > 1 else _contract
-    return reference.sample(images, windows, options, contraction, boxcar_by_kernel=contraction is not None)
+    return reference.sample(images, windows, options, contraction)
 
 
 def _forward_levels() -> int:

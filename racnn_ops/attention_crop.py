@@ -85,16 +85,7 @@ def attention_crop(
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
     """
     options = check_options(
-        output_size,
-        mask_steepness,
-        boundary,
-        window_grad,
-        mean,
-        std,
-        dtype,
-        boxcar,
-        interpolation,
-        antialias,
+        output_size, interpolation, antialias, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar
     )
     check_arguments(images, windows, options)
     return crop(images, windows, options)
@@ -124,6 +115,8 @@ class AttentionCrop(nn.Module):
         super().__init__()
         self.options = check_options(
             output_size,
+            interpolation,
+            antialias,
             mask_steepness,
             boundary,
             window_grad,
@@ -131,8 +124,6 @@ class AttentionCrop(nn.Module):
             std,
             dtype,
             boxcar,
-            interpolation,
-            antialias,
         )
 
     def forward(self, images: Tensor, windows: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import MAX_SIDE, check_arguments, check_options, is_channels_last
-from ._filters import dense_taps
+from ._filters import dense_taps, limited, mask_values, sample_positions
 from ._options import Boxcar, KernelOptions
 from ._surrogate import boxcar_window_grad, with_surrogate
 
@@ -49,16 +49,7 @@ def attention_crop(
     Every argument, shape, dtype and error is the same; forward mode and higher derivatives are autograd's.
     """
     options = check_options(
-        output_size,
-        mask_steepness,
-        boundary,
-        window_grad,
-        mean,
-        std,
-        dtype,
-        boxcar,
-        interpolation,
-        antialias,
+        output_size, interpolation, antialias, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar
     )
     check_arguments(images, windows, options)
     return sample(images, windows, options.of(images))
@@ -69,9 +60,8 @@ def sample(
     windows: Tensor,
     options: KernelOptions,
     contraction: Contraction | None = None,
-    boxcar_by_kernel: bool = False,
 ) -> Tensor:
-    """The crops for checked arguments; ``_transforms`` has kernels contract and make the surrogate."""
+    """The crops for checked arguments; with ``_transforms``' contraction kernels make the surrogate too."""
     height, width = images.shape[-2:]
     pixels = normalise(images, windows.dtype, options)
     boxcar = Boxcar.of(options.boxcar).scaled_to(height, width) if options.boxcar else None
@@ -87,7 +77,7 @@ def sample(
     else:
         crops = contract_dense(pixels, axis_weights(*y_axis), axis_weights(*x_axis))
     if boxcar is not None:
-        crops = with_surrogate(crops, safe, boxcar, boxcar_by_kernel)
+        crops = with_surrogate(crops, safe, boxcar, contraction is not None)
 
     # A window that is not finite gives NaN, and a NaN gradient to itself alone.
     nan_if_lost = torch.zeros_like(finite, dtype=windows.dtype).masked_fill(~finite, float("nan"))
@@ -127,8 +117,7 @@ def axis_taps(centre: Tensor, half: Tensor, size: int, out: int, options: Kernel
     The weights are differentiable functions of the window, to any order.
     """
     centre, half = _clipped(centre, half, size, options.boundary)
-    u = (2 * torch.arange(out, device=centre.device, dtype=centre.dtype) + 1 - out) / out
-    position = centre.unsqueeze(-1) + half.unsqueeze(-1) * u - 0.5
+    position = sample_positions(centre, half, out) - 0.5
     # Limited as integers: float32 may round the last pixel's number up. On its centre there is no pixel to
     # move on to.
     first, last = (-2, size) if options.boundary == "zeros" else (0, size - 1)
@@ -139,10 +128,7 @@ def axis_taps(centre: Tensor, half: Tensor, size: int, out: int, options: Kernel
     weights = torch.stack((1 - fraction, fraction), -1)
     if options.mask_steepness is not None:
         pixel = torch.stack((lower, lower + 1), -1) + 0.5
-        low_edge, high_edge = (centre - half)[..., None, None], (centre + half)[..., None, None]
-        k = options.mask_steepness
-        mask = torch.sigmoid(k * (pixel - low_edge)) - torch.sigmoid(k * (pixel - high_edge))
-        weights = weights * mask
+        weights = weights * mask_values(pixel, centre, half, options.mask_steepness)
     return AxisTaps(lower, weights)
 
 
@@ -155,7 +141,7 @@ def _clipped(centre: Tensor, half: Tensor, size: int, boundary: str) -> tuple[Te
     half = _keep_gradient(half.clamp(min=0), half)
     if boundary != "clip":
         return centre, half
-    low, high = _clamp(centre - half, size), _clamp(centre + half, size)
+    low, high = limited(centre - half, 0, size), limited(centre + half, 0, size)
     return (low + high) / 2, (high - low) / 2
 
 
@@ -206,9 +192,3 @@ def _gather(lines: Tensor, lower: Tensor) -> Tensor:
 def _keep_gradient(value: Tensor, of: Tensor) -> Tensor:
     """``value``, with the gradient of ``of``: a half side below zero counts as zero and can still grow."""
     return value.detach() + (of - of.detach())
-
-
-def _clamp(value: Tensor, size: int) -> Tensor:
-    """Clamped to [0, size]; at the bounds themselves the gradient still flows."""
-    inside = (value >= 0) & (value <= size)
-    return torch.where(inside, value, value.detach().clamp(0, size))

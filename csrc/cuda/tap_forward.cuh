@@ -8,14 +8,7 @@
 namespace racnn {
 
 template <typename T>
-struct TapForwardParams {
-  TapForwardProblem<T> problem;
-  Deal deal;
-  int64_t items;
-};
-
-template <typename T>
-__global__ void __launch_bounds__(kTapThreads) tap_forward_kernel(TapForwardParams<T> p) {
+__global__ void __launch_bounds__(kTapThreads) tap_forward_kernel(DealtParams<TapForwardProblem<T>> p) {
   const TapForwardProblem<T>& problem = p.problem;
   const CropShape& s = problem.shape;
   for (int64_t index = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; index < p.items;
@@ -49,7 +42,7 @@ __global__ void __launch_bounds__(kTapThreads) tap_forward_kernel(TapForwardPara
 template <typename T>
 cudaError_t compute(const TapForwardProblem<T>& p, cudaStream_t stream, int64_t max_blocks = kMaxBlocks) {
   const Deal deal(p.shape.channels, p.shape.out_height, p.shape.out_width, p.out_strides);
-  const TapForwardParams<T> params{p, deal, deal.items(p.shape.batch * p.shape.windows)};
+  const DealtParams<TapForwardProblem<T>> params{p, deal, deal.items(p.shape.batch * p.shape.windows)};
   if (params.items == 0) return cudaSuccess;
   return launch_items(tap_forward_kernel<T>, params, kTapThreads, 0, stream, max_blocks);
 }

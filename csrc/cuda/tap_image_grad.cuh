@@ -21,13 +21,6 @@ RACNN_HOST_DEVICE int32_t first_at(const int32_t* pixels, int32_t out, int64_t b
   return low;
 }
 
-template <typename T>
-struct TapImageGradParams {
-  TapImageGradProblem<T> problem;
-  Deal deal;
-  int64_t items;
-};
-
 // Adds up what crop n sends to the pixel `at`.
 template <typename T>
 __device__ __forceinline__ void gather_taps(const TapImageGradProblem<T>& problem, int64_t n,
@@ -60,7 +53,7 @@ __device__ __forceinline__ void gather_taps(const TapImageGradProblem<T>& proble
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kTapThreads) tap_image_grad_kernel(TapImageGradParams<T> p) {
+__global__ void __launch_bounds__(kTapThreads) tap_image_grad_kernel(DealtParams<TapImageGradProblem<T>> p) {
   const TapImageGradProblem<T>& problem = p.problem;
   const Strides& out = problem.image_strides;
   for (int64_t index = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; index < p.items;
@@ -81,7 +74,7 @@ __global__ void __launch_bounds__(kTapThreads) tap_image_grad_kernel(TapImageGra
 template <typename T>
 cudaError_t compute(const TapImageGradProblem<T>& p, cudaStream_t stream, int64_t max_blocks = kMaxBlocks) {
   const Deal deal(p.shape.channels, p.shape.height, p.shape.width, p.image_strides);
-  const TapImageGradParams<T> params{p, deal, deal.items(p.shape.batch)};
+  const DealtParams<TapImageGradProblem<T>> params{p, deal, deal.items(p.shape.batch)};
   if (params.items == 0) return cudaSuccess;
   return launch_items(tap_image_grad_kernel<T>, params, kTapThreads, 0, stream, max_blocks);
 }

@@ -62,6 +62,13 @@ struct Deal {
   }
 };
 
+template <typename Problem>
+struct DealtParams {
+  Problem problem;
+  Deal deal;
+  int64_t items;
+};
+
 // The two weights of output j of crop n.
 template <typename T>
 RACNN_HOST_DEVICE const T* weights_of(const TapTable<T>& table, int64_t n, int32_t out, int32_t j) {
