@@ -34,6 +34,7 @@ enum class Boundary : int32_t {
   kZeros,   // pixels outside the image are zero
   kBorder,  // a position outside reads the edge pixel
   kClip,    // the window is clipped to the image first; what is still outside reads the edge pixel
+  kWindow,  // only the window's own pixels are read, as border reads the image's (filters.h)
 };
 
 // Index of a tap that lies outside the image under Boundary::kZeros: it reads as zero, its weight is zero.

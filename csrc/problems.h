@@ -6,7 +6,7 @@
 
 #include <type_traits>
 
-#include "geometry.h"
+#include "filters.h"
 
 // The pairs of image and crop dtypes that have kernels, by torch's names; Python composes the others from
 // these. Of images and crops that both have gradients:
@@ -89,6 +89,18 @@ RACNN_HOST_DEVICE Axis<T> y_axis(const WindowSpec<T>& spec, const Window<T>& w, 
   return make_axis(w.y, w.half_y, shape.height, shape.out_height, spec.boundary, spec.steepness);
 }
 
+// Windows whose taps are runs of any length. A type of its own: WindowSpec's have two entries, as a constant.
+template <typename T>
+struct FilterSpec : WindowSpec<T> {
+  Interpolation interpolation;
+  bool antialias;
+};
+
+template <typename T>
+RACNN_HOST_DEVICE FilterAxis<T> filter_axis(const FilterSpec<T>& spec, const Axis<T>& axis) {
+  return make_filter_axis(axis, spec.interpolation, spec.antialias, spec.boundary);
+}
+
 // In the place of windows: tap tables that were made elsewhere. Crop n is the contraction
 //
 //     out[i, j] = sum over s, t in {0, 1} of
@@ -107,10 +119,12 @@ struct TapTables {
   TapTable<T> rows, columns;
 };
 
-// A pixel I of channel c enters as I * scale[c] + shift[c]. Host memory, C numbers each; null: as it is.
+// A pixel I of channel c enters as I * scale[c] + shift[c], and offset[c] is added to what comes out. Host
+// memory, C numbers each; null: as it is.
 struct ChannelAffine {
   const double* scale;
   const double* shift;
+  const double* offset;
 };
 
 template <typename Image, typename Out, typename Taps = WindowSpec<Accumulate<Image>>>
@@ -119,14 +133,14 @@ struct ForwardProblem {
   Out* out;             // [B, K, C, h, w]
   CropShape shape;
   Strides image_strides, out_strides;
-  Taps taps;  // WindowSpec or TapTables
+  Taps taps;  // WindowSpec, FilterSpec or TapTables
   ChannelAffine affine;
 };
 
 template <typename T>
 using TapForwardProblem = ForwardProblem<T, T, TapTables<T>>;
 
-template <typename Image, typename Grad>
+template <typename Image, typename Grad, typename Taps = WindowSpec<Accumulate<Image>>>
 struct WindowGradProblem {
   using Acc = Accumulate<Image>;
   const Grad* grad_output;  // [B, K, C, h, w]
@@ -135,7 +149,7 @@ struct WindowGradProblem {
   Window<Acc>* workspace;   // as many as the backend asked for
   CropShape shape;
   Strides grad_strides, image_strides;
-  WindowSpec<Acc> taps;
+  Taps taps;  // WindowSpec or FilterSpec
   ChannelAffine affine;
 };
 
@@ -145,7 +159,7 @@ struct ImageGradProblem {
   Image* grad_images;       // [B, C, H, W], every element is written
   CropShape shape;
   Strides grad_strides, image_strides;
-  Taps taps;             // WindowSpec or TapTables
+  Taps taps;             // WindowSpec, FilterSpec or TapTables
   ChannelAffine affine;  // the shift does not matter here
 };
 

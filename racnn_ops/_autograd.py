@@ -48,7 +48,7 @@ class _Crop(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
         save_for_gradients(ctx, images, windows, options)
         with below_autograd():
-            crops: Tensor = torch.ops.racnn_ops._crop_forward.default(images, windows, *options.of_operator())
+            crops: Tensor = torch.ops.racnn_ops._crop_forward.default(images, windows, *options)
         if crops.dtype == torch.uint8:
             ctx.mark_non_differentiable(crops)
         return crops
@@ -87,6 +87,8 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
             options.scale,
             is_channels_last(images),
             images.dtype,
+            options.interpolation,
+            options.antialias,
         )
     if needs_windows and options.boxcar:
         boxcar = Boxcar.of(options.boxcar).scaled_to(images.shape[2], images.shape[3])
@@ -102,6 +104,8 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
             options.mask_steepness,
             options.scale,
             options.shift,
+            options.interpolation,
+            options.antialias,
         )
     return grad_images, grad_windows
 

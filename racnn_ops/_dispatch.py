@@ -21,18 +21,15 @@ MOST_NORMALISED_ON_CUDA = 128
 def crop(images: Tensor, windows: Tensor, crop_options: CropOptions) -> Tensor:
     """The crops for checked arguments, by the compiled kernels or, without them, the reference."""
     options = crop_options.of(images)
-    if not options.two_taps:
-        _warn_once("no kernels yet for interpolation, antialias and boundary='window'")
-        return reference.sample(images, windows, options)
-    if not _has_kernels(images):
+    if not _has_kernels(images, options):
         return reference.sample(images, windows, options)
     if options.scale and images.is_cuda and images.shape[1] > MOST_NORMALISED_ON_CUDA:
         images, options = normalised_first(images, windows.dtype, options)
     dtype = options.dtype
     if images.dtype is dtype or (images.dtype, dtype) in _library.fused_pairs:
-        return _crop(images, windows, *options.of_operator())  # type: ignore[no-any-return]
+        return _crop(images, windows, *options)  # type: ignore[no-any-return]
     options = options._replace(dtype=windows.dtype)
-    return _crop(images, windows, *options.of_operator()).to(dtype)  # type: ignore[no-any-return]
+    return _crop(images, windows, *options).to(dtype)  # type: ignore[no-any-return]
 
 
 def normalised_first(
@@ -55,8 +52,11 @@ def _crop(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
         return torch.ops.racnn_ops._crop_forward.default(images, windows, *options)  # type: ignore[no-any-return]
 
 
-def _has_kernels(images: Tensor) -> bool:
+def _has_kernels(images: Tensor, options: KernelOptions) -> bool:
     if not _library.has_cpu:
+        return False
+    if images.is_cuda and not (options.two_taps and not options.offset):
+        _warn_once("CUDA has kernels for bilinear crops without antialias, boundary='window' and fill alone")
         return False
     if images.is_cpu or images.is_meta or (images.is_cuda and _library.has_cuda):
         return True

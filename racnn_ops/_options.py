@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class Boxcar(NamedTuple):
 
 
 class KernelOptions(NamedTuple):
-    """What ``_crop_forward`` takes behind images and windows, in its order; then what has no kernels."""
+    """What ``_crop_forward`` takes behind images and windows, in its order."""
 
     height: int
     width: int
@@ -70,15 +70,13 @@ class KernelOptions(NamedTuple):
     """:meth:`Boxcar.numbers` of the surrogate gradient; empty: the exact one."""
     interpolation: str = "bilinear"
     antialias: bool = False
+    offset: tuple[float, ...] = ()
+    """Of each channel, added to what comes out. Empty: none."""
 
     @property
     def two_taps(self) -> bool:
-        """Whether an output reads two pixels an axis: what the kernels can."""
+        """Whether an output reads two pixels an axis."""
         return self.interpolation == "bilinear" and not self.antialias and self.boundary != "window"
-
-    def of_operator(self) -> tuple[Any, ...]:
-        """What ``_crop_forward`` takes."""
-        return self[:8]
 
 
 class CropOptions(NamedTuple):

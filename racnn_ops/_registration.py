@@ -115,6 +115,7 @@ def _fake_image_grad(
     scale: list[float],
     channels_last: bool,
     dtype: torch.dtype,
+    *options: Any,
 ) -> Tensor:
     sizes = (grad_output.shape[0], grad_output.shape[-3], height, width)
     return _empty(grad_output, sizes, dtype, channels_last)

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// out[i, j] = sum over y, x of b_i(y) a_j(x) I[y, x]: a horizontal pass per image row, kept in line buffers
-// that roll along, then one vectorised interpolation between two lines per output row.
+// out[i, j] = sum over y, x of b_i(y) a_j(x) I[y, x]. With two entries a tap: a horizontal pass per image row,
+// kept in line buffers that roll along, then one vectorised interpolation between two lines per output row.
+// With runs: a vertical pass per output row, then a horizontal one on cells (cells.h).
 #pragma once
 
+#include <initializer_list>
 #include <limits>
 
-#include "lines.h"
-#include "units.h"
+#include "cells.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
@@ -17,6 +18,28 @@ RACNN_INLINE void interpolate_row(const T* lower, const T* upper, const Tap<T>& 
   for (int64_t e = 0; e < size; e += kLanes) {
     store_lanes<T>(out + e, w_lower * load(lower + e) + w_upper * load(upper + e), size - e);
   }
+}
+
+// The same with an offset.
+template <typename Out, typename T>
+RACNN_INLINE void interpolate_row(const T* lower, const T* upper, const Tap<T>& tap, int64_t size,
+                                  const T* offset, Out* out) {
+  const Vec<T> w_lower = splat<T>(tap.w_lower), w_upper = splat<T>(tap.w_upper);
+  for (int64_t e = 0; e < size; e += kLanes) {
+    const Vec<T> value = w_lower * load(lower + e) + w_upper * load(upper + e);
+    store_lanes<T>(out + e, value + load(offset + e), size - e);
+  }
+}
+
+// offset[plane + e % step] for a line of the crop, zero without one.
+template <typename T>
+void set_offset_line(const ChannelAffine& affine, int64_t plane, int64_t step, int64_t size, T* line) {
+  for (int64_t e = 0; e < size; ++e) line[e] = T(affine.offset[plane + e % step]);
+}
+
+template <typename Out, typename T>
+RACNN_INLINE void store_row(const T* line, int64_t size, Out* out) {
+  for (int64_t e = 0; e < size; e += kLanes) store_lanes<T>(out + e, load(line + e), size - e);
 }
 
 template <typename Image, typename Out, typename Taps>
@@ -30,11 +53,13 @@ void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int6
     LineMap<T, 1> map = make_line_map<T, 1>(arena, taps.columns, layout.step);
     finish_line_map(arena, map);
     RollingLines<Image, T, 1> lines(arena, map, p.image_strides, p.affine);
+    T* offset = p.affine.offset != nullptr ? arena.take<T>(map.size() + kLanes) : nullptr;
     for (; begin < end && begin / units.per_item() == n; ++begin) {
       const Unit unit = units.unit(begin);
       for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
         const Image* image = p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c;
         lines.start_plane(image, plane);
+        if (offset != nullptr) set_offset_line(p.affine, plane, map.step, map.size() + kLanes, offset);
         Out* out = p.out + crop_offset(p.out_strides, n, p.shape.windows) + plane * p.out_strides.c;
         for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
           Out* out_row = out + i * p.out_strides.y;
@@ -42,13 +67,103 @@ void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int6
           if (!taps.finite) {
             fill_row(std::numeric_limits<T>::quiet_NaN(), map.size(), out_row);
           } else if (tap.lower == kOutside && tap.upper == kOutside) {
-            fill_row(T(0), map.size(), out_row);
+            offset == nullptr ? fill_row(T(0), map.size(), out_row) : store_row(offset, map.size(), out_row);
           } else {
             const Ahead ahead = rows_ahead(unit, plane, i);
             lines.announce(image + ahead.planes * p.image_strides.c, taps.rows[ahead.row].upper);
             const auto rows = lines.fetch(tap.lower, tap.upper);
-            interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), out_row);
+            if (offset == nullptr) {
+              interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), out_row);
+            } else {
+              interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), offset, out_row);
+            }
           }
+        }
+      }
+    }
+  }
+}
+
+// The affine map of a crop's pixels in a cell: out = scale * sum + shift * (sum of the columns' weights) +
+// offset, where `shift` holds the sum of the rows' weights already.
+template <typename T>
+struct CellAffine {
+  T *scale, *shift, *offset;  // [cell]
+  int64_t cell;
+  bool used;
+
+  CellAffine(Arena& arena, const ChannelAffine& affine, int64_t cell)
+      : cell(cell), used(affine.scale != nullptr) {
+    for (T** numbers : {&scale, &shift, &offset}) *numbers = used ? arena.take<T>(cell) : nullptr;
+  }
+
+  // For rows [l, l + lanes) of a unit, those of which there are none as the last.
+  void set(const ChannelAffine& affine, const UnitRows& rows, int64_t l, int64_t lanes, const T* row_sums) {
+    for (int64_t e = 0; used && e < cell; ++e) {
+      const int64_t row = l + e % lanes < rows.count() ? l + e % lanes : rows.count() - 1;
+      const int64_t c = rows.plane(row) + e / lanes;
+      scale[e] = T(affine.scale[c]);
+      shift[e] = T(affine.shift[c]) * row_sums[rows.row(row)];
+      offset[e] = affine.offset != nullptr ? T(affine.offset[c]) : T(0);
+    }
+  }
+
+  RACNN_INLINE void apply(T column_sum, T* values) const {
+    for (int64_t e = 0; used && e < cell; ++e) {
+      values[e] = scale[e] * values[e] + (shift[e] * column_sum + offset[e]);
+    }
+  }
+};
+
+// A tile's cells as rows of the crop.
+template <typename Out, typename T>
+void store_cells(const T* cells, const UnitRows& rows, int64_t l, int64_t lanes, int64_t numbers,
+                 const Strides& strides, Out* out) {
+  const auto row_of = [&](int64_t row) { return out + rows.plane(row) * strides.c + rows.row(row) * strides.y; };
+  if (lanes == 1) return store_row(cells, numbers, row_of(l));
+  const int64_t count = rows.count() - l < lanes ? rows.count() - l : lanes;
+  alignas(64) T lines[kLanes * kLanes];
+  for (int64_t e = 0; e < numbers; e += kLanes) {
+    transpose(cells + e * kLanes, kLanes, lines, kLanes);
+    for (int64_t lane = 0; lane < count; ++lane) {
+      store_lanes<T>(row_of(l + lane) + e, load(lines + lane * kLanes), numbers - e);
+    }
+  }
+}
+
+template <typename Image, typename Out, typename T>
+void compute(const ForwardProblem<Image, Out, FilterSpec<T>>& p, const Units& units, int64_t begin,
+             int64_t end) {
+  const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
+  while (begin < end) {
+    const int64_t n = begin / units.per_item();
+    Arena arena;
+    const CropRuns<T> taps = crop_taps(arena, p.taps, p.shape, n);
+    CellMaker<Image, T, 1> maker(arena, taps.rows, taps.columns, p.image_strides, layout.step);
+    const int64_t cell = maker.cell(), lanes = maker.lanes();
+    CellAffine<T> affine(arena, p.affine, cell);
+    T* results = arena.take<T>((p.shape.out_width * layout.step + kLanes) * lanes);
+    const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
+    Out* out = p.out + crop_offset(p.out_strides, n, p.shape.windows);
+    for (; begin < end && begin / units.per_item() == n; ++begin) {
+      const Unit unit = units.unit(begin);
+      const UnitRows rows{unit};
+      for (int64_t l = 0; l < rows.count(); l += lanes) {
+        affine.set(p.affine, rows, l, lanes, taps.rows.sums[0]);
+        for (OutputTile tile{}; tile.end < p.shape.out_width;) {
+          tile = output_tile(taps.columns, tile.end, maker.most_pixels());
+          const int64_t numbers = (tile.end - tile.begin) * layout.step;
+          if (taps.finite) {
+            maker.make(image, rows, l, tile);
+            for (int32_t j = tile.begin; j < tile.end; ++j) {
+              T* const result[1] = {results + (j - tile.begin) * cell};
+              contract_cells<1>(taps.columns, j, {0}, maker.cells(0), tile.first, cell, result);
+              affine.apply(taps.columns.sums[0][j], result[0]);
+            }
+          } else {
+            fill_row(std::numeric_limits<T>::quiet_NaN(), numbers * lanes, results);
+          }
+          store_cells(results, rows, l, lanes, numbers, p.out_strides, out + tile.begin * layout.step);
         }
       }
     }

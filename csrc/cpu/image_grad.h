@@ -5,9 +5,8 @@
 // are added up, then one band contracts the columns. Nobody else writes the row: no atomics, one fixed order.
 #pragma once
 
-#include <initializer_list>
-
 #include "lines.h"
+#include "runs.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
@@ -25,16 +24,13 @@ struct Inverse {
   int64_t most;     // largest count
 };
 
-template <typename T>
-Inverse<T> make_inverse(Arena& arena, const AxisTaps<T>& axis) {
+template <typename T, typename Axis>
+Inverse<T> make_inverse(Arena& arena, const Axis& axis) {
   Inverse<T> inverse{axis.size, 0, nullptr, nullptr, nullptr, nullptr, 0};
-  for (int32_t j = 0; j < axis.out; ++j) {
-    for (const int32_t pixel : {axis[j].lower, axis[j].upper}) {
-      if (pixel == kOutside) continue;
-      inverse.begin = pixel < inverse.begin ? pixel : inverse.begin;
-      inverse.end = pixel + 1 > inverse.end ? pixel + 1 : inverse.end;
-    }
-  }
+  axis.each([&](int32_t, int32_t pixel, T) {
+    inverse.begin = pixel < inverse.begin ? pixel : inverse.begin;
+    inverse.end = pixel + 1 > inverse.end ? pixel + 1 : inverse.end;
+  });
   const int64_t pixels = inverse.end > inverse.begin ? inverse.end - inverse.begin : 0;
   inverse.first = arena.take<int32_t>(pixels);
   inverse.count = arena.take<int32_t>(pixels);
@@ -43,13 +39,8 @@ Inverse<T> make_inverse(Arena& arena, const AxisTaps<T>& axis) {
     inverse.first[x] = 0;
     inverse.count[x] = 0;
   }
-  const auto each = [&](auto&& visit) {
-    for (int32_t j = 0; j < axis.out; ++j) {
-      if (axis[j].lower != kOutside) visit(j, axis[j].lower - inverse.begin, axis[j].w_lower);
-      if (axis[j].upper != kOutside) visit(j, axis[j].upper - inverse.begin, axis[j].w_upper);
-    }
-  };
-  each([&](int32_t j, int32_t x, T) {
+  axis.each([&](int32_t j, int32_t pixel, T) {
+    const int32_t x = pixel - inverse.begin;
     if (inverse.count[x] == 0) inverse.first[x] = j;
     inverse.count[x] = j - inverse.first[x] + 1;
   });
@@ -61,7 +52,8 @@ Inverse<T> make_inverse(Arena& arena, const AxisTaps<T>& axis) {
   }
   inverse.weights = arena.take<T>(total);
   for (int64_t w = 0; w < total; ++w) inverse.weights[w] = T(0);
-  each([&](int32_t j, int32_t x, T weight) {
+  axis.each([&](int32_t j, int32_t pixel, T weight) {
+    const int32_t x = pixel - inverse.begin;
     inverse.weights[inverse.offset[x] + j - inverse.first[x]] += weight;
   });
   return inverse;
@@ -79,9 +71,9 @@ struct Transposed {
   }
 };
 
-template <typename T>
-Transposed<T> make_transposed(Arena& arena, const CropTaps<T>& taps, int64_t step) {
-  Transposed<T> t{make_inverse(arena, taps.columns), make_inverse(arena, taps.rows), {}, nullptr};
+template <typename T, typename Taps>
+Transposed<T> make_transposed(Arena& arena, const Taps& taps, int64_t step) {
+  Transposed<T> t{make_inverse<T>(arena, taps.columns), make_inverse<T>(arena, taps.rows), {}, nullptr};
   const int64_t pixels = t.x.end > t.x.begin ? t.x.end - t.x.begin : 0;
   const int64_t most = t.x.most;
   if (pixels == 0 || most > kMaxBandTaps || step >= kWidePixel) return t;
@@ -214,8 +206,8 @@ void compute(const ImageGradProblem<Grad, Image, Taps>& p, const Units& units, i
     TransposedCrop<T>* crops = arena.take<TransposedCrop<T>>(p.shape.windows);
     int64_t count = 0;
     for (int64_t n = b * p.shape.windows; n < (b + 1) * p.shape.windows; ++n) {
-      const CropTaps<T> taps = crop_taps(arena, p.taps, p.shape, n);
-      if (taps.finite) crops[count++] = {n, make_transposed(arena, taps, layout.step)};
+      const auto taps = crop_taps(arena, p.taps, p.shape, n);
+      if (taps.finite) crops[count++] = {n, make_transposed<T>(arena, taps, layout.step)};
     }
     const ImageGradLines<T> lines{arena.take<T>(row_size + kLanes), arena.take<T>(out_size + kLanes),
                                   arena.take<T>(out_size + kLanes), arena.take<T>(row_size + kLanes)};

@@ -6,6 +6,7 @@
 #include "boxcar_grad.h"
 #include "forward.h"
 #include "image_grad.h"
+#include "run_window_grad.h"
 #include "tap_grad.h"
 #include "window_grad.h"
 
@@ -21,9 +22,13 @@ using Double = double;
 using Byte = uint8_t;
 
 #define RACNN_KERNEL(...) template void run_units(const __VA_ARGS__&, const Units&, int64_t, int64_t);
-#define RACNN_FORWARD(IMAGE, CROP) RACNN_KERNEL(ForwardProblem<IMAGE, CROP>)
-#define RACNN_WINDOW_GRAD(IMAGE, CROP) RACNN_KERNEL(WindowGradProblem<IMAGE, CROP>)
-#define RACNN_IMAGE_GRAD(IMAGE, CROP) RACNN_KERNEL(ImageGradProblem<CROP, IMAGE>)
+// With taps of two entries and with runs.
+#define RACNN_BOTH(PROBLEM, FIRST, SECOND, IMAGE) \
+  RACNN_KERNEL(PROBLEM<FIRST, SECOND>)            \
+  RACNN_KERNEL(PROBLEM<FIRST, SECOND, FilterSpec<Accumulate<IMAGE>>>)
+#define RACNN_FORWARD(IMAGE, CROP) RACNN_BOTH(ForwardProblem, IMAGE, CROP, IMAGE)
+#define RACNN_WINDOW_GRAD(IMAGE, CROP) RACNN_BOTH(WindowGradProblem, IMAGE, CROP, IMAGE)
+#define RACNN_IMAGE_GRAD(IMAGE, CROP) RACNN_BOTH(ImageGradProblem, CROP, IMAGE, IMAGE)
 
 RACNN_FUSED_PAIRS(RACNN_FORWARD)
 RACNN_FLOATING_PAIRS(RACNN_WINDOW_GRAD)

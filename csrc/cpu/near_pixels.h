@@ -215,6 +215,16 @@ Range range_of(const TapTable<T>& table, int64_t n, int32_t out, int32_t size) {
   return {std::max(*first, 0), int32_t(std::clamp<int64_t>(int64_t(*last) + 2, 0, size))};
 }
 
+// A little more than the runs of a window hold.
+template <typename T>
+Range range_of(const FilterAxis<T>& f) {
+  const int64_t reach = run_reach(f), first = run_position(f, 0).pixel - reach;
+  const int64_t last = run_position(f, f.axis.out - 1).pixel + reach;
+  const auto within = [&](int64_t x) { return int32_t(std::clamp<int64_t>(x, f.first, f.last)); };
+  if (!f.limited && (last < f.first || first > f.last)) return {};
+  return {within(first), within(last) + 1};
+}
+
 template <typename T>
 Box box_of(const TapTables<T>& tables, const CropShape& s, int64_t n) {
   return {range_of(tables.rows, n, s.out_height, s.height),
@@ -226,6 +236,26 @@ Box box_of(const WindowSpec<T>& windows, const CropShape& s, int64_t n) {
   const Window<T> window = load_window(windows, n);
   if (!is_finite(window)) return {};
   return {range_of(y_axis(windows, window, s)), range_of(x_axis(windows, window, s))};
+}
+
+template <typename T>
+Box box_of(const FilterSpec<T>& spec, const CropShape& s, int64_t n) {
+  const Window<T> window = load_window(spec, n);
+  if (!is_finite(window)) return {};
+  return {range_of(filter_axis(spec, y_axis(spec, window, s))),
+          range_of(filter_axis(spec, x_axis(spec, window, s)))};
+}
+
+// How many pixels of a box a crop reads: with two entries a tap it may skip most.
+template <typename Taps>
+double pixels_read(const Taps&, const Box& box, const CropShape& s) {
+  return double(std::min(box.rows.size(), 2 * int64_t(s.out_height))) *
+         double(std::min(box.columns.size(), 2 * int64_t(s.out_width)));
+}
+
+template <typename T>
+double pixels_read(const FilterSpec<T>&, const Box& box, const CropShape&) {
+  return double(box.size());
 }
 
 // Replaces p.images by a copy that lives as long as what is returned, where that pays.
@@ -242,8 +272,7 @@ auto bring_images_near(Problem& p) {
   for (int64_t n = 0; n < s.batch * s.windows; ++n) {
     const Box box = box_of(p.taps, s, n);
     if (box.size() > 0) far.boxes[in.b == 0 ? 0 : size_t(n / s.windows)].add(box);
-    reads += double(std::min(box.rows.size(), 2 * int64_t(s.out_height))) *
-             double(std::min(box.columns.size(), 2 * int64_t(s.out_width)));
+    reads += pixels_read(p.taps, box, s);
   }
   for (const Box& box : far.boxes) copies += double(box.size());
   if (copies > kWorthCopying * reads) return copy;

@@ -21,7 +21,7 @@ void tap_grad_unit(const TapGradProblem<T>& p, const Unit& unit, T* sums) {
     map.sets[2].set(j, T(0), T(map.upper[j] != kOutside));
   }
   finish_line_map(arena, map);
-  RollingLines<T, T, 3> lines(arena, map, p.image_strides, {nullptr, nullptr});
+  RollingLines<T, T, 3> lines(arena, map, p.image_strides, {});
   T* buffer = arena.take<T>(map.size() + kLanes);
   T* column_sums[2];
   for (T*& line : column_sums) {

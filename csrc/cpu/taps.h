@@ -14,6 +14,15 @@ struct AxisTaps {
   int32_t size, out;
 
   const Tap<T>& operator[](int32_t j) const { return taps[j]; }
+
+  // visit(output, pixel, weight)
+  template <typename Visit>
+  void each(const Visit& visit) const {
+    for (int32_t j = 0; j < out; ++j) {
+      if (taps[j].lower != kOutside) visit(j, taps[j].lower, taps[j].w_lower);
+      if (taps[j].upper != kOutside) visit(j, taps[j].upper, taps[j].w_upper);
+    }
+  }
 };
 
 template <typename T>

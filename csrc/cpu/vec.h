@@ -50,6 +50,9 @@ struct RegisterOf<double> {
 };
 
 template <typename T>
+constexpr int kRegisterLanes = kRegisterBytes / int(sizeof(T));
+
+template <typename T>
 RACNN_INLINE Vec<T> load(const T* from) {
   Vec<T> value;
   std::memcpy(&value, from, sizeof(value));
@@ -106,6 +109,83 @@ RACNN_INLINE double widen(double value) { return value; }
 RACNN_INLINE float widen(uint8_t value) { return float(value); }
 RACNN_INLINE float widen(BFloat16 value) { return to_float(value); }
 RACNN_INLINE float widen(Half value) { return to_float(value); }
+
+#if defined(__AVX2__)
+RACNN_INLINE void transpose_8(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+  __m256 r[8], s[8];
+  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * from_stride);
+  for (int i = 0; i < 8; i += 2) {
+    s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    r[i] = _mm256_shuffle_ps(s[i], s[i + 2], 0x44);
+    r[i + 1] = _mm256_shuffle_ps(s[i], s[i + 2], 0xee);
+    r[i + 2] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0x44);
+    r[i + 3] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    _mm256_storeu_ps(to + i * to_stride, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+    _mm256_storeu_ps(to + (i + 4) * to_stride, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+  }
+}
+#endif
+
+// A register of numbers as accumulation type.
+template <typename T, typename From>
+RACNN_INLINE typename RegisterOf<T>::type load_register_as(const From* from) {
+  typename RegisterOf<T>::type value;
+  if constexpr (std::is_same_v<From, T>) {
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+  }
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<From, uint8_t>) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return typename RegisterOf<T>::type(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
+  }
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  if constexpr (std::is_same_v<From, Half>) return typename RegisterOf<T>::type(_mm512_cvtph_ps(bits));
+  if constexpr (std::is_same_v<From, BFloat16>) {
+    const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+    return typename RegisterOf<T>::type(_mm512_castsi512_ps(high));
+  }
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<From, uint8_t>) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    return typename RegisterOf<T>::type(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)));
+  }
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  if constexpr (std::is_same_v<From, Half>) return typename RegisterOf<T>::type(_mm256_cvtph_ps(bits));
+  if constexpr (std::is_same_v<From, BFloat16>) {
+    const __m256i high = _mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
+    return typename RegisterOf<T>::type(_mm256_castsi256_ps(high));
+  }
+#else
+  for (int i = 0; i < kRegisterLanes<T>; ++i) value[i] = widen(from[i]);
+  return value;
+#endif
+}
+
+// to[k][i] = from[i][k] for kLanes x kLanes numbers, the strides between i and between k.
+template <typename T>
+RACNN_INLINE void transpose(const T* from, int64_t from_stride, T* to, int64_t to_stride) {
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<T, float>) {
+    for (int64_t i = 0; i < kLanes; i += 8) {
+      for (int64_t k = 0; k < kLanes; k += 8) {
+        transpose_8(from + i * from_stride + k, from_stride, to + k * to_stride + i, to_stride);
+      }
+    }
+    return;
+  }
+#endif
+  for (int64_t i = 0; i < kLanes; i += 4) {  // in pieces, as caches and compilers like them
+    for (int64_t k = 0; k < kLanes; ++k) {
+      for (int64_t n = i; n < i + 4; ++n) to[k * to_stride + n] = from[n * from_stride + k];
+    }
+  }
+}
 
 RACNN_INLINE void narrow(float value, float* to) { *to = value; }
 RACNN_INLINE void narrow(double value, double* to) { *to = value; }

@@ -88,6 +88,7 @@ Window<double> add_up_boxcar(const BoxcarSums<T>* parts, const Units& units, T s
 
 struct CpuBackend : BackendTypes<Half, BFloat16> {
   static constexpr int64_t kMostNormalised = INT64_MAX;
+  static constexpr bool kHasRuns = true;
 
   struct Guard {
     explicit Guard(const Tensor&) {}
@@ -121,8 +122,8 @@ struct CpuBackend : BackendTypes<Half, BFloat16> {
     run(p, Units::make(layout.planes, p.shape.height, p.shape.width * layout.step), p.shape.batch);
   }
 
-  template <typename Image, typename Grad>
-  static void compute(const WindowGradProblem<Image, Grad>& p) {
+  template <typename Image, typename Grad, typename Taps>
+  static void compute(const WindowGradProblem<Image, Grad, Taps>& p) {
     const Units units = crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides));
     const int64_t crops = p.shape.batch * p.shape.windows;
     run(p, units, crops);

@@ -5,6 +5,7 @@
 //
 //   BackendTypes                              its base: the C++ type of each dtype
 //   kMostNormalised                           channels that a kernel can normalise
+//   kHasRuns                                  kernels for FilterSpec and for offsets
 //   Guard(const Tensor&)                      makes the tensor's device current, for its lifetime
 //   window_grad_workspace(const CropShape&)   how much workspace its reductions need
 //   tap_grad_workspace(const CropShape&), boxcar_grad_workspace(const CropShape&, Energy)
@@ -21,8 +22,18 @@ namespace racnn {
 inline Boundary parse_boundary(const std::string& name) {
   if (name == "zeros") return Boundary::kZeros;
   if (name == "border") return Boundary::kBorder;
-  check(name == "clip", "boundary must be 'zeros', 'border' or 'clip'");
-  return Boundary::kClip;
+  if (name == "clip") return Boundary::kClip;
+  check(name == "window", "boundary must be 'zeros', 'border', 'clip' or 'window'");
+  return Boundary::kWindow;
+}
+
+inline Interpolation parse_interpolation(const std::string& name) {
+  if (name == "nearest") return Interpolation::kNearest;
+  if (name == "bilinear") return Interpolation::kBilinear;
+  if (name == "bicubic") return Interpolation::kBicubic;
+  if (name == "lanczos3") return Interpolation::kLanczos3;
+  check(name == "area", "interpolation must be 'nearest', 'bilinear', 'bicubic', 'lanczos3' or 'area'");
+  return Interpolation::kArea;
 }
 
 inline Energy parse_energy(const std::string& name) {
@@ -60,11 +71,30 @@ inline CropShape make_grad_shape(const Tensor& grad, const Tensor& windows, int6
   return shape;
 }
 
-template <typename Acc>
-WindowSpec<Acc> make_window_spec(const Tensor& windows, const std::string& boundary,
-                                 std::optional<double> steepness) {
-  return {windows.const_data_ptr<Acc>(), int32_t(windows.size(windows.dim() - 1)), parse_boundary(boundary),
-          Acc(steepness.value_or(0.0))};
+// What the operators say of the taps, besides the windows.
+struct TapOptions {
+  std::string boundary;
+  std::optional<double> mask_steepness;
+  std::string interpolation;
+  bool antialias;
+};
+
+// Calls use(taps): WindowSpec where two entries are enough, otherwise FilterSpec.
+template <typename Backend, typename Acc, typename Use>
+void with_taps(const Tensor& windows, const TapOptions& options, const Use& use) {
+  const WindowSpec<Acc> spec{windows.const_data_ptr<Acc>(), int32_t(windows.size(windows.dim() - 1)),
+                             parse_boundary(options.boundary), Acc(options.mask_steepness.value_or(0.0))};
+  const Interpolation interpolation = parse_interpolation(options.interpolation);
+  if (interpolation == Interpolation::kBilinear && !options.antialias && spec.boundary != Boundary::kWindow) {
+    return use(spec);
+  }
+  const bool plain_only = interpolation == Interpolation::kNearest || interpolation == Interpolation::kArea;
+  check(!(plain_only && options.antialias), "antialias must be False with 'nearest' and 'area'");
+  if constexpr (Backend::kHasRuns) {
+    use(FilterSpec<Acc>{spec, interpolation, options.antialias || interpolation == Interpolation::kLanczos3});
+  } else {
+    check(false, "no kernel on this device for this interpolation, antialias or boundary");
+  }
 }
 
 inline Tensor contiguous_windows(const Tensor& windows, ScalarType image_dtype) {
@@ -75,19 +105,23 @@ inline Tensor contiguous_windows(const Tensor& windows, ScalarType image_dtype) 
 
 template <typename Backend>
 ChannelAffine make_affine(const std::vector<double>& scale, const std::vector<double>& shift,
-                          int64_t channels) {
-  if (scale.empty()) return {nullptr, nullptr};
+                          const std::vector<double>& offset, int64_t channels) {
+  check(offset.empty() || (!scale.empty() && offset.size() == scale.size()),
+        "offset needs scale and shift, and must hold one number a channel");
+  check(offset.empty() || Backend::kHasRuns, "no kernel on this device adds an offset");
+  if (scale.empty()) return {};
   check(channels <= Backend::kMostNormalised, "too many channels for a kernel to normalise");
   check(int64_t(scale.size()) == channels && int64_t(shift.size()) == channels,
         "scale and shift must hold one number a channel");
-  return {scale.data(), shift.data()};
+  return {scale.data(), shift.data(), offset.empty() ? nullptr : offset.data()};
 }
 
 template <typename Backend>
 Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t out_width,
                     std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
                     std::vector<double> shift, ScalarType dtype,
-                    std::vector<double>) {  // the surrogate gradient's constants
+                    std::vector<double>,  // the surrogate gradient's constants
+                    std::string interpolation, bool antialias, std::vector<double> offset) {
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
   const CropShape shape =
       make_shape(images, windows, images.size(1), images.size(2), images.size(3), out_height, out_width);
@@ -98,11 +132,13 @@ Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t o
   if (is_empty(shape)) return out;
   const typename Backend::Guard guard(images);
   with_types<Backend>(images.scalar_type(), dtype, [&]<typename Image, typename Out>(Type<Image>, Type<Out>) {
-    using Acc = Accumulate<Image>;
-    Backend::compute(ForwardProblem<Image, Out>{
-        static_cast<const Image*>(images.const_data_ptr()), static_cast<Out*>(out.mutable_data_ptr()), shape,
-        strides_of(images), strides_of(out), make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
-        make_affine<Backend>(scale, shift, shape.channels)});
+    with_taps<Backend, Accumulate<Image>>(
+        dense_windows, {boundary, mask_steepness, interpolation, antialias}, [&]<typename Taps>(Taps taps) {
+          Backend::compute(ForwardProblem<Image, Out, Taps>{
+              static_cast<const Image*>(images.const_data_ptr()), static_cast<Out*>(out.mutable_data_ptr()),
+              shape, strides_of(images), strides_of(out), taps,
+              make_affine<Backend>(scale, shift, offset, shape.channels)});
+        });
   });
   return out;
 }
@@ -110,7 +146,7 @@ Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t o
 template <typename Backend>
 Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::string boundary,
                         std::optional<double> mask_steepness, std::vector<double> scale,
-                        std::vector<double> shift) {
+                        std::vector<double> shift, std::string interpolation, bool antialias) {
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
   const CropShape shape = make_grad_shape(grad_output, windows, images.size(2), images.size(3));
   check(images.size(0) == shape.batch && images.size(1) == shape.channels && same_device(images, windows),
@@ -128,12 +164,15 @@ Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::
       [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         using Acc = Accumulate<Image>;
         if constexpr (!std::is_same_v<Grad, uint8_t>) {
-          Backend::compute(WindowGradProblem<Image, Grad>{
-              static_cast<const Grad*>(grad_output.const_data_ptr()),
-              static_cast<const Image*>(images.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
-              static_cast<Window<Acc>*>(workspace.mutable_data_ptr()), shape, strides_of(grad_output),
-              strides_of(images), make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
-              make_affine<Backend>(scale, shift, shape.channels)});
+          with_taps<Backend, Acc>(
+              dense_windows, {boundary, mask_steepness, interpolation, antialias},
+              [&]<typename Taps>(Taps taps) {
+                Backend::compute(WindowGradProblem<Image, Grad, Taps>{
+                    static_cast<const Grad*>(grad_output.const_data_ptr()),
+                    static_cast<const Image*>(images.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
+                    static_cast<Window<Acc>*>(workspace.mutable_data_ptr()), shape, strides_of(grad_output),
+                    strides_of(images), taps, make_affine<Backend>(scale, shift, {}, shape.channels)});
+              });
         } else {
           check(false, "a uint8 crop has no gradient");
         }
@@ -144,7 +183,7 @@ Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::
 template <typename Backend>
 Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64_t width,
                        std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
-                       bool channels_last, ScalarType dtype) {
+                       bool channels_last, ScalarType dtype, std::string interpolation, bool antialias) {
   const CropShape shape = make_grad_shape(grad_output, windows, height, width);
   const Tensor dense_windows = contiguous_windows(windows, dtype);
   const Tensor grad_images =
@@ -153,13 +192,15 @@ Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64
   const typename Backend::Guard guard(grad_output);
   with_types<Backend>(
       dtype, grad_output.scalar_type(), [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
-        using Acc = Accumulate<Image>;
         if constexpr (!std::is_same_v<Image, uint8_t>) {
-          Backend::compute(ImageGradProblem<Grad, Image>{
-              static_cast<const Grad*>(grad_output.const_data_ptr()),
-              static_cast<Image*>(grad_images.mutable_data_ptr()), shape, strides_of(grad_output),
-              strides_of(grad_images), make_window_spec<Acc>(dense_windows, boundary, mask_steepness),
-              make_affine<Backend>(scale, scale, shape.channels)});
+          with_taps<Backend, Accumulate<Image>>(
+              dense_windows, {boundary, mask_steepness, interpolation, antialias},
+              [&]<typename Taps>(Taps taps) {
+                Backend::compute(ImageGradProblem<Grad, Image, Taps>{
+                    static_cast<const Grad*>(grad_output.const_data_ptr()),
+                    static_cast<Image*>(grad_images.mutable_data_ptr()), shape, strides_of(grad_output),
+                    strides_of(grad_images), taps, make_affine<Backend>(scale, scale, {}, shape.channels)});
+              });
         } else {
           check(false, "a uint8 image has no gradient");
         }

@@ -22,14 +22,16 @@ STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
   }
   m.def(
       "_crop_forward(Tensor images, Tensor windows, SymInt out_height, SymInt out_width, str boundary, "
-      "float? mask_steepness, float[] scale, float[] shift, ScalarType dtype, float[] boxcar=[]) "
-      "-> Tensor");
+      "float? mask_steepness, float[] scale, float[] shift, ScalarType dtype, float[] boxcar=[], "
+      "str interpolation='bilinear', bool antialias=False, float[] offset=[]) -> Tensor");
   m.def(
       "_crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, str boundary, "
-      "float? mask_steepness, float[] scale, float[] shift) -> Tensor");
+      "float? mask_steepness, float[] scale, float[] shift, str interpolation='bilinear', "
+      "bool antialias=False) -> Tensor");
   m.def(
       "_crop_image_grad(Tensor grad_output, Tensor windows, SymInt height, SymInt width, str boundary, "
-      "float? mask_steepness, float[] scale, bool channels_last, ScalarType dtype) -> Tensor");
+      "float? mask_steepness, float[] scale, bool channels_last, ScalarType dtype, "
+      "str interpolation='bilinear', bool antialias=False) -> Tensor");
   m.def(
       "_crop_boxcar_grad(Tensor grad_output, Tensor windows, float steepness, str energy, float scale, "
       "float shrink) -> Tensor");

@@ -29,8 +29,8 @@ struct Options {
   int64_t max_blocks;
 
   ChannelAffine affine() const {
-    if (scale.empty()) return {nullptr, nullptr};
-    return {scale.data(), shift.data()};
+    if (scale.empty()) return {};
+    return {scale.data(), shift.data(), nullptr};
   }
 };
 

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The contraction with runs. First along y, over whole lines; then along x, on several output rows at once:
+// their lines are turned so that a pixel's numbers of all rows lie side by side, a *cell*, and an output is a
+// weighted sum of cells, as a line was one of rows. Both passes are `blend`, at the full width of the
+// machine's vectors whatever the reduction.
+//
+// A cell holds kLanes rows, which may lie in different planes, of a narrow pixel's numbers; or the many
+// channels of a wide one, of one row.
+#pragma once
+
+#include "lines.h"
+#include "runs.h"
+
+namespace racnn::cpu::RACNN_ISA {
+
+// to[s][e] = sum over k < count of weights[s][k] * from[k * stride + e], for registers of e
+template <int kRegisters, int kSets, typename From, typename T>
+RACNN_INLINE void blend_registers(const From* from, int64_t stride, int64_t count,
+                                  const T* const (&weights)[kSets], T* const (&to)[kSets], int64_t e) {
+  using Register = typename RegisterOf<T>::type;
+  Register sums[kSets][kRegisters] = {};
+  for (int64_t k = 0; k < count; ++k) {
+    const From* line = from + k * stride + e;
+    for (int r = 0; r < kRegisters; ++r) {
+      const Register value = load_register_as<T>(line + r * kRegisterLanes<T>);
+      for (int s = 0; s < kSets; ++s) sums[s][r] += weights[s][k] * value;
+    }
+  }
+  for (int s = 0; s < kSets; ++s) {
+    for (int r = 0; r < kRegisters; ++r) {
+      std::memcpy(to[s] + e + r * kRegisterLanes<T>, &sums[s][r], sizeof(Register));
+    }
+  }
+}
+
+// The same for e < n; nothing is read behind the lines.
+template <int kSets, typename From, typename T>
+RACNN_INLINE void blend(const From* from, int64_t stride, int64_t count, const T* const (&weights)[kSets],
+                        T* const (&to)[kSets], int64_t n) {
+  constexpr int64_t kOne = kRegisterLanes<T>;
+  constexpr int kMany = kSets == 1 ? 4 : 2;  // what keeps the sums in registers
+  int64_t e = 0;
+  for (; e + kMany * kOne <= n; e += kMany * kOne) {
+    blend_registers<kMany, kSets>(from, stride, count, weights, to, e);
+  }
+  for (; e + kOne <= n; e += kOne) blend_registers<1, kSets>(from, stride, count, weights, to, e);
+  if (e == n) return;
+  if (n >= kOne) return blend_registers<1, kSets>(from, stride, count, weights, to, n - kOne);  // once more
+  for (; e < n; ++e) {
+    for (int s = 0; s < kSets; ++s) {
+      T sum = T(0);
+      for (int64_t k = 0; k < count; ++k) sum += weights[s][k] * T(widen(from[k * stride + e]));
+      to[s][e] = sum;
+    }
+  }
+}
+
+constexpr int64_t kTileNumbers = 16384;  // of the cells that are at work at a time: they stay in the cache
+
+// Outputs [begin, end) of a row and the pixels [first, first + pixels) that they read.
+struct OutputTile {
+  int32_t begin, end, first, pixels;
+};
+
+template <typename T>
+OutputTile output_tile(const AxisRuns<T>& columns, int32_t begin, int64_t most_pixels) {
+  OutputTile tile{begin, begin, 0, 0};
+  int32_t low = columns.size, high = 0;
+  for (; tile.end < columns.out; ++tile.end) {
+    const Run& run = columns.runs[tile.end];
+    if (run.count == 0) continue;
+    const int32_t new_low = run.first < low ? run.first : low;
+    const int32_t new_high = run.first + run.count > high ? run.first + run.count : high;
+    if (new_high - new_low > most_pixels && high > 0) break;
+    low = new_low;
+    high = new_high;
+  }
+  tile.first = high > 0 ? low : 0;
+  tile.pixels = high > 0 ? high - low : 0;
+  return tile;
+}
+
+// The output rows of a unit, numbered through its planes.
+struct UnitRows {
+  const Unit& unit;
+
+  int64_t count() const { return (unit.plane_end - unit.plane_begin) * rows(); }
+  int32_t rows() const { return unit.row_end - unit.row_begin; }
+  int64_t plane(int64_t l) const { return unit.plane_begin + l / rows(); }
+  int32_t row(int64_t l) const { return unit.row_begin + int32_t(l % rows()); }
+};
+
+// What one thread needs to make cells of a crop.
+template <typename Image, typename T, int kSets>
+class CellMaker {
+ public:
+  CellMaker(Arena& arena, const AxisRuns<T>& rows, const AxisRuns<T>& columns, const Strides& images,
+            int64_t step)
+      : rows_(rows), images_(images), step_(step), wide_(step >= kWidePixel) {
+    most_pixels_ = kTileNumbers / kSets / cell();
+    int32_t most = 0, tall = 0;
+    for (int32_t j = 0; j < columns.out;) {
+      const OutputTile tile = output_tile(columns, j, most_pixels_);
+      most = tile.pixels > most ? tile.pixels : most;
+      j = tile.end;
+    }
+    for (int32_t i = 0; i < rows.out; ++i) tall = rows.runs[i].count > tall ? rows.runs[i].count : tall;
+    const int64_t numbers = most * cell() + kChunk * kLanes;
+    for (T*& cells : cells_) {
+      cells = arena.take<T>(numbers);
+      for (int64_t e = 0; e < numbers; ++e) cells[e] = T(0);
+    }
+    for (T*& lines : lines_) {
+      lines = arena.take<T>(kLanes * kChunk);
+      for (int64_t e = 0; e < kLanes * kChunk; ++e) lines[e] = T(0);
+    }
+    if (!direct()) widened_ = arena.take<T>(int64_t(tall) * kChunk);
+  }
+
+  int64_t lanes() const { return wide_ ? 1 : kLanes; }
+  int64_t cell() const { return wide_ ? step_ : step_ * kLanes; }
+  int64_t most_pixels() const { return most_pixels_; }
+  const T* cells(int s) const { return cells_[s]; }
+
+  // The cells of a tile's pixels for rows [l, l + lanes()) of a unit: set s by the rows' weights s.
+  void make(const Image* image, const UnitRows& unit_rows, int64_t l, const OutputTile& tile) {
+    const int64_t numbers = tile.pixels * step_;
+    if (wide_) return blend_row(image, unit_rows, l, tile, 0, numbers, cells_);
+    const int64_t count = unit_rows.count() - l < kLanes ? unit_rows.count() - l : kLanes;
+    for (int64_t e = 0; e < numbers; e += kChunk) {
+      const int64_t n = numbers - e < kChunk ? numbers - e : kChunk;
+      for (int64_t lane = 0; lane < count; ++lane) {
+        T* to[kSets];
+        for (int s = 0; s < kSets; ++s) to[s] = lines_[s] + lane * kChunk;
+        blend_row(image, unit_rows, l + lane, tile, e, n, to);
+      }
+      for (T* lines : lines_) {  // rows that there are none of: not what earlier ones left, it may be NaN
+        for (int64_t i = count * kChunk; i < kLanes * kChunk; ++i) lines[i] = T(0);
+      }
+      for (int s = 0; s < kSets; ++s) {
+        for (int64_t x = 0; x < n; x += kLanes) {
+          transpose(lines_[s] + x, kChunk, cells_[s] + (e + x) * kLanes, kLanes);
+        }
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t kChunk = 64;  // numbers of a line that are turned at a time
+
+  bool direct() const { return step_ > 1 || images_.x == 1; }
+
+  // Numbers [e, e + n) of the tile's line of one output row.
+  void blend_row(const Image* image, const UnitRows& unit_rows, int64_t l, const OutputTile& tile, int64_t e,
+                 int64_t n, T* const (&to)[kSets]) const {
+    const int32_t i = unit_rows.row(l);
+    const Run& run = rows_.runs[i];
+    const T* weights[kSets];
+    for (int s = 0; s < kSets; ++s) weights[s] = rows_.set(i, s);
+    const Image* from = image + unit_rows.plane(l) * images_.c + run.first * images_.y;
+    if (direct()) {
+      return blend<kSets>(from + tile.first * step_ + e, images_.y, run.count, weights, to, n);
+    }
+    for (int32_t k = 0; k < run.count; ++k) {
+      widen_line(from + k * images_.y + (tile.first + e) * images_.x, images_.x, n, widened_ + k * kChunk);
+    }
+    blend<kSets>(static_cast<const T*>(widened_), kChunk, run.count, weights, to, n);
+  }
+
+  const AxisRuns<T>& rows_;
+  Strides images_;
+  int64_t step_;
+  bool wide_;
+  int64_t most_pixels_;
+  T* cells_[kSets];
+  T* lines_[kSets];
+  T* widened_ = nullptr;
+};
+
+// The cell of output j: to[s] = sum over its run of weights set[s] * cells.
+template <int kSets, typename T>
+RACNN_INLINE void contract_cells(const AxisRuns<T>& columns, int32_t j, const int (&sets)[kSets],
+                                 const T* cells, int32_t first, int64_t cell, T* const (&to)[kSets]) {
+  const Run& run = columns.runs[j];
+  const T* weights[kSets];
+  for (int s = 0; s < kSets; ++s) weights[s] = columns.set(j, sets[s]);
+  const T* from = cells + (run.count > 0 ? run.first - first : 0) * cell;
+  blend<kSets>(from, cell, run.count, weights, to, cell);
+}
+
+}  // namespace racnn::cpu::RACNN_ISA

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Taps of any length, on host and device: what output j reads along an axis is a *run* of neighbouring
+// pixels, each with its weight and the weight's derivatives. The formulas are those of racnn_ops/_filters.py.
+//
+// A filter is a weight function f, its derivative and its radius. Outputs are sigma = 2 half / out pixels
+// apart, the centre of pixel x is c_x = x + 1/2:
+//
+//     plain         f(s_j - c_x); what lies outside reads zero or, limited, the edge pixel
+//     antialiased   f((s_j - c_x) / rho) / N, rho = max(1, sigma), N the sum over all whole positions or,
+//                   limited, over the pixels that may be read
+//     area          the mean of the bilinear interpolant over [s_j - r, s_j + r], r = sigma / 2
+#pragma once
+
+#include "geometry.h"
+
+namespace racnn {
+
+enum class Interpolation : int32_t { kNearest, kBilinear, kBicubic, kLanczos3, kArea };
+
+template <typename T>
+struct FilterValue {
+  T value, slope;  // f(z), f'(z); at a kink the slope from the right
+};
+
+struct Hat {
+  static constexpr int kRadius = 1;
+  static constexpr double kIntegral = 1.0;
+
+  template <typename T>
+  static RACNN_HOST_DEVICE FilterValue<T> at(T z) {
+    if (z < T(0)) return z < T(-1) ? FilterValue<T>{} : FilterValue<T>{T(1) + z, T(1)};
+    return z < T(1) ? FilterValue<T>{T(1) - z, T(-1)} : FilterValue<T>{};
+  }
+};
+
+// Keys' cubic convolution (1981) with A = -kQuarters / 4.
+template <int kQuarters>
+struct Cubic {
+  static constexpr int kRadius = 2;
+  static constexpr double kIntegral = 1.0;
+
+  template <typename T>
+  static RACNN_HOST_DEVICE FilterValue<T> at(T z) {
+    constexpr T a = T(-kQuarters) / T(4);
+    const T sign = z < T(0) ? T(-1) : T(1);
+    z *= sign;
+    if (z <= T(1)) {
+      return {((a + 2) * z - (a + 3)) * z * z + T(1), sign * (T(3) * (a + 2) * z - T(2) * (a + 3)) * z};
+    }
+    if (!(z < T(2))) return {};
+    return {((a * z - T(5) * a) * z + T(8) * a) * z - T(4) * a,
+            sign * ((T(3) * a * z - T(10) * a) * z + T(8) * a)};
+  }
+};
+
+// sinc(z) sinc(z / 3) = 3 sin(pi z) sin(pi z / 3) / (pi z)^2, and sin(3 t) = 3 sin t - 4 sin^3 t.
+struct Lanczos3 {
+  static constexpr int kRadius = 3;
+  static constexpr double kIntegral = 0.9970553459543396;
+
+  template <typename T>
+  static RACNN_HOST_DEVICE FilterValue<T> at(T z) {
+    if (!(z > T(-3) && z < T(3))) return {};
+    constexpr T third = T(1.0471975511965976);  // pi / 3
+    const T t = third * z, square = t * t;
+    if (square < (sizeof(T) == 4 ? T(1e-2) : T(1e-4))) {  // where the quotient's slope would lose its digits
+      constexpr T c2 = T(-5) / T(3), c4 = T(14) / T(15), c6 = T(-17) / T(63);
+      return {T(1) + square * (c2 + square * (c4 + square * c6)),
+              third * t * (T(2) * c2 + square * (T(4) * c4 + square * T(6) * c6))};
+    }
+    const T sine = std::sin(t), cosine = std::cos(t);
+    const T triple = sine * (T(3) - T(4) * sine * sine);           // sin(3 t)
+    const T triple_cosine = cosine * (T(1) - T(4) * sine * sine);  // cos(3 t)
+    const T value = triple * sine / (T(3) * square);
+    const T slope = (T(3) * triple_cosine * sine + triple * cosine) / (T(3) * square) - T(2) * value / t;
+    return {value, third * slope};
+  }
+};
+
+// Calls use(filter) with the one that stands for a plain or an antialiased interpolation.
+template <typename Use>
+RACNN_HOST_DEVICE void with_filter(Interpolation interpolation, bool antialias, const Use& use) {
+  if (interpolation == Interpolation::kLanczos3) return use(Lanczos3{});
+  if (interpolation != Interpolation::kBicubic) return use(Hat{});
+  antialias ? use(Cubic<2>{}) : use(Cubic<3>{});
+}
+
+// One axis of one window with what runs need besides.
+template <typename T>
+struct FilterAxis {
+  Axis<T> axis;
+  Interpolation interpolation;
+  bool antialias;
+  int32_t first, last;  // pixels that may be read
+  bool limited;         // nothing lies beyond them; else zeros do
+  T width;              // rho; r of area; otherwise 1
+  AxisGrad<T> width_grad;
+};
+
+// Below this half width a footprint is a point: the mean is the interpolant itself, to rounding.
+constexpr double kPoint = 1e-3;
+
+template <typename T>
+RACNN_HOST_DEVICE FilterAxis<T> make_filter_axis(const Axis<T>& axis, Interpolation interpolation,
+                                                 bool antialias, Boundary boundary) {
+  constexpr T kFarthest = T(4) * T(kMaxSide);
+  FilterAxis<T> f{axis, interpolation, antialias, 0, axis.size - 1, axis.clamped, T(1), {T(0), T(0)}};
+  f.axis.centre = clamp_to(axis.centre, -kFarthest, kFarthest);
+  f.axis.half = clamp_to(axis.half, T(0), kFarthest);
+  if (boundary == Boundary::kWindow) {
+    const T most = T(axis.size - 1);
+    f.first = int32_t(clamp_to(std::floor(f.axis.centre - f.axis.half), T(0), most));
+    f.last = int32_t(clamp_to(std::ceil(f.axis.centre + f.axis.half) - T(1), T(f.first), most));
+  }
+  const T sigma = T(2) * f.axis.half / T(axis.out);
+  T change = T(0);  // d width / d half, times out
+  if (antialias) {
+    f.width = sigma > T(1) ? sigma : T(1);
+    change = sigma >= T(1) ? T(2) : T(0);
+  } else if (interpolation == Interpolation::kArea) {
+    f.width = T(0.5) * sigma;
+    change = T(1);
+  }
+  f.width_grad = {change / T(axis.out) * axis.half_d_centre, change / T(axis.out) * axis.half_d_half};
+  return f;
+}
+
+// A pixel of a run. The derivatives are by the window's centre and half side along the axis.
+template <typename T>
+struct RunEntry {
+  T weight;
+  AxisGrad<T> grad;
+};
+
+// A weight with its derivatives by the position and by the filter's width.
+template <typename T>
+struct RawEntry {
+  T weight, by_position, by_width;
+};
+
+// s_j as a whole pixel and the rest, with its derivatives.
+template <typename T>
+struct RunPosition {
+  int64_t pixel;
+  T beyond;
+  AxisGrad<T> grad;
+};
+
+template <typename T>
+RACNN_HOST_DEVICE RunPosition<T> run_position(const FilterAxis<T>& f, int32_t j) {
+  const T u = sample_offset(f.axis, j);
+  T s = std::fma(f.axis.half, u, f.axis.centre);
+  AxisGrad<T> grad{f.axis.centre_d_centre + f.axis.half_d_centre * u,
+                   f.axis.centre_d_half + f.axis.half_d_half * u};
+  if (f.antialias && f.limited) {
+    const T low = T(f.first), high = T(f.last + 1);
+    if (!(s >= low && s <= high)) grad = {T(0), T(0)};
+    s = clamp_to(s, low, high);
+  }
+  const T whole = std::floor(s);
+  return {int64_t(whole), s - whole, grad};
+}
+
+// How far from its position a run may reach, in pixels, on each side.
+template <typename T>
+RACNN_HOST_DEVICE int64_t run_reach(const FilterAxis<T>& f) {
+  if (f.interpolation == Interpolation::kArea) return int64_t(f.width) + 2;
+  int64_t reach = 1;
+  with_filter(f.interpolation, f.antialias, [&](auto filter) {
+    reach = int64_t(std::ceil(T(decltype(filter)::kRadius) * f.width)) + 1;
+  });
+  return reach;
+}
+
+// The most entries that a run of this axis can have.
+template <typename T>
+RACNN_HOST_DEVICE int64_t longest_run(const FilterAxis<T>& f) {
+  const int64_t all = int64_t(f.last) - f.first + 1, reached = 2 * run_reach(f) + 2;
+  return reached < all ? reached : all;
+}
+
+// The mean over [z - r, z + r] of a function whose slope changes by `jumps` at `kinks`, from its own value.
+template <typename T, int kKinks>
+RACNN_HOST_DEVICE T mean_around(T value, T z, T r, const T (&kinks)[kKinks], const T (&jumps)[kKinks]) {
+  for (int k = 0; k < kKinks; ++k) {
+    const T inside = r - std::fabs(z - kinks[k]);
+    if (inside > T(0)) value += jumps[k] * inside * inside / (T(4) * r);
+  }
+  return value;
+}
+
+// The integral of the hat from 0 to z.
+template <typename T>
+RACNN_HOST_DEVICE T hat_integral(T z) {
+  const T a = std::fabs(z) < T(1) ? std::fabs(z) : T(1), half = a - T(0.5) * a * a;
+  return z < T(0) ? -half : half;
+}
+
+// What of the footprint [z - r, z + r] around a pixel's centre falls to it.
+template <typename T>
+RACNN_HOST_DEVICE RawEntry<T> area_entry(T z, T r) {
+  const T high = Hat::at(z + r).value, low = Hat::at(z - r).value;
+  T weight;
+  if (r < T(0.5)) {  // without a difference of nearly equal integrals
+    weight = mean_around(Hat::at(z).value, z, r, {T(-1), T(0), T(1)}, {T(1), T(-2), T(1)});
+  } else {
+    weight = (hat_integral(z + r) - hat_integral(z - r)) / (T(2) * r);
+  }
+  return {weight, (high - low) / (T(2) * r), ((high + low) / T(2) - weight) / r};
+}
+
+// The same for the first pixel that may be read, to which all before its centre falls.
+template <typename T>
+RACNN_HOST_DEVICE RawEntry<T> first_area_entry(T z, T r) {
+  const auto share = [](T at) { return at < T(0) ? T(1) : Hat::at(at).value; };
+  const auto positive = [](T at) { return at > T(0) ? at : T(0); };
+  const T high = share(z + r), low = share(z - r);
+  T weight;
+  if (r < T(0.5)) {
+    weight = mean_around(share(z), z, r, {T(0), T(1)}, {T(-1), T(1)});
+  } else {
+    const T before = clamp_to(r - z, T(0), T(2) * r);
+    weight = (before + hat_integral(positive(z + r)) - hat_integral(positive(z - r))) / (T(2) * r);
+  }
+  return {weight, (high - low) / (T(2) * r), ((high + low) / T(2) - weight) / r};
+}
+
+template <typename T>
+RACNN_HOST_DEVICE RawEntry<T> area_entry(const FilterAxis<T>& f, const RunPosition<T>& p, int32_t x) {
+  const T z = T(p.pixel - x) + (p.beyond - T(0.5));
+  if (!f.limited || (x > f.first && x < f.last)) return area_entry(z, f.width);
+  if (f.first == f.last) return {T(1), T(0), T(0)};
+  if (x == f.first) return first_area_entry(z, f.width);
+  RawEntry<T> entry = first_area_entry(-z, f.width);  // in the mirror
+  entry.by_position = -entry.by_position;
+  return entry;
+}
+
+// Of a plain filter: all positions whose pixel x is, or that fall to it as the edge.
+template <typename F, typename T>
+RACNN_HOST_DEVICE RawEntry<T> plain_entry(const FilterAxis<T>& f, const RunPosition<T>& p, int32_t x) {
+  const T z = T(p.pixel - x) + (p.beyond - T(0.5));
+  RawEntry<T> entry{T(0), T(0), T(0)};
+  const auto add = [&](T at) {
+    const FilterValue<T> v = F::at(at);
+    entry.weight += v.value;
+    entry.by_position += v.slope;
+  };
+  if (!f.limited || (x > f.first && x < f.last)) {
+    add(z);
+    return entry;
+  }
+  if (f.first == f.last) return {T(1), T(0), T(0)};
+  // Far outside all positions fall to the edge, wherever they are.
+  constexpr T kBeyond = T(F::kRadius) + T(1);
+  const T near = x == f.first ? (z > -kBeyond ? z : -kBeyond) : (z < kBeyond ? z : kBeyond);
+  if (near != z) return {T(1), T(0), T(0)};
+  const T step = x == f.first ? T(1) : T(-1);
+  for (int k = 0; k <= 2 * F::kRadius + 1; ++k) add(z + step * T(k));
+  return entry;
+}
+
+// Sums over the positions of an antialiased run.
+template <typename T>
+struct RunSums {
+  T weight, by_position, by_width;
+};
+
+template <typename F, typename T>
+RACNN_HOST_DEVICE RawEntry<T> stretched_entry(const FilterAxis<T>& f, const RunPosition<T>& p, int64_t x) {
+  const T z = (T(p.pixel - x) + (p.beyond - T(0.5))) / f.width;
+  const FilterValue<T> v = F::at(z);
+  return {v.value, v.slope / f.width, -z * v.slope / f.width};
+}
+
+// Beyond this stretch the sum over all positions is the integral, to 1e-8.
+constexpr double kSummedStretch = 4096;
+
+template <typename F, typename T>
+RACNN_HOST_DEVICE RunSums<T> sum_of_weights(const FilterAxis<T>& f, const RunPosition<T>& p) {
+  if (!f.limited && f.width > T(kSummedStretch)) {
+    return {T(F::kIntegral) * f.width, T(0), T(F::kIntegral)};
+  }
+  const int64_t reach = run_reach(f);
+  int64_t begin = p.pixel - reach, end = p.pixel + reach;
+  if (f.limited) {
+    begin = begin < f.first ? f.first : begin;
+    end = end > f.last ? f.last : end;
+  }
+  RunSums<T> sums{T(0), T(0), T(0)};
+  for (int64_t x = begin; x <= end; ++x) {
+    const RawEntry<T> entry = stretched_entry<F>(f, p, x);
+    sums.weight += entry.weight;
+    sums.by_position += entry.by_position;
+    sums.by_width += entry.by_width;
+  }
+  return sums;
+}
+
+// Entries of neighbouring pixels.
+struct Run {
+  int32_t first, count;
+};
+
+// The run of output j: calls set(k, RunEntry) for its pixels first + k. Zeros at its ends are left out: with
+// kGrad those whose derivatives are zero, too.
+template <bool kGrad, typename T, typename Set>
+RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set) {
+  const RunPosition<T> p = run_position(f, j);
+  const int64_t reach = run_reach(f);
+  const auto within = [](int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; };
+  int64_t begin = p.pixel - reach, end = p.pixel + reach;
+  if (f.limited) {
+    begin = within(begin, f.first, f.last);
+    end = within(end, f.first, f.last);
+  } else {
+    begin = begin < 0 ? 0 : begin;
+    end = end < f.last ? end : f.last;
+  }
+  Run run{0, 0};
+  const auto add = [&](int64_t x, const RawEntry<T>& raw) {
+    RunEntry<T> entry{raw.weight,
+                      {raw.by_position * p.grad.centre + raw.by_width * f.width_grad.centre,
+                       raw.by_position * p.grad.half + raw.by_width * f.width_grad.half}};
+    const bool still = !kGrad || (entry.grad.centre == T(0) && entry.grad.half == T(0));
+    const bool zero = entry.weight == T(0) && still;
+    if (f.axis.steepness > T(0)) {
+      const T mask = mask_value(f.axis, int32_t(x));
+      const AxisGrad<T> d_mask = mask_grad(f.axis, int32_t(x));
+      entry.grad.centre = entry.grad.centre * mask + entry.weight * d_mask.centre;
+      entry.grad.half = entry.grad.half * mask + entry.weight * d_mask.half;
+      entry.weight *= mask;
+    }
+    if (zero && run.count == 0) return;
+    if (run.count == 0) run.first = int32_t(x);
+    const int32_t k = int32_t(x - run.first);
+    set(k, entry);
+    if (!zero) run.count = k + 1;
+  };
+  if (f.interpolation == Interpolation::kNearest) {
+    const int64_t x = f.limited ? within(p.pixel, f.first, f.last) : p.pixel;
+    if (x >= f.first && x <= f.last) add(x, {T(1), T(0), T(0)});
+  } else if (f.interpolation == Interpolation::kArea && f.width >= T(kPoint)) {
+    for (int64_t x = begin; x <= end; ++x) add(x, area_entry(f, p, int32_t(x)));
+  } else {
+    with_filter(f.interpolation, f.antialias, [&](auto filter) {
+      using F = decltype(filter);
+      if (!f.antialias) {
+        for (int64_t x = begin; x <= end; ++x) add(x, plain_entry<F>(f, p, int32_t(x)));
+        return;
+      }
+      const RunSums<T> sums = sum_of_weights<F>(f, p);
+      for (int64_t x = begin; x <= end; ++x) {
+        const RawEntry<T> raw = stretched_entry<F>(f, p, x);
+        const T weight = raw.weight / sums.weight;
+        add(x, {weight, (raw.by_position - weight * sums.by_position) / sums.weight,
+                (raw.by_width - weight * sums.by_width) / sums.weight});
+      }
+    });
+  }
+  return run;
+}
+
+}  // namespace racnn
