@@ -14,22 +14,30 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
-// to[s][e] = sum over k < count of weights[s][k] * from[k * stride + e], for registers of e
+// to[s][e] = sum over k < count of weights[s][k] * from[k * stride + e], for registers of e. Few sums at a
+// time would wait for one another: even and odd k are added up apart.
 template <int kRegisters, int kSets, typename From, typename T>
 RACNN_INLINE void blend_registers(const From* from, int64_t stride, int64_t count,
                                   const T* const (&weights)[kSets], T* const (&to)[kSets], int64_t e) {
   using Register = typename RegisterOf<T>::type;
-  Register sums[kSets][kRegisters] = {};
-  for (int64_t k = 0; k < count; ++k) {
+  constexpr int kApart = kRegisters * kSets < 4 ? 2 : 1;
+  Register sums[kApart][kSets][kRegisters] = {};
+  const auto add = [&](int64_t k, int apart) {
     const From* line = from + k * stride + e;
     for (int r = 0; r < kRegisters; ++r) {
       const Register value = load_register_as<T>(line + r * kRegisterLanes<T>);
-      for (int s = 0; s < kSets; ++s) sums[s][r] += weights[s][k] * value;
+      for (int s = 0; s < kSets; ++s) sums[apart][s][r] += weights[s][k] * value;
     }
+  };
+  int64_t k = 0;
+  for (; k + kApart <= count; k += kApart) {
+    for (int apart = 0; apart < kApart; ++apart) add(k + apart, apart);
   }
+  if (k < count) add(k, 0);
   for (int s = 0; s < kSets; ++s) {
     for (int r = 0; r < kRegisters; ++r) {
-      std::memcpy(to[s] + e + r * kRegisterLanes<T>, &sums[s][r], sizeof(Register));
+      if constexpr (kApart == 2) sums[0][s][r] += sums[1][s][r];
+      std::memcpy(to[s] + e + r * kRegisterLanes<T>, &sums[0][s][r], sizeof(Register));
     }
   }
 }
@@ -63,22 +71,36 @@ struct OutputTile {
   int32_t begin, end, first, pixels;
 };
 
+// The tiles of a row, each of at most so many pixels or one output.
+struct OutputTiles {
+  OutputTile* tiles;
+  int32_t count, most_pixels;
+
+  const OutputTile* begin() const { return tiles; }
+  const OutputTile* end() const { return tiles + count; }
+};
+
 template <typename T>
-OutputTile output_tile(const AxisRuns<T>& columns, int32_t begin, int64_t most_pixels) {
-  OutputTile tile{begin, begin, 0, 0};
-  int32_t low = columns.size, high = 0;
-  for (; tile.end < columns.out; ++tile.end) {
-    const Run& run = columns.runs[tile.end];
-    if (run.count == 0) continue;
-    const int32_t new_low = run.first < low ? run.first : low;
-    const int32_t new_high = run.first + run.count > high ? run.first + run.count : high;
-    if (new_high - new_low > most_pixels && high > 0) break;
-    low = new_low;
-    high = new_high;
+OutputTiles output_tiles(Arena& arena, const AxisRuns<T>& columns, int64_t most_pixels) {
+  OutputTiles row{arena.take<OutputTile>(columns.out), 0, 0};
+  for (int32_t j = 0; j < columns.out;) {
+    OutputTile tile{j, j, 0, 0};
+    for (; tile.end < columns.out; ++tile.end) {
+      const Run& run = columns.runs[tile.end];
+      if (run.count == 0) continue;
+      const bool none = tile.pixels == 0;
+      const int32_t first = none || run.first < tile.first ? run.first : tile.first;
+      const int32_t run_end = run.first + run.count, tile_end = tile.first + tile.pixels;
+      const int32_t end = none || run_end > tile_end ? run_end : tile_end;
+      if (!none && end - first > most_pixels) break;
+      tile.first = first;
+      tile.pixels = end - first;
+    }
+    row.most_pixels = tile.pixels > row.most_pixels ? tile.pixels : row.most_pixels;
+    row.tiles[row.count++] = tile;
+    j = tile.end;
   }
-  tile.first = high > 0 ? low : 0;
-  tile.pixels = high > 0 ? high - low : 0;
-  return tile;
+  return row;
 }
 
 // The output rows of a unit, numbered through its planes.
@@ -98,15 +120,10 @@ class CellMaker {
   CellMaker(Arena& arena, const AxisRuns<T>& rows, const AxisRuns<T>& columns, const Strides& images,
             int64_t step)
       : rows_(rows), images_(images), step_(step), wide_(step >= kWidePixel) {
-    most_pixels_ = kTileNumbers / kSets / cell();
-    int32_t most = 0, tall = 0;
-    for (int32_t j = 0; j < columns.out;) {
-      const OutputTile tile = output_tile(columns, j, most_pixels_);
-      most = tile.pixels > most ? tile.pixels : most;
-      j = tile.end;
-    }
+    tiles_ = output_tiles(arena, columns, kTileNumbers / kSets / cell());
+    int32_t tall = 0;
     for (int32_t i = 0; i < rows.out; ++i) tall = rows.runs[i].count > tall ? rows.runs[i].count : tall;
-    const int64_t numbers = most * cell() + kChunk * kLanes;
+    const int64_t numbers = tiles_.most_pixels * cell() + kLanes * kLanes;
     for (T*& cells : cells_) {
       cells = arena.take<T>(numbers);
       for (int64_t e = 0; e < numbers; ++e) cells[e] = T(0);
@@ -120,7 +137,7 @@ class CellMaker {
 
   int64_t lanes() const { return wide_ ? 1 : kLanes; }
   int64_t cell() const { return wide_ ? step_ : step_ * kLanes; }
-  int64_t most_pixels() const { return most_pixels_; }
+  const OutputTiles& tiles() const { return tiles_; }
   const T* cells(int s) const { return cells_[s]; }
 
   // The cells of a tile's pixels for rows [l, l + lanes()) of a unit: set s by the rows' weights s.
@@ -147,7 +164,7 @@ class CellMaker {
   }
 
  private:
-  static constexpr int64_t kChunk = 64;  // numbers of a line that are turned at a time
+  static constexpr int64_t kChunk = 256;  // numbers of a line that are turned at a time
 
   bool direct() const { return step_ > 1 || images_.x == 1; }
 
@@ -172,7 +189,7 @@ class CellMaker {
   Strides images_;
   int64_t step_;
   bool wide_;
-  int64_t most_pixels_;
+  OutputTiles tiles_;
   T* cells_[kSets];
   T* lines_[kSets];
   T* widened_ = nullptr;
@@ -186,7 +203,10 @@ RACNN_INLINE void contract_cells(const AxisRuns<T>& columns, int32_t j, const in
   const T* weights[kSets];
   for (int s = 0; s < kSets; ++s) weights[s] = columns.set(j, sets[s]);
   const T* from = cells + (run.count > 0 ? run.first - first : 0) * cell;
-  blend<kSets>(from, cell, run.count, weights, to, cell);
+  if (cell % kLanes != 0) return blend<kSets>(from, cell, run.count, weights, to, cell);
+  for (int64_t e = 0; e < cell; e += kLanes) {
+    blend_registers<kLanes / kRegisterLanes<T>, kSets>(from, cell, run.count, weights, to, e);
+  }
 }
 
 }  // namespace racnn::cpu::RACNN_ISA

@@ -150,8 +150,7 @@ void compute(const ForwardProblem<Image, Out, FilterSpec<T>>& p, const Units& un
       const UnitRows rows{unit};
       for (int64_t l = 0; l < rows.count(); l += lanes) {
         affine.set(p.affine, rows, l, lanes, taps.rows.sums[0]);
-        for (OutputTile tile{}; tile.end < p.shape.out_width;) {
-          tile = output_tile(taps.columns, tile.end, maker.most_pixels());
+        for (const OutputTile& tile : maker.tiles()) {
           const int64_t numbers = (tile.end - tile.begin) * layout.step;
           if (taps.finite) {
             maker.make(image, rows, l, tile);

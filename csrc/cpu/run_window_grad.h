@@ -105,8 +105,7 @@ void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units
         affine.set(p.affine, rows, l, lanes, taps.rows);
         make_grad_cells(grad, p.grad_strides, rows, l, lanes, layout, p.shape.out_width, grad_lines,
                         grad_cells);
-        for (OutputTile tile{}; tile.end < p.shape.out_width;) {
-          tile = output_tile(taps.columns, tile.end, maker.most_pixels());
+        for (const OutputTile& tile : maker.tiles()) {
           maker.make(image, rows, l, tile);
           for (int32_t j = tile.begin; j < tile.end; ++j) {
             contract_cells<2>(taps.columns, j, {1, 2}, maker.cells(0), tile.first, cell,
