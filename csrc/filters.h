@@ -261,12 +261,6 @@ RACNN_HOST_DEVICE RawEntry<T> plain_entry(const FilterAxis<T>& f, const RunPosit
   return entry;
 }
 
-// Sums over the positions of an antialiased run.
-template <typename T>
-struct RunSums {
-  T weight, by_position, by_width;
-};
-
 template <typename F, typename T>
 RACNN_HOST_DEVICE RawEntry<T> stretched_entry(const FilterAxis<T>& f, const RunPosition<T>& p, int64_t x) {
   const T z = (T(p.pixel - x) + (p.beyond - T(0.5))) / f.width;
@@ -278,7 +272,7 @@ RACNN_HOST_DEVICE RawEntry<T> stretched_entry(const FilterAxis<T>& f, const RunP
 constexpr double kSummedStretch = 4096;
 
 template <typename F, typename T>
-RACNN_HOST_DEVICE RunSums<T> sum_of_weights(const FilterAxis<T>& f, const RunPosition<T>& p) {
+RACNN_HOST_DEVICE RawEntry<T> sum_of_entries(const FilterAxis<T>& f, const RunPosition<T>& p) {
   if (!f.limited && f.width > T(kSummedStretch)) {
     return {T(F::kIntegral) * f.width, T(0), T(F::kIntegral)};
   }
@@ -288,7 +282,7 @@ RACNN_HOST_DEVICE RunSums<T> sum_of_weights(const FilterAxis<T>& f, const RunPos
     begin = begin < f.first ? f.first : begin;
     end = end > f.last ? f.last : end;
   }
-  RunSums<T> sums{T(0), T(0), T(0)};
+  RawEntry<T> sums{T(0), T(0), T(0)};
   for (int64_t x = begin; x <= end; ++x) {
     const RawEntry<T> entry = stretched_entry<F>(f, p, x);
     sums.weight += entry.weight;
@@ -350,7 +344,7 @@ RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set
         for (int64_t x = begin; x <= end; ++x) add(x, plain_entry<F>(f, p, int32_t(x)));
         return;
       }
-      const RunSums<T> sums = sum_of_weights<F>(f, p);
+      const RawEntry<T> sums = sum_of_entries<F>(f, p);
       for (int64_t x = begin; x <= end; ++x) {
         const RawEntry<T> raw = stretched_entry<F>(f, p, x);
         const T weight = raw.weight / sums.weight;

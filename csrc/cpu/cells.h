@@ -209,4 +209,42 @@ RACNN_INLINE void contract_cells(const AxisRuns<T>& columns, int32_t j, const in
   }
 }
 
+// The affine map of the pixels in a cell of outputs: scale * sum + shift[s] * (sum of the columns' weights) +
+// offset, where shift[s] holds the sums of the rows' weights s already.
+template <typename T, int kSets>
+struct CellAffine {
+  T *scale, *shift[kSets], *offset;  // [cell]
+
+  CellAffine(Arena& arena, const ChannelAffine& affine, int64_t cell) : affine_(affine), cell_(cell) {
+    scale = arena.take<T>(cell);
+    offset = arena.take<T>(cell);
+    for (T*& numbers : shift) numbers = arena.take<T>(cell);
+  }
+
+  bool used() const { return affine_.scale != nullptr; }
+
+  // For rows [l, l + lanes) of a unit, those of which there are none as the last.
+  void set(const UnitRows& rows, int64_t l, int64_t lanes, const AxisRuns<T>& taps) {
+    for (int64_t e = 0; e < cell_; ++e) {
+      const int64_t row = l + e % lanes < rows.count() ? l + e % lanes : rows.count() - 1;
+      const int64_t c = rows.plane(row) + e / lanes;
+      scale[e] = used() ? T(affine_.scale[c]) : T(1);
+      offset[e] = affine_.offset != nullptr ? T(affine_.offset[c]) : T(0);
+      for (int s = 0; s < kSets; ++s) {
+        shift[s][e] = used() ? T(affine_.shift[c]) * taps.sums[s][rows.row(row)] : T(0);
+      }
+    }
+  }
+
+  RACNN_INLINE void apply(T column_sum, T* values) const {
+    for (int64_t e = 0; e < cell_; ++e) {
+      values[e] = scale[e] * values[e] + (shift[0][e] * column_sum + offset[e]);
+    }
+  }
+
+ private:
+  ChannelAffine affine_;
+  int64_t cell_;
+};
+
 }  // namespace racnn::cpu::RACNN_ISA

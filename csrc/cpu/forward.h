@@ -5,29 +5,24 @@
 // With runs: a vertical pass per output row, then a horizontal one on cells (cells.h).
 #pragma once
 
-#include <initializer_list>
 #include <limits>
 
 #include "cells.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
-template <typename Out, typename T>
-RACNN_INLINE void interpolate_row(const T* lower, const T* upper, const Tap<T>& tap, int64_t size, Out* out) {
-  const Vec<T> w_lower = splat<T>(tap.w_lower), w_upper = splat<T>(tap.w_upper);
-  for (int64_t e = 0; e < size; e += kLanes) {
-    store_lanes<T>(out + e, w_lower * load(lower + e) + w_upper * load(upper + e), size - e);
-  }
-}
-
-// The same with an offset.
+// `offset` is null or a line that is added.
 template <typename Out, typename T>
 RACNN_INLINE void interpolate_row(const T* lower, const T* upper, const Tap<T>& tap, int64_t size,
                                   const T* offset, Out* out) {
   const Vec<T> w_lower = splat<T>(tap.w_lower), w_upper = splat<T>(tap.w_upper);
-  for (int64_t e = 0; e < size; e += kLanes) {
-    const Vec<T> value = w_lower * load(lower + e) + w_upper * load(upper + e);
-    store_lanes<T>(out + e, value + load(offset + e), size - e);
+  const auto blended = [&](int64_t e) { return w_lower * load(lower + e) + w_upper * load(upper + e); };
+  if (offset == nullptr) {
+    for (int64_t e = 0; e < size; e += kLanes) store_lanes<T>(out + e, blended(e), size - e);
+  } else {
+    for (int64_t e = 0; e < size; e += kLanes) {
+      store_lanes<T>(out + e, blended(e) + load(offset + e), size - e);
+    }
   }
 }
 
@@ -72,48 +67,13 @@ void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int6
             const Ahead ahead = rows_ahead(unit, plane, i);
             lines.announce(image + ahead.planes * p.image_strides.c, taps.rows[ahead.row].upper);
             const auto rows = lines.fetch(tap.lower, tap.upper);
-            if (offset == nullptr) {
-              interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), out_row);
-            } else {
-              interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), offset, out_row);
-            }
+            interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), offset, out_row);
           }
         }
       }
     }
   }
 }
-
-// The affine map of a crop's pixels in a cell: out = scale * sum + shift * (sum of the columns' weights) +
-// offset, where `shift` holds the sum of the rows' weights already.
-template <typename T>
-struct CellAffine {
-  T *scale, *shift, *offset;  // [cell]
-  int64_t cell;
-  bool used;
-
-  CellAffine(Arena& arena, const ChannelAffine& affine, int64_t cell)
-      : cell(cell), used(affine.scale != nullptr) {
-    for (T** numbers : {&scale, &shift, &offset}) *numbers = used ? arena.take<T>(cell) : nullptr;
-  }
-
-  // For rows [l, l + lanes) of a unit, those of which there are none as the last.
-  void set(const ChannelAffine& affine, const UnitRows& rows, int64_t l, int64_t lanes, const T* row_sums) {
-    for (int64_t e = 0; used && e < cell; ++e) {
-      const int64_t row = l + e % lanes < rows.count() ? l + e % lanes : rows.count() - 1;
-      const int64_t c = rows.plane(row) + e / lanes;
-      scale[e] = T(affine.scale[c]);
-      shift[e] = T(affine.shift[c]) * row_sums[rows.row(row)];
-      offset[e] = affine.offset != nullptr ? T(affine.offset[c]) : T(0);
-    }
-  }
-
-  RACNN_INLINE void apply(T column_sum, T* values) const {
-    for (int64_t e = 0; used && e < cell; ++e) {
-      values[e] = scale[e] * values[e] + (shift[e] * column_sum + offset[e]);
-    }
-  }
-};
 
 // A tile's cells as rows of the crop.
 template <typename Out, typename T>
@@ -141,7 +101,7 @@ void compute(const ForwardProblem<Image, Out, FilterSpec<T>>& p, const Units& un
     const CropRuns<T> taps = crop_taps(arena, p.taps, p.shape, n);
     CellMaker<Image, T, 1> maker(arena, taps.rows, taps.columns, p.image_strides, layout.step);
     const int64_t cell = maker.cell(), lanes = maker.lanes();
-    CellAffine<T> affine(arena, p.affine, cell);
+    CellAffine<T, 1> affine(arena, p.affine, cell);
     T* results = arena.take<T>((p.shape.out_width * layout.step + kLanes) * lanes);
     const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
     Out* out = p.out + crop_offset(p.out_strides, n, p.shape.windows);
@@ -149,7 +109,7 @@ void compute(const ForwardProblem<Image, Out, FilterSpec<T>>& p, const Units& un
       const Unit unit = units.unit(begin);
       const UnitRows rows{unit};
       for (int64_t l = 0; l < rows.count(); l += lanes) {
-        affine.set(p.affine, rows, l, lanes, taps.rows.sums[0]);
+        affine.set(rows, l, lanes, taps.rows);
         for (const OutputTile& tile : maker.tiles()) {
           const int64_t numbers = (tile.end - tile.begin) * layout.step;
           if (taps.finite) {
@@ -157,7 +117,7 @@ void compute(const ForwardProblem<Image, Out, FilterSpec<T>>& p, const Units& un
             for (int32_t j = tile.begin; j < tile.end; ++j) {
               T* const result[1] = {results + (j - tile.begin) * cell};
               contract_cells<1>(taps.columns, j, {0}, maker.cells(0), tile.first, cell, result);
-              affine.apply(taps.columns.sums[0][j], result[0]);
+              if (affine.used()) affine.apply(taps.columns.sums[0][j], result[0]);
             }
           } else {
             fill_row(std::numeric_limits<T>::quiet_NaN(), numbers * lanes, results);

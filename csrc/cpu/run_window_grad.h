@@ -26,58 +26,6 @@ void make_grad_cells(const Grad* grad, const Strides& strides, const UnitRows& r
   for (int64_t e = 0; e < numbers; e += kLanes) transpose(lines + e, padded, cells + e * kLanes, kLanes);
 }
 
-// Of one unit: sums of g times derivatives, one for each number of a cell.
-template <typename T>
-struct CellSums {
-  T *x, *half_x, *y, *half_y;
-
-  CellSums(Arena& arena, int64_t cell) {
-    for (T** sums : {&x, &half_x, &y, &half_y}) *sums = arena.take<T>(cell);
-  }
-
-  void clear(int64_t cell) {
-    for (T* sums : {x, half_x, y, half_y}) {
-      for (int64_t e = 0; e < cell; ++e) sums[e] = T(0);
-    }
-  }
-
-  Window<T> total(int64_t cell) const {
-    Window<T> total{};
-    for (int64_t e = 0; e < cell; ++e) {
-      total.x += x[e];
-      total.half_x += half_x[e];
-      total.y += y[e];
-      total.half_y += half_y[e];
-    }
-    return total;
-  }
-};
-
-// The affine map of the pixels in a cell; `shift` times the sums of the rows' weights and derivatives.
-template <typename T>
-struct CellGradAffine {
-  T *scale, *shift[3];  // [cell]
-  int64_t cell;
-  bool used;
-
-  CellGradAffine(Arena& arena, const ChannelAffine& affine, int64_t cell)
-      : cell(cell), used(affine.scale != nullptr) {
-    for (T** numbers : {&scale, &shift[0], &shift[1], &shift[2]}) *numbers = arena.take<T>(cell);
-  }
-
-  void set(const ChannelAffine& affine, const UnitRows& rows, int64_t l, int64_t lanes,
-           const AxisRuns<T>& taps) {
-    for (int64_t e = 0; e < cell; ++e) {
-      const int64_t row = l + e % lanes < rows.count() ? l + e % lanes : rows.count() - 1;
-      const int64_t c = rows.plane(row) + e / lanes;
-      scale[e] = used ? T(affine.scale[c]) : T(1);
-      for (int s = 0; s < 3; ++s) {
-        shift[s][e] = used ? T(affine.shift[c]) * taps.sums[s][rows.row(row)] : T(0);
-      }
-    }
-  }
-};
-
 template <typename Image, typename Grad, typename T>
 void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units& units, int64_t begin,
              int64_t end) {
@@ -91,18 +39,20 @@ void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units
     const int64_t padded = p.shape.out_width * layout.step + kLanes;
     T* grad_lines = arena.take<T>(padded * lanes);
     T* grad_cells = arena.take<T>(padded * lanes);
-    T* slopes[4];
+    T *slopes[kAxisSums], *sums[kAxisSums];  // by x, half_x, y, half_y; one for each number of a cell
     for (T*& slope : slopes) slope = arena.take<T>(cell);
-    CellGradAffine<T> affine(arena, p.affine, cell);
-    CellSums<T> sums(arena, cell);
+    for (T*& sum : sums) sum = arena.take<T>(cell);
+    CellAffine<T, 3> affine(arena, p.affine, cell);
     const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
     const Grad* grad = p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows);
     for (; begin < end && begin / units.per_item() == n; ++begin) {
       const Unit unit = units.unit(begin);
       const UnitRows rows{unit};
-      sums.clear(cell);
+      for (T* sum : sums) {
+        for (int64_t e = 0; e < cell; ++e) sum[e] = T(0);
+      }
       for (int64_t l = 0; taps.finite && l < rows.count(); l += lanes) {
-        affine.set(p.affine, rows, l, lanes, taps.rows);
+        affine.set(rows, l, lanes, taps.rows);
         make_grad_cells(grad, p.grad_strides, rows, l, lanes, layout, p.shape.out_width, grad_lines,
                         grad_cells);
         for (const OutputTile& tile : maker.tiles()) {
@@ -113,18 +63,21 @@ void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units
             contract_cells<1>(taps.columns, j, {0}, maker.cells(1), tile.first, cell, {slopes[2]});
             contract_cells<1>(taps.columns, j, {0}, maker.cells(2), tile.first, cell, {slopes[3]});
             const T* g = grad_cells + j * cell;
-            const T sum = taps.columns.sums[0][j], d_centre = taps.columns.sums[1][j],
-                    d_half = taps.columns.sums[2][j];
-            for (int64_t e = 0; e < cell; ++e) {
-              sums.x[e] += g[e] * (affine.scale[e] * slopes[0][e] + affine.shift[0][e] * d_centre);
-              sums.half_x[e] += g[e] * (affine.scale[e] * slopes[1][e] + affine.shift[0][e] * d_half);
-              sums.y[e] += g[e] * (affine.scale[e] * slopes[2][e] + affine.shift[1][e] * sum);
-              sums.half_y[e] += g[e] * (affine.scale[e] * slopes[3][e] + affine.shift[2][e] * sum);
+            for (int s = 0; s < kAxisSums; ++s) {
+              const T* shift = affine.shift[s < 2 ? 0 : s - 1];
+              const T columns = taps.columns.sums[s < 2 ? s + 1 : 0][j];
+              for (int64_t e = 0; e < cell; ++e) {
+                sums[s][e] += g[e] * (affine.scale[e] * slopes[s][e] + shift[e] * columns);
+              }
             }
           }
         }
       }
-      p.workspace[begin] = sums.total(cell);
+      T totals[kAxisSums] = {};
+      for (int s = 0; s < kAxisSums; ++s) {
+        for (int64_t e = 0; e < cell; ++e) totals[s] += sums[s][e];
+      }
+      p.workspace[begin] = {totals[0], totals[1], totals[2], totals[3]};
     }
   }
 }
