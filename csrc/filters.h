@@ -167,9 +167,8 @@ template <typename T>
 RACNN_HOST_DEVICE int64_t run_reach(const FilterAxis<T>& f) {
   if (f.interpolation == Interpolation::kArea) return int64_t(f.width) + 2;
   int64_t reach = 1;
-  with_filter(f.interpolation, f.antialias, [&](auto filter) {
-    reach = int64_t(std::ceil(T(decltype(filter)::kRadius) * f.width)) + 1;
-  });
+  with_filter(f.interpolation, f.antialias,
+              [&](auto filter) { reach = int64_t(std::ceil(T(decltype(filter)::kRadius) * f.width)) + 1; });
   return reach;
 }
 
@@ -303,7 +302,9 @@ template <bool kGrad, typename T, typename Set>
 RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set) {
   const RunPosition<T> p = run_position(f, j);
   const int64_t reach = run_reach(f);
-  const auto within = [](int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; };
+  const auto within = [](int64_t x, int64_t low, int64_t high) {
+    return x < low ? low : x > high ? high : x;
+  };
   int64_t begin = p.pixel - reach, end = p.pixel + reach;
   if (f.limited) {
     begin = within(begin, f.first, f.last);

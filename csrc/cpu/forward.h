@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// out[i, j] = sum over y, x of b_i(y) a_j(x) I[y, x]. With two entries a tap: a horizontal pass per image row,
-// kept in line buffers that roll along, then one vectorised interpolation between two lines per output row.
-// With runs: a vertical pass per output row, then a horizontal one on cells (cells.h).
+// out[i, j] = sum over y, x of b_i(y) a_j(x) I[y, x]. With two entries a tap: a horizontal pass per image
+// row, kept in line buffers that roll along, then one vectorised interpolation between two lines per output
+// row. With runs: a vertical pass per output row, then a horizontal one on cells (cells.h).
 #pragma once
 
 #include <limits>
@@ -79,7 +79,9 @@ void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int6
 template <typename Out, typename T>
 void store_cells(const T* cells, const UnitRows& rows, int64_t l, int64_t lanes, int64_t numbers,
                  const Strides& strides, Out* out) {
-  const auto row_of = [&](int64_t row) { return out + rows.plane(row) * strides.c + rows.row(row) * strides.y; };
+  const auto row_of = [&](int64_t row) {
+    return out + rows.plane(row) * strides.c + rows.row(row) * strides.y;
+  };
   if (lanes == 1) return store_row(cells, numbers, row_of(l));
   const int64_t count = rows.count() - l < lanes ? rows.count() - l : lanes;
   alignas(64) T lines[kLanes * kLanes];

@@ -5,6 +5,7 @@
 // are added up, then one band contracts the columns. Nobody else writes the row: no atomics, one fixed order.
 #pragma once
 
+#include "blend.h"
 #include "lines.h"
 #include "runs.h"
 
@@ -106,8 +107,8 @@ void contract_columns(const Transposed<T>& t, int64_t step, const T* line, T* to
     const int64_t count = t.x.count[i];
     const T* weights = t.x.weights + t.x.offset[i];
     const T* from = line + t.x.first[i] * step;
-    if (step >= kWidePixel && count > 0) {
-      contract_pixel(weights, 1, count, from, step, to + i * step);
+    if (step >= kWidePixel) {
+      blend<1>(from, step, count, {weights}, {to + i * step}, step);
       continue;
     }
     for (int64_t c = 0; c < step; ++c) {

@@ -14,8 +14,8 @@ struct AxisRuns {
   static constexpr int kSets = 3;
 
   int32_t size, out;
-  Run* runs;     // [out]
-  T** weights;   // [out]: the sets of a run, one behind the other
+  Run* runs;       // [out]
+  T** weights;     // [out]: the sets of a run, one behind the other
   T* sums[kSets];  // [out]: of each set
 
   const T* set(int32_t j, int s) const { return weights[j] + int64_t(s) * runs[j].count; }
