@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
-from torch.nn.functional import interpolate as interpolate_slice
+from torch.nn.functional import interpolate as resample
 
 from racnn_ops import attention_crop, reference
 
@@ -106,49 +106,38 @@ def roi_align_adaptive(images: Tensor, windows: Tensor, side: int) -> Tensor:
     return roi_align(images, windows, (side, side), sampling_ratio=-1)
 
 
-def box_mean(images: Tensor, windows: Tensor, side: int) -> Tensor:
-    """The mean over an output's footprint where every pixel is a square of one value."""
+def by_weights(weights: Callable[[int, int], Tensor], images: Tensor, windows: Tensor, side: int) -> Tensor:
+    """Crops of slices by ``weights`` (side, size), made of size and side, along both axes."""
     crops = []
     for image, (x, y, right, bottom) in each_window(images, windows):
         part = image[:, :, y:bottom, x:right]
-        rows, columns = (_overlaps(length, side).to(part) for length in part.shape[-2:])
+        rows, columns = (weights(length, side).to(part) for length in part.shape[-2:])
         crops.append(rows @ part @ columns.T)
     return torch.cat(crops)
 
 
-def _overlaps(size: int, side: int) -> Tensor:
-    """(side, size): the share of each pixel in each of ``side`` equal parts."""
+def _box(size: int, side: int) -> Tensor:
+    """The mean over an output's footprint where every pixel is a square of one value."""
     edges = torch.arange(side + 1, dtype=torch.float64).unsqueeze(1) * (size / side)
     pixels = torch.arange(size, dtype=torch.float64)
     overlaps = torch.minimum(edges[1:], pixels + 1) - torch.maximum(edges[:-1], pixels)
     return overlaps.clamp(min=0) * (side / size)
 
 
-def gaussian_then_samples(images: Tensor, windows: Tensor, side: int) -> Tensor:
-    """kornia's: where a slice is reduced, it is blurred first, mirrored at its edges."""
-    crops = []
-    for image, (x, y, right, bottom) in each_window(images, windows):
-        part = image[:, :, y:bottom, x:right]
-        rows, columns = (_gaussian(length, length / side).to(part) for length in part.shape[-2:])
-        part = rows @ part @ columns.T
-        crops.append(interpolate_slice(part, (side, side), mode="bilinear", align_corners=False))
-    return torch.cat(crops)
-
-
-def _gaussian(size: int, reduction: float) -> Tensor:
-    """(size, size): how much of each pixel is in each that is blurred."""
-    if reduction <= 1:
-        return torch.eye(size, dtype=torch.float64)
-    sigma = (reduction - 1) / 2
-    reach = (int(max(4 * sigma, 3)) | 1) // 2
-    offsets = torch.arange(-reach, reach + 1)
-    weights = (-(offsets.double() ** 2) / (2 * sigma**2)).exp()
-    pixels = torch.arange(size)
-    blur = torch.zeros(size, size, dtype=torch.float64)
-    for offset, weight in zip(offsets, weights / weights.sum(), strict=True):
-        mirrored = size - 1 - (size - 1 - (pixels + offset).abs()).abs()
-        blur[pixels, mirrored] += weight
-    return blur
+def _gaussian_then_samples(size: int, side: int) -> Tensor:
+    """kornia's: a slice that is reduced is blurred first, mirrored at its edges."""
+    blur = torch.eye(size, dtype=torch.float64)
+    if size > side:
+        sigma = (size / side - 1) / 2
+        reach = (int(max(4 * sigma, 3)) | 1) // 2
+        offsets = torch.arange(-reach, reach + 1)
+        weights = (-(offsets.double() ** 2) / (2 * sigma**2)).exp()
+        pixels = torch.arange(size)
+        blur.zero_()
+        for offset, weight in zip(offsets, weights / weights.sum(), strict=True):
+            mirrored = size - 1 - (size - 1 - (pixels + offset).abs()).abs()
+            blur[pixels, mirrored] += weight
+    return resample(blur.T.unsqueeze(0), size=side, mode="linear").squeeze(0).T
 
 
 def mean_of_samples(images: Tensor, windows: Tensor, side: int) -> Tensor:
@@ -246,7 +235,7 @@ PILLOW = FilterContestant(
 OPENCV = FilterContestant(
     "OpenCV INTER_AREA",
     opencv_resize,
-    box_mean,
+    partial(by_weights, _box),
     measure=OURS_AREA.name,
     needs="cv2",
     prepare=opencv_images,
@@ -255,7 +244,7 @@ OPENCV = FilterContestant(
 KORNIA = FilterContestant(
     "kornia resize",
     kornia_resize,
-    gaussian_then_samples,
+    partial(by_weights, _gaussian_then_samples),
     gradients=IMAGES,
     dtypes=("float32",),
     needs="kornia",
