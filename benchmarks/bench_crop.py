@@ -2,27 +2,33 @@
 """Times racnn_ops.attention_crop and what people use instead, side by side, on real images.
 
     python benchmarks/bench_crop.py [--quick] [--device cuda] [--threads N] …
+    python benchmarks/bench_crop.py --filters-only
 
 Every contestant's crops and gradients are compared with the reference before it is timed. Contestants take
-turns; all numbers are medians, all ratios those of one run. Prints tables and writes JSON, Markdown and a
-picture, named after the device, to build/results/. Needs ``pip install '.[bench]'``.
+turns; all numbers are medians, all ratios those of one run. On a CPU filters of more than two pixels follow:
+antialiased crops and averages. Prints tables and writes JSON, Markdown and a picture, named after the device,
+to build/results/. Needs ``pip install '.[bench]'``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from crop import cuda_probes, plot, probes, report
+from crop import cuda_probes, filter_contestants, filter_report, plot, probes, report
 from crop.cases import Case, make_inputs, sweeps
 from crop.comparison import Comparison, all_inputs
 from crop.contestants import ALL, COMPILED, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN, Contestant
+from crop.filter_cases import FilterCase, filter_cases
+from crop.filter_comparison import FilterComparison
+from crop.filter_contestants import FilterContestant
 from crop.images import Source, photographs, synthetic
 from crop.results import Record, Results
 from crop.timing import copy_bandwidth
@@ -30,7 +36,7 @@ from racnn_ops import _library
 from record import provenance
 from record.section import Section, show
 
-SECTION = Section(report.main_table, report.main_note, "Time of a call against racnn_ops", plot.draw)
+SECTION = Section(report.tables, report.main_note, "Time of a call against racnn_ops", plot.draw)
 BATCH = {"cpu": 16, "cuda": 64}
 ROUNDS, QUICK_ROUNDS = 25, 9
 PLAIN = (OURS, GRID_SAMPLE, ROI_ALIGN, LOOP)
@@ -46,6 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--rounds", type=_at_least(3), help=rounds)
     add("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
     add("--no-compile", action="store_true", help="leave out torch.compile, which takes a while")
+    add("--filters-only", action="store_true", help="show the tables of longer filters, and write nothing")
     add("--synthetic", action="store_true", help="random images instead of photographs")
     SECTION.add_arguments(parser)
     add("--batch", type=_at_least(1), help="B of the main case; default 16 on a CPU, 64 on a GPU")
@@ -81,16 +88,32 @@ def choose_source(arguments: argparse.Namespace, console: Console) -> tuple[Sour
     return synthetic, "random images"
 
 
-def choose_contestants(arguments: argparse.Namespace, console: Console) -> list[Contestant]:
-    chosen = []
-    for contestant in ALL:
+Taker = TypeVar("Taker", Contestant, FilterContestant)
+
+
+def installed(contestants: Sequence[Taker], console: Console) -> list[Taker]:
+    for contestant in contestants:
         if not contestant.is_installed:
             console.print(
                 f"[yellow]{contestant.name} does not take part: {contestant.needs} is not installed[/]"
             )
-        elif not (contestant.compiled and arguments.no_compile):
-            chosen.append(contestant)
-    return chosen
+    return [contestant for contestant in contestants if contestant.is_installed]
+
+
+class Filters:
+    """The plan for filters of more than two pixels. They have kernels on the CPU alone."""
+
+    def __init__(self, arguments: argparse.Namespace, main_case: Case, console: Console) -> None:
+        on_cpu = arguments.device == "cpu"
+        self.cases = filter_cases(main_case, arguments.quick) if on_cpu else []
+        self.contestants = installed(filter_contestants.ALL, console) if on_cpu else []
+        self.rounds = max(arguments.rounds // 2, 3)
+        self.total = self.rounds * sum(len(case.steps) for case in self.cases)
+
+    def run(self, comparison: FilterComparison, note: Callable[[FilterCase], None]) -> None:
+        for case in self.cases:
+            note(case)
+            comparison.run(case, self.contestants, self.rounds)
 
 
 def measure(arguments: argparse.Namespace, console: Console) -> Record:
@@ -98,7 +121,12 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
     main_case = Case(arguments.batch, image=arguments.image, crop=arguments.crop)
     variants = sweeps(main_case, arguments.quick)
     source, images = choose_source(arguments, console)
-    contestants = choose_contestants(arguments, console)
+    contestants = [
+        contestant
+        for contestant in installed(ALL, console)
+        if not (contestant.compiled and arguments.no_compile)
+    ]
+    filters = Filters(arguments, main_case, console)
     results: Record = {
         **provenance.describe(device),
         "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
@@ -114,13 +142,16 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
     bar = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*bar, console=console, transient=True) as progress:
         rounds = sum(len(case.modes) * rounds for _, case, _, rounds in plan)
-        task = progress.add_task("copy bandwidth", total=rounds + PROBES)
+        task = progress.add_task("copy bandwidth", total=rounds + filters.total + PROBES)
         results["copy_bytes_per_s"] = copy_bandwidth(device)
         comparison = Comparison(source, device, lambda: progress.advance(task))
         for name, case, takers, rounds in plan:
             progress.update(task, description=f"{name}: {case.label}")
             comparison.run(name, case, takers, rounds)
-        results |= {"times": comparison.times, "refused": comparison.refused}
+        resampled = FilterComparison(source, device, lambda: progress.advance(task))
+        filters.run(resampled, lambda case: progress.update(task, description=case.label))
+        results |= {"times": comparison.times, "filters": resampled.times}
+        results["refused"] = comparison.refused + resampled.refused
 
         def note(what: str) -> None:
             progress.update(task, description=what)
@@ -128,6 +159,16 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
 
         results |= probe(main_case, source, device, arguments.rounds, contestants, note)
     return results
+
+
+def measure_filters(arguments: argparse.Namespace, console: Console) -> str:
+    main_case = Case(arguments.batch, image=arguments.image, crop=arguments.crop)
+    source, _ = choose_source(arguments, console)
+    comparison = FilterComparison(source, torch.device(arguments.device), tick=lambda: None)
+    filters = Filters(arguments, main_case, console)
+    filters.run(comparison, lambda case: console.print(case.label))
+    refused = [report.not_timed(record) for record in comparison.refused]
+    return "\n\n".join([filter_report.tables({"filters": comparison.times}), *refused])
 
 
 PROBES = 4
@@ -173,6 +214,9 @@ def main() -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own notes would fill the screen
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.filters_only:
+        show(measure_filters(arguments, Console()))
+        return
     results = measure(arguments, Console())
     show(report.details(Results(results)))
     name = provenance.slug(torch.device(arguments.device)) + ("-quick" if arguments.quick else "")

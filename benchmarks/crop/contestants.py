@@ -23,6 +23,8 @@ from .cases import Case, Inputs
 
 Size = tuple[int, int]
 Dtype = torch.dtype | None
+Edges = tuple[int, int, int, int]
+"""Left, top, right, bottom."""
 
 
 class Crop(Protocol):
@@ -47,7 +49,9 @@ def grid_sample(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = N
     return crops.to(dtype or images.dtype)
 
 
-def roi_align(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor:
+def roi_align(
+    images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None, sampling_ratio: int = 1
+) -> Tensor:
     """One sample a bin, as the crop takes it. It has no gradient for the boxes."""
     from torchvision import ops
 
@@ -55,30 +59,40 @@ def roi_align(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = Non
     image = torch.arange(len(images), device=images.device, dtype=windows.dtype)
     image = image.repeat_interleave(len(tx) // len(images))
     boxes = torch.stack((image, tx - tl, ty - tl, tx + tl, ty + tl), 1)
-    crops: Tensor = ops.roi_align(images.to(windows.dtype), boxes, size, sampling_ratio=1, aligned=True)
-    return _split(windows, crops.to(dtype or images.dtype))
+    crops: Tensor = ops.roi_align(
+        images.to(windows.dtype), boxes, size, sampling_ratio=sampling_ratio, aligned=True
+    )
+    return split(windows, crops.to(dtype or images.dtype))
 
 
-def slice_loop(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor:
+def slice_loop(
+    images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None, antialias: bool = False
+) -> Tensor:
     """The loop of public RA-CNN code: integer edges, one ``interpolate`` a window."""
     crops = []
-    for image, (left, top, right, bottom) in _each_window(images, windows):
+    for image, (left, top, right, bottom) in each_window(images, windows):
         part = image[:, :, top:bottom, left:right].to(dtype or images.dtype)
-        crops.append(F.interpolate(part, size=size, mode="bilinear", align_corners=False))
-    return _split(windows, torch.cat(crops))
+        crops.append(
+            F.interpolate(part, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+        )
+    return split(windows, torch.cat(crops))
 
 
-def _each_window(images: Tensor, windows: Tensor) -> list[tuple[Tensor, tuple[int, int, int, int]]]:
-    """Image and integer edges of each."""
-    rows = windows.reshape(-1, 3).tolist()
-    count = len(rows) // len(images)
+def each_window(images: Tensor, windows: Tensor) -> list[tuple[Tensor, Edges]]:
+    """Image (1, C, H, W) and integer edges of each."""
+    edges = integer_edges(windows)
+    count = len(edges) // len(images)
+    return [(images[n // count].unsqueeze(0), its_edges) for n, its_edges in enumerate(edges)]
+
+
+def integer_edges(windows: Tensor) -> list[Edges]:
     return [
-        (images[n // count].unsqueeze(0), (int(tx - tl), int(ty - tl), int(tx + tl), int(ty + tl)))
-        for n, (tx, ty, tl) in enumerate(rows)
+        (int(tx - tl), int(ty - tl), int(tx + tl), int(ty + tl))
+        for tx, ty, tl in windows.reshape(-1, 3).tolist()
     ]
 
 
-def _split(windows: Tensor, crops: Tensor) -> Tensor:
+def split(windows: Tensor, crops: Tensor) -> Tensor:
     return crops if windows.dim() == 2 else crops.unflatten(0, windows.shape[:2])
 
 
@@ -95,7 +109,7 @@ def kornia_crop(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = N
     pixels = images.to(windows.dtype)
     if windows.dim() == 3:
         pixels = pixels.repeat_interleave(windows.shape[1], 0)
-    return _split(windows, crop_and_resize(pixels, corners, size).to(dtype or images.dtype))
+    return split(windows, crop_and_resize(pixels, corners, size).to(dtype or images.dtype))
 
 
 def expected_crop(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor:
@@ -105,12 +119,12 @@ def expected_crop(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype =
 def expected_slice(images: Tensor, windows: Tensor, size: Size, *, dtype: Dtype = None) -> Tensor:
     """The reference at the loop's own windows: a slice is an image of its own, and its edge pixels go on."""
     crops = []
-    for image, (left, top, right, bottom) in _each_window(images.double(), windows):
+    for image, (left, top, right, bottom) in each_window(images.double(), windows):
         part = image[:, :, top:bottom, left:right]
         half_height, half_width = part.shape[2] / 2, part.shape[3] / 2
         whole = part.new_tensor([[half_width, half_height, half_width, half_height]])
         crops.append(reference.attention_crop(part, whole, size, boundary="border"))
-    return _split(windows, torch.cat(crops))
+    return split(windows, torch.cat(crops))
 
 
 @dataclass(frozen=True)

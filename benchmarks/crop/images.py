@@ -26,7 +26,10 @@ def photographs() -> Source:
 
     def source(batch: int, channels: int, side: int, generator: torch.Generator) -> Tensor:
         scaled = torch.cat(
-            [interpolate(photo, size=(side, side), antialias=True, mode="bilinear") for photo in photos]
+            [
+                interpolate(photo, size=(side, side), antialias=True, mode="bilinear")
+                for photo in photos[:batch]
+            ]
         )
         images = scaled[torch.arange(batch) % len(photos)]
         images[len(photos) :] = images[len(photos) :].flip(-1)

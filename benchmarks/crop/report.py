@@ -7,9 +7,15 @@ from collections.abc import Callable, Iterator
 
 from record.section import table
 
+from . import filter_report
 from .cases import MODES
 from .contestants import ALL, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN
 from .results import Record, Results
+
+
+def tables(data: Record) -> str:
+    """The main case, and where they were measured, longer filters."""
+    return "\n\n".join(filter(None, (main_table(data), filter_report.tables(data))))
 
 
 def main_table(data: Record) -> str:
@@ -35,10 +41,9 @@ def _main_cell(results: Results, mode: str, contestant: str) -> str:
 
 
 def main_note(data: Record) -> str:
-    return (
-        f"{data['main_case']['label']}, {data['images']}, medians of one run with contestants by turns; in "
-        "brackets: times ours."
-    )
+    which = "First table and picture: " if data.get("filters") else ""
+    what = f"{which}{data['main_case']['label']}, {data['images']}"
+    return f"{what}, medians of one run with contestants by turns; in brackets: times ours."
 
 
 def details(results: Results) -> str:
@@ -50,10 +55,13 @@ def details(results: Results) -> str:
     if results.data["device_times"]:
         parts.append(_kernels_alone(results))
     parts += [_memory(results), _host(results)]
-    for refused in results.data["refused"]:
-        what = f"{refused['contestant']}, {refused['case']['label']}, {refused['mode']}"
-        parts.append(f"**Not timed**: {what}: {refused['reason']}")
+    parts += [not_timed(record) for record in results.data["refused"]]
     return "\n\n".join(parts) + "\n"
+
+
+def not_timed(refused: Record) -> str:
+    what = f"{refused['contestant']}, {refused['case']['label']}, {refused['mode']}"
+    return f"**Not timed**: {what}: {refused['reason']}"
 
 
 def _titled(title: str, head: list[str], rows: list[list[str]]) -> str:

@@ -33,7 +33,7 @@ class Validator:
         expected = self._expected_of(contestant)
         errors = {}
         for name, got in step().items():
-            errors[name] = _error(name, got, expected[name])
+            errors[name] = relative_error(name, got, expected[name])
             allowed = self._tolerance(name)
             if not errors[name] <= allowed:
                 raise WrongResult(
@@ -55,7 +55,7 @@ class Validator:
         return self._expected[contestant.expected]
 
 
-def _error(name: str, got: Tensor, expected: Tensor) -> float:
+def relative_error(name: str, got: Tensor, expected: Tensor) -> float:
     if got.shape != expected.shape:
         raise WrongResult(f"{name} have shape {tuple(got.shape)}, not {tuple(expected.shape)}")
     difference = (got.detach().double() - expected.detach()).abs().max()

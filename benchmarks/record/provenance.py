@@ -102,7 +102,8 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    packages = ("racnn-ops", "torch", "torchvision", "kornia", "numpy", "scikit-image")
+    packages = ("racnn-ops", "torch", "torchvision", "kornia", "opencv-python-headless", "pillow")
+    packages += ("numpy", "scikit-image")
     found = {package: _version(package) for package in packages}
     found |= {"python": platform.python_version(), "cuda": torch.version.cuda}
     try:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from crop import comparison as comparing
-from crop import contestants
+from crop import contestants, filter_report
 from crop.cases import Case, floor_bytes
 from crop.comparison import Comparison
 from crop.images import synthetic
@@ -134,6 +134,8 @@ def test_section_is_made_of_the_results(results_path: Path, results: dict[str, A
     assert f"| racnn_ops | {1e3 * main['median_s']:.3g} ms (1.0x)" in section
     assert results["machine"]["device"] in section
     assert f"]({results_path.with_suffix('.png').name})" in section
+    assert {record["case"]["experiment"] for record in results["filters"]} == {"antialias", "area", "linear"}
+    assert filter_report.tables(results) in section
 
 
 def test_a_wrong_contestant_is_refused_before_it_is_timed() -> None:
