@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import _library, reference
 from ._autograd import below_autograd, differentiable_crop, has_tangent
-from ._options import CropOptions, KernelOptions
+from ._options import SELECTED_DTYPES, CropOptions, KernelOptions
 from ._transforms import crop_by_taps
 
 # A CUDA launch carries scale and shift of so many channels among its parameters: csrc/cuda/affine.cuh.
@@ -21,10 +21,7 @@ MOST_NORMALISED_ON_CUDA = 128
 def crop(images: Tensor, windows: Tensor, crop_options: CropOptions) -> Tensor:
     """The crops for checked arguments, by the compiled kernels or, without them, the reference."""
     options = crop_options.of(images)
-    if not options.two_taps:
-        _warn_once("no kernels yet for interpolation, antialias and boundary='window'")
-        return reference.sample(images, windows, options)
-    if not _has_kernels(images):
+    if not _has_kernels(images, options):
         return reference.sample(images, windows, options)
     if options.scale and images.is_cuda and images.shape[1] > MOST_NORMALISED_ON_CUDA:
         images, options = normalised_first(images, windows.dtype, options)
@@ -55,14 +52,17 @@ def _crop(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
         return torch.ops.racnn_ops._crop_forward.default(images, windows, *options)  # type: ignore[no-any-return]
 
 
-def _has_kernels(images: Tensor) -> bool:
-    if not _library.has_cpu:
+def _has_kernels(images: Tensor, options: KernelOptions) -> bool:
+    if not _library.has_cpu or images.dtype in SELECTED_DTYPES:
         return False
-    if images.is_cpu or images.is_meta or (images.is_cuda and _library.has_cuda):
+    if not (images.is_cpu or images.is_meta or (images.is_cuda and _library.has_cuda)):
+        device = images.device.type
+        reason = _library.cuda_error if device == "cuda" else "this device has no kernels"
+        _warn_once(f"no compiled kernels for {device} tensors ({reason})")
+        return False
+    if options.two_taps and not options.offset:
         return True
-    device = images.device.type
-    reason = _library.cuda_error if device == "cuda" else "this device has no kernels"
-    _warn_once(f"no compiled kernels for {device} tensors ({reason})")
+    _warn_once("no kernels yet for interpolation, antialias, boundary='window' and fill")
     return False
 
 
@@ -74,4 +74,4 @@ def _warn_once(what: str) -> None:
         return
     _warned.add(what)
     message = f"racnn_ops: {what}; the slower pure-PyTorch reference answers"
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=5)

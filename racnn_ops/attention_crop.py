@@ -24,6 +24,7 @@ def attention_crop(
     antialias: bool = False,
     mask_steepness: float | None = None,
     boundary: str = "zeros",
+    fill: float | Sequence[float] | None = None,
     window_grad: str = "exact",
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
@@ -85,7 +86,8 @@ def attention_crop(
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
     """
     options = check_options(
-        output_size, interpolation, antialias, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar
+        *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
+        *(window_grad, mean, std, dtype, boxcar),
     )
     check_arguments(images, windows, options)
     return crop(images, windows, options)
@@ -106,6 +108,7 @@ class AttentionCrop(nn.Module):
         antialias: bool = False,
         mask_steepness: float | None = None,
         boundary: str = "zeros",
+        fill: float | Sequence[float] | None = None,
         window_grad: str = "exact",
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
@@ -114,16 +117,8 @@ class AttentionCrop(nn.Module):
     ) -> None:
         super().__init__()
         self.options = check_options(
-            output_size,
-            interpolation,
-            antialias,
-            mask_steepness,
-            boundary,
-            window_grad,
-            mean,
-            std,
-            dtype,
-            boxcar,
+            *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
+            *(window_grad, mean, std, dtype, boxcar),
         )
 
     def forward(self, images: Tensor, windows: Tensor) -> Tensor:
