@@ -87,7 +87,8 @@ class _Contraction(torch.autograd.Function):
 
     @staticmethod
     def forward(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        return _bounded(_crops, pixels, rows, columns)
+        # Not a view, of which forward mode wants tangents in the same layout.
+        return _bounded(_crops, pixels, rows, columns).clone(memory_format=torch.contiguous_format)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
