@@ -38,23 +38,46 @@ def _forward_levels() -> int:
 
 
 def _crops(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    lines = torch.einsum("bcyx,bkjx->bkcyj", pixels, columns)
-    return torch.einsum("bkcyj,bkiy->bkcij", lines, rows)
+    """By bmm, not einsum, which autograd.grad(is_grads_batched=True) cannot run in a backward."""
+    lines = _contracted_along_x(pixels, columns)
+    crops = torch.bmm(rows.flatten(0, 1), lines)  # (B K, h, C w)
+    return crops.reshape(*rows.shape[:3], pixels.shape[1], columns.shape[2]).permute(0, 1, 3, 2, 4)
 
 
 def _of_pixels(grad: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    lines = torch.einsum("bkcij,bkiy->bkcyj", grad, rows)
-    return torch.einsum("bkcyj,bkjx->bcyx", lines, columns)
+    pixels = torch.bmm(_contracted_along_y(grad, rows), columns.flatten(1, 2))
+    return pixels.reshape(grad.shape[0], grad.shape[2], rows.shape[3], columns.shape[3])
 
 
 def _of_rows(grad: Tensor, pixels: Tensor, columns: Tensor) -> Tensor:
-    lines = torch.einsum("bcyx,bkjx->bkcyj", pixels, columns)
-    return torch.einsum("bkcij,bkcyj->bkiy", grad, lines)
+    batch, windows, channels, height, width = grad.shape
+    grad = grad.permute(0, 1, 3, 2, 4).reshape(batch * windows, height, channels * width)
+    rows = torch.bmm(grad, _contracted_along_x(pixels, columns).mT)
+    return rows.reshape(batch, windows, height, pixels.shape[2])
 
 
 def _of_columns(grad: Tensor, pixels: Tensor, rows: Tensor) -> Tensor:
-    lines = torch.einsum("bkcij,bkiy->bkcyj", grad, rows)
-    return torch.einsum("bkcyj,bcyx->bkjx", lines, pixels)
+    columns = torch.bmm(_contracted_along_y(grad, rows).mT, pixels.flatten(1, 2))
+    return columns.reshape(*rows.shape[:2], grad.shape[4], pixels.shape[3])
+
+
+def _contracted_along_x(pixels: Tensor, columns: Tensor) -> Tensor:
+    """(B, C, H, W) with (B, K, w, W): (B K, H, C w)."""
+    batch, channels, height, _ = pixels.shape
+    _, windows, width, _ = columns.shape
+    lines = torch.bmm(pixels.flatten(1, 2), columns.flatten(1, 2).mT)
+    lines = lines.reshape(batch, channels, height, windows, width).permute(0, 3, 2, 1, 4)
+    return lines.reshape(batch * windows, height, channels * width)
+
+
+def _contracted_along_y(grad: Tensor, rows: Tensor) -> Tensor:
+    """(B, K, C, h, w) with (B, K, h, H): (B, C H, K w)."""
+    batch, windows, channels, out_height, width = grad.shape
+    height = rows.shape[3]
+    lines = grad.permute(0, 1, 3, 2, 4).reshape(batch * windows, out_height, channels * width)
+    lines = torch.bmm(rows.flatten(0, 1).mT, lines)
+    lines = lines.reshape(batch, windows, height, channels, width).permute(0, 3, 2, 1, 4)
+    return lines.reshape(batch, channels * height, windows * width)
 
 
 def _bounded(product: Callable[..., Tensor], values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -76,6 +99,9 @@ def _is_all(condition: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     if torch._C._len_torch_dispatch_stack() or type(condition) is not Tensor or not condition.is_cpu:
+        return False
+    # Of torch.autograd.grad(is_grads_batched=True), which is no transform.
+    if torch._C._functorch.is_legacy_batchedtensor(condition):
         return False
     return bool(condition.all())
 
@@ -104,7 +130,7 @@ class _Contraction(torch.autograd.Function):
             of_pixels = _bounded(_of_pixels, grad, rows, columns)
         if grad is not None and (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
             lost = ~(grad.isfinite() & crops.isfinite())
-            lost = lost.flatten(2).any(2)[..., None, None]
+            lost = lost.any(-1).any(-1).any(-1)[..., None, None]
             finite, read = _finite(grad), _finite(pixels)
             of_rows = _of_rows(finite, read, columns).masked_fill(lost, float("nan"))
             of_columns = _of_columns(finite, read, rows).masked_fill(lost, float("nan"))

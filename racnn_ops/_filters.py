@@ -111,7 +111,8 @@ def dense_taps(centre: Tensor, half: Tensor, size: int, out: int, options: Kerne
     elif options.interpolation == "area":
         weights = _area(position, half.unsqueeze(-1) / out, pixels, size)
     elif options.antialias:
-        stretch = (2 * half / out).clamp(min=1).unsqueeze(-1)
+        stretch = 2 * half.unsqueeze(-1) / out
+        stretch = torch.where(stretch > 1, stretch, 1.0)
         filter = ANTIALIASED[options.interpolation]
         weights = _antialiased(filter, position, stretch, pixels, size)
     else:

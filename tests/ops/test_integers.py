@@ -219,7 +219,7 @@ def test_errors(dtype: torch.dtype, options: dict[str, Any], error: type[Excepti
 
 def test_windows_are_float32() -> None:
     images = torch.zeros(2, 3, *SIZE, dtype=torch.int64)
-    with pytest.raises(TypeError, match="windows must be float32 with int64 images, got torch.float64"):
+    with pytest.raises(TypeError, match=r"windows must be float32 with int64 images, got torch\.float64"):
         attention_crop(images, torch.ones(2, 3, dtype=torch.float64), 3, interpolation="nearest")
 
 
