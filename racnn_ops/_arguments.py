@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._options import ENERGIES, Boxcar, CropOptions
+from ._options import ENERGIES, IMAGE_DTYPES, SELECTED_DTYPES, Boxcar, CropOptions
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos3", "area")
 BOUNDARIES = ("zeros", "border", "clip", "window")
 WINDOW_GRADS = ("exact", "boxcar")
-IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
 MAX_SIDE = 2**30
 # Of options: far beyond use, and far enough inside float32 that the kernels' products of them are finite.
 MAX_STEEPNESS = MAX_BOXCAR = 1e9
@@ -32,6 +31,7 @@ def check_options(
     antialias: bool,
     mask_steepness: float | None,
     boundary: str,
+    fill: float | Sequence[float] | None,
     window_grad: str,
     mean: float | Sequence[float] | None,
     std: float | Sequence[float] | None,
@@ -48,15 +48,18 @@ def check_options(
             "mask_steepness", mask_steepness, 2.0**-126, MAX_STEEPNESS, " or None"
         )
     _check_choice("boundary", boundary, BOUNDARIES)
+    if fill is not None:
+        fill = _check_fill(fill, boundary, mask_steepness, interpolation)
     _check_choice("window_grad", window_grad, WINDOW_GRADS)
     if mean is not None:
         mean = tuple(_check_number("mean", m, MAX_STATISTIC) for m in _numbers("mean", mean))
     if std is not None:
         std = tuple(_check_positive("std", s, 1 / MAX_STATISTIC, MAX_STATISTIC) for s in _numbers("std", std))
     boxcar = Boxcar() if boxcar is None else _check_boxcar(boxcar)
-    dtype = _check_dtype(dtype)
+    dtype = _check_dtype(dtype, interpolation)
     return CropOptions(
-        size, interpolation, antialias, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar
+        *(size, interpolation, antialias, mask_steepness, boundary, fill),
+        *(window_grad, mean, std, dtype, boxcar),
     )
 
 
@@ -66,7 +69,7 @@ def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> No
     _check_tensor("windows", windows)
     image_dtype = images.dtype
     if image_dtype not in IMAGE_DTYPES:
-        raise TypeError(f"images must be {_names(IMAGE_DTYPES)}, got {image_dtype}")
+        _check_selected(image_dtype, options)
     expected = torch.float64 if image_dtype == torch.float64 else torch.float32
     if windows.dtype != expected:
         raise TypeError(
@@ -94,7 +97,7 @@ def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> No
         raise ValueError(
             f"windows must be on the device of images: got {windows.device} for images on {images.device}"
         )
-    if options.dtype == torch.uint8 or options.mean is not None or options.std is not None:
+    if any(option is not None for option in (options.mean, options.std, options.dtype, options.fill)):
         _check_conversion(images, options)
 
 
@@ -103,10 +106,48 @@ def _check_conversion(images: Tensor, options: CropOptions) -> None:
     if options.dtype == torch.uint8 and (images.dtype != torch.uint8 or normalised):
         what = "normalised by mean and std" if normalised else _name(images.dtype)
         raise ValueError(f"dtype may be uint8 only for uint8 images without mean and std, got images {what}")
-    for name, values in (("mean", options.mean), ("std", options.std)):
+    if options.dtype in SELECTED_DTYPES and options.dtype != images.dtype:
+        name = _name(options.dtype)
+        raise ValueError(f"dtype may be {name} only for {name} images, got images {_name(images.dtype)}")
+    for name, values in (("mean", options.mean), ("std", options.std), ("fill", options.fill)):
         if values is not None and len(values) not in (1, images.shape[1]):
             raise ValueError(
                 f"{name} must be one number or one per channel ({images.shape[1]}), got {len(values)} numbers"
+            )
+    if options.fill is not None and options.interpolation == "nearest":
+        result = options.dtype or (torch.float32 if normalised else images.dtype)
+        for value in options.fill:
+            _check_selected_fill(value, images.dtype, result)
+
+
+def _check_selected(dtype: torch.dtype, options: CropOptions) -> None:
+    """Images whose pixels are selected, not computed with: only what leaves them as they are."""
+    nearest, name = options.interpolation == "nearest", _name(dtype)
+    if not nearest or dtype not in SELECTED_DTYPES:
+        allowed = (*IMAGE_DTYPES, *SELECTED_DTYPES) if nearest else IMAGE_DTYPES
+        hint = "; integer and bool images need interpolation='nearest'" if dtype in SELECTED_DTYPES else ""
+        raise TypeError(f"images must be {_names(allowed)}, got {dtype}{hint}")
+    for option in ("mask_steepness", "mean", "std"):
+        if getattr(options, option) is not None:
+            raise ValueError(f"{option} must be None for {name} images, got {getattr(options, option)!r}")
+    if options.dtype not in (None, dtype):
+        raise ValueError(f"dtype must be {name} or None for {name} images, got {options.dtype}")
+
+
+def _check_selected_fill(value: float, images: torch.dtype, result: torch.dtype) -> None:
+    """A fill among selected pixels: of integers and bools one of their values."""
+    if result.is_floating_point or images.is_floating_point:
+        _check_number("fill", value, MAX_STATISTIC)
+    elif result == torch.bool:
+        if value not in (0, 1):
+            raise ValueError(f"fill must be 0 or 1, False or True, for bool images, got {_shown(value)}")
+    else:
+        _check_number("fill", value)
+        limits = torch.iinfo(result)
+        if value != int(value) or not limits.min <= value <= limits.max:
+            raise ValueError(
+                f"fill must be a whole number within [{limits.min}, {limits.max}] for {_name(result)} crops "
+                f"with interpolation='nearest', got {_shown(value)}"
             )
 
 
@@ -212,15 +253,39 @@ def _check_boxcar(boxcar: Any) -> Boxcar:
 
 
 def _numbers(name: str, values: Any) -> tuple[Any, ...]:
-    """``mean`` or ``std``, one number or several."""
+    """``mean``, ``std`` or ``fill``, one number or several."""
     if isinstance(values, (Tensor, str, bytes, bytearray)) or not isinstance(values, (Real, Sequence)):
         raise TypeError(f"{name} must be a number or a sequence of numbers, one per channel, got {values!r}")
     return tuple(values) if isinstance(values, Sequence) else (values,)
 
 
-def _check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
-    if dtype is not None and dtype not in IMAGE_DTYPES:
-        raise TypeError(f"dtype must be {_names(IMAGE_DTYPES)} or None, got {dtype!r}")
+def _check_fill(
+    fill: Any, boundary: str, mask_steepness: float | None, interpolation: str
+) -> tuple[float, ...]:
+    if boundary != "zeros":
+        raise ValueError(
+            f"fill must be None with boundary={boundary!r}, where nothing outside is read, got {fill!r}"
+        )
+    if mask_steepness is not None:
+        raise ValueError(
+            "fill must be None with mask_steepness: the mask would multiply what lies outside as well, "
+            f"which is not constant then, got {fill!r}"
+        )
+    check = _check_exact if interpolation == "nearest" else _check_number
+    return tuple(check("fill", value, MAX_STATISTIC) for value in _numbers("fill", fill))
+
+
+def _check_exact(name: str, value: Any, most: float) -> float:
+    """A number of pixels that are selected: integers as they are, which images' dtype limits later."""
+    if isinstance(value, Integral):
+        return value if isinstance(value, bool) else int(value)
+    return _check_number(name, value, most)
+
+
+def _check_dtype(dtype: torch.dtype | None, interpolation: str) -> torch.dtype | None:
+    allowed = (*IMAGE_DTYPES, *SELECTED_DTYPES) if interpolation == "nearest" else IMAGE_DTYPES
+    if dtype is not None and dtype not in allowed:
+        raise TypeError(f"dtype must be {_names(allowed)} or None, got {dtype!r}")
     return dtype
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import _library, reference
 from ._autograd import below_autograd, differentiable_crop, has_tangent
-from ._options import CropOptions, KernelOptions
+from ._options import SELECTED_DTYPES, CropOptions, KernelOptions
 from ._transforms import crop_by_taps
 
 # A CUDA launch carries scale and shift of so many channels among its parameters: csrc/cuda/affine.cuh.
@@ -53,16 +53,16 @@ def _crop(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
 
 
 def _has_kernels(images: Tensor, options: KernelOptions) -> bool:
-    if not _library.has_cpu:
+    if not _library.has_cpu or images.dtype in SELECTED_DTYPES:
         return False
-    if images.is_cuda and not (options.two_taps and not options.offset):
-        _warn_once("CUDA has kernels for bilinear crops without antialias, boundary='window' and fill alone")
+    if not (images.is_cpu or images.is_meta or (images.is_cuda and _library.has_cuda)):
+        device = images.device.type
+        reason = _library.cuda_error if device == "cuda" else "this device has no kernels"
+        _warn_once(f"no compiled kernels for {device} tensors ({reason})")
         return False
-    if images.is_cpu or images.is_meta or (images.is_cuda and _library.has_cuda):
+    if not images.is_cuda or (options.two_taps and not options.offset):
         return True
-    device = images.device.type
-    reason = _library.cuda_error if device == "cuda" else "this device has no kernels"
-    _warn_once(f"no compiled kernels for {device} tensors ({reason})")
+    _warn_once("interpolation, antialias, boundary='window' and fill have no CUDA kernels yet")
     return False
 
 
@@ -74,4 +74,4 @@ def _warn_once(what: str) -> None:
         return
     _warned.add(what)
     message = f"racnn_ops: {what}; the slower pure-PyTorch reference answers"
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=5)

@@ -45,7 +45,8 @@ class Filter(NamedTuple):
 
 
 def _hat(z: Tensor) -> Tensor:
-    return (1 - z.abs()).clamp(min=0)
+    """Its derivative at the kinks is the one from the right."""
+    return torch.where((z >= -1) & (z < 1), torch.where(z < 0, 1 + z, 1 - z), 0.0)
 
 
 def _cubic(a: float) -> Filter:
@@ -105,11 +106,13 @@ def dense_taps(centre: Tensor, half: Tensor, size: int, out: int, options: Kerne
     position = sample_positions(centre, half, out)
     pixels = _pixels(centre, half, size, options.boundary)
     if options.interpolation == "nearest":
-        weights = _nearest(position, pixels, size)
+        pixel = nearest_pixel(centre, half, size, out, options.boundary).unsqueeze(-1)
+        weights = (pixel == torch.arange(size, device=pixel.device)).to(position.dtype)
     elif options.interpolation == "area":
         weights = _area(position, half.unsqueeze(-1) / out, pixels, size)
     elif options.antialias:
-        stretch = (2 * half / out).clamp(min=1).unsqueeze(-1)
+        stretch = 2 * half.unsqueeze(-1) / out
+        stretch = torch.where(stretch > 1, stretch, 1.0)
         filter = ANTIALIASED[options.interpolation]
         weights = _antialiased(filter, position, stretch, pixels, size)
     else:
@@ -152,18 +155,26 @@ def _centres(position: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=position.device, dtype=position.dtype) + 0.5
 
 
-def _nearest(position: Tensor, pixels: Pixels, size: int) -> Tensor:
-    """1 at the pixel in which the position lies, without a derivative."""
-    pixel = position.detach().floor()
-    if pixels.limit:
-        pixel = pixel.clamp(pixels.first, pixels.last)
-    return (pixel.unsqueeze(-1) == _centres(position, size) - 0.5).to(position.dtype)
+def nearest_pixel(centre: Tensor, half: Tensor, size: int, out: int, boundary: str) -> Tensor:
+    """The pixel (B, K, out), int64, in which each position lies; negative or ``size`` and more: outside.
+
+    ``half`` is not negative, and the window is clipped already where the boundary says so.
+    """
+    centre, half = (limited(value.detach(), -_FARTHEST, _FARTHEST) for value in (centre, half))
+    pixel = sample_positions(centre, half, out).floor().long()
+    pixels = _pixels(centre, half, size, boundary)
+    if not pixels.limit:
+        return pixel
+    # As integers: float32 may round the last pixel's number up.
+    return pixel.clamp(pixels.first.long(), pixels.last.long()).clamp(max=size - 1)
 
 
 def _plain(filter: Filter, position: Tensor, pixels: Pixels, size: int) -> Tensor:
     """What lies outside reads zero or, limited, the edge pixel."""
     x = _centres(position, size) - 0.5
-    lower = (position.detach() - 0.5).clamp(-filter.radius - 1, size + filter.radius).floor()
+    # Beyond these limits all pixels read are outside, or all are the edge pixel.
+    position = limited(position, 0.5 - filter.radius - 1, 0.5 + size + filter.radius)
+    lower = (position.detach() - 0.5).floor()
     near = position - 0.5 - lower
     weights = torch.zeros_like(position.unsqueeze(-1) * x)
     for step in range(1 - filter.radius, filter.radius + 1):
@@ -197,7 +208,7 @@ def sum_of_weights(filter: Filter, position: Tensor, stretch: Tensor) -> Tensor:
     series = filter.integral * stretch
     for jump in filter.jumps:
         place = 0.5 + stretch * jump.place - position
-        fraction = place - place.detach().floor()
+        fraction = place - (place.detach().ceil() - 1)  # in (0, 1]: derivatives in s are from the right
         factor = jump.height / math.factorial(jump.order + 1)
         series = series + factor * (-1 / stretch) ** jump.order * _bernoulli(jump.order + 1, fraction)
     if filter is not LANCZOS3:
@@ -229,6 +240,9 @@ def _area(position: Tensor, radius: Tensor, pixels: Pixels, size: int) -> Tensor
     r = radius.clamp(min=_POINT).unsqueeze(-1)
     at = position.unsqueeze(-1)
     first, last = pixels.first.unsqueeze(-1) + 0.5, pixels.last.unsqueeze(-1) + 0.5
+    if pixels.limit:
+        # Beyond, the whole footprint is the edge pixel, to which differences of far numbers are not exact.
+        at = limited(at, (first - r - 1).detach(), (last + r + 1).detach())
     weights = (_hat_sum(at + r - x) - _hat_sum(at - r - x)) / (2 * r)
     if pixels.limit:
         # Beyond the edge pixels' centres the interpolant goes on as it is there.

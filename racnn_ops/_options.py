@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 
 ENERGIES = ("abs", "square")
+IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+# Of interpolation="nearest" alone: their pixels are selected, nothing is computed with them.
+SELECTED_DTYPES = (
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint16, torch.uint32, torch.uint64, torch.bool),
+)
 
 
 class Boxcar(NamedTuple):
@@ -71,7 +77,7 @@ class KernelOptions(NamedTuple):
     interpolation: str = "bilinear"
     antialias: bool = False
     offset: tuple[float, ...] = ()
-    """Of each channel, added to what comes out. Empty: none."""
+    """Of each channel, added to finished outputs: ``fill``, where scale and shift make it 0. Empty: none."""
 
     @property
     def two_taps(self) -> bool:
@@ -87,6 +93,7 @@ class CropOptions(NamedTuple):
     antialias: bool
     mask_steepness: float | None
     boundary: str
+    fill: tuple[float, ...] | None
     window_grad: str
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
@@ -95,17 +102,33 @@ class CropOptions(NamedTuple):
 
     def of(self, images: Tensor) -> KernelOptions:
         """The same for the images at hand."""
-        size, interpolation, antialias, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar = self
+        (
+            size,
+            interpolation,
+            antialias,
+            mask_steepness,
+            boundary,
+            fill,
+            window_grad,
+            mean,
+            std,
+            dtype,
+            boxcar,
+        ) = self
         scale: tuple[float, ...] = ()
         shift: tuple[float, ...] = ()
-        if mean is not None or std is not None:
+        offset: tuple[float, ...] = ()
+        normalised = mean is not None or std is not None
+        if normalised:
             scale, shift = self._affine(images)
+        if fill is not None:
+            scale, shift, offset = _with_fill(fill, scale, shift, images)
         if dtype is None:
-            dtype = torch.float32 if scale and images.dtype == torch.uint8 else images.dtype
+            dtype = torch.float32 if normalised and images.dtype == torch.uint8 else images.dtype
         numbers = boxcar.numbers() if window_grad == "boxcar" else ()
         height, width = size
         kernel = height, width, boundary, mask_steepness, scale, shift, dtype, numbers
-        return KernelOptions(*kernel, interpolation, antialias)
+        return KernelOptions(*kernel, interpolation, antialias, offset)
 
     def _affine(self, images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         channels = images.shape[1]
@@ -113,6 +136,25 @@ class CropOptions(NamedTuple):
         std = _per_channel(self.std, 1.0, channels)
         unit = 255.0 if images.dtype == torch.uint8 else 1.0
         return tuple(1 / (unit * s) for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True))
+
+
+def _with_fill(
+    fill: tuple[float, ...], scale: tuple[float, ...], shift: tuple[float, ...], images: Tensor
+) -> tuple[tuple[float, ...], ...]:
+    """Scale, shift and offset that read ``fill`` outside the image.
+
+    The weights of an output sum to 1 over all whole positions, so that pixels enter less ``fill``, whose
+    outside is 0, and outputs get it back. Selected pixels stay as they are: the offset is what lies outside.
+    """
+    channels = images.shape[1]
+    fill = _per_channel(fill, 0.0, channels)
+    if images.dtype in SELECTED_DTYPES:
+        return (), (), fill
+    factors, terms = scale or (1.0,) * channels, shift or (0.0,) * channels
+    offset = tuple(f * a + b for f, a, b in zip(fill, factors, terms, strict=True))
+    if not any(offset):
+        return scale, shift, ()
+    return factors, tuple(-f * a for f, a in zip(fill, factors, strict=True)), offset
 
 
 def _per_channel(values: tuple[float, ...] | None, default: float, channels: int) -> tuple[float, ...]:

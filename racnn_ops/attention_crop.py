@@ -24,6 +24,7 @@ def attention_crop(
     antialias: bool = False,
     mask_steepness: float | None = None,
     boundary: str = "zeros",
+    fill: float | Sequence[float] | None = None,
     window_grad: str = "exact",
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
@@ -41,17 +42,19 @@ def attention_crop(
     (``align_corners=False``). By default nothing is averaged: where the window holds more pixels than the
     crop, samples skip some, as in ``grid_sample``; ``antialias``, ``"area"`` and ``"lanczos3"`` read all.
 
-    Kernels there are for ``"bilinear"`` without ``antialias`` in the boundaries ``"zeros"``, ``"border"``
-    and ``"clip"``; for everything else the slower :mod:`racnn_ops.reference` answers, after one warning.
+    Kernels there are for ``"bilinear"`` without ``antialias`` or ``fill`` in the boundaries ``"zeros"``,
+    ``"border"`` and ``"clip"``; for everything else the slower :mod:`racnn_ops.reference` answers, after one
+    warning.
 
     Args:
-        images (Tensor[B, C, H, W]): float16, bfloat16, float32, float64 or uint8; contiguous and
+        images (Tensor[B, C, H, W]): float16, bfloat16, float32, float64 or uint8, with ``"nearest"`` any
+            other integer dtype or bool, too, whose pixels are selected exactly; contiguous and
             channels_last are read as they are, as is any other stride; on a CPU, where neighbouring pixels
             lie in different cache lines (transposed, batch innermost), what windows read is copied first.
         windows (Tensor[B, 3] or Tensor[B, K, 3]): ``tx, ty, tl``, centre and half side in pixels; or
             ``(B, 4)``, ``(B, K, 4)``: ``tx, ty, tw, th``, with a half side for each axis. float32
             (float64 with float64 images), under autocast too. A half side of 0 or less counts as 0 and
-            keeps the gradient of 0. A window with NaN or infinity gives a crop of NaN (0 for uint8) and
+            keeps the gradient of 0. A window with NaN or infinity gives a crop of NaN (0 for integers) and
             a NaN gradient to itself, and touches nothing else.
         output_size (int or (int, int)): ``h, w`` of a crop.
         interpolation (str): ``"nearest"``, the pixel in which the position lies (no gradient to windows);
@@ -67,6 +70,11 @@ def attention_crop(
             ``"window"``, where outputs read the window's own pixels only, as a crop before a resize does.
             With ``antialias`` weights are normalised over all pixels there could be (``"zeros"``) or over
             those that may be read (the others).
+        fill (float or sequence, optional): what lies outside the image under ``boundary="zeros"``, in the
+            units of ``images`` (0 to 255 for uint8), one number or one per channel: a pixel like any other,
+            normalised with the rest. By default (None) the outside is 0 after normalisation. Not with
+            another boundary or ``mask_steepness``. At most 1e15 in magnitude; float32 crops are as exact
+            as numbers of its magnitude are. Where integers or bools are selected, one of their values.
         window_grad (str): ``"exact"``, the derivative of what is computed; or ``"boxcar"``, RA-CNN's
             surrogate, which looks at the incoming gradient alone (see :class:`racnn_ops.Boxcar`).
         mean, std (float or sequence, optional): normalise on the way, one number or one per channel:
@@ -74,7 +82,8 @@ def attention_crop(
             them given the other is 0 or 1; with neither, values stay as they are. ``mean`` is at most 1e15
             in magnitude, ``std`` between 1e-15 and 1e15.
         dtype (torch.dtype, optional): of the result; by default that of the images (float32 for uint8
-            images that are normalised). uint8 results are rounded and saturated.
+            images that are normalised). uint8 results are rounded and saturated. Of selected integers and
+            bools it is theirs, and neither ``mean``, ``std`` nor ``mask_steepness`` may be given.
         boxcar (Boxcar, optional): options of ``window_grad="boxcar"``.
 
     Returns:
@@ -85,7 +94,8 @@ def attention_crop(
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
     """
     options = check_options(
-        output_size, interpolation, antialias, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar
+        *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
+        *(window_grad, mean, std, dtype, boxcar),
     )
     check_arguments(images, windows, options)
     return crop(images, windows, options)
@@ -106,6 +116,7 @@ class AttentionCrop(nn.Module):
         antialias: bool = False,
         mask_steepness: float | None = None,
         boundary: str = "zeros",
+        fill: float | Sequence[float] | None = None,
         window_grad: str = "exact",
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
@@ -114,16 +125,8 @@ class AttentionCrop(nn.Module):
     ) -> None:
         super().__init__()
         self.options = check_options(
-            output_size,
-            interpolation,
-            antialias,
-            mask_steepness,
-            boundary,
-            window_grad,
-            mean,
-            std,
-            dtype,
-            boxcar,
+            *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
+            *(window_grad, mean, std, dtype, boxcar),
         )
 
     def forward(self, images: Tensor, windows: Tensor) -> Tensor:

@@ -2,11 +2,10 @@
 """The specification: ``attention_crop`` in plain PyTorch.
 
 Every output of two taps an axis gathers the four pixels that they name, out of the whole image at once, and
-blends them: what an output does not read cannot reach it, nor its gradients reach what it does not read, NaN
-and infinity included. Longer filters are dense tables (``_filters``) and two matrix products, where a
-gradient that is not finite reaches its whole image. Both are other algorithms than the kernels', which walk
-along rows; autograd differentiates them. All tests compare with them, and they answer where there are no
-kernels.
+blends them; longer filters are dense tables (``_filters``) and two matrix products (``_dense``). What an
+output does not read cannot reach it, nor its gradients reach what it does not read, NaN and infinity
+included. Both are other algorithms than the kernels', which walk along rows; autograd differentiates them.
+All tests compare with them, and they answer where there are no kernels.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ._arguments import MAX_SIDE, check_arguments, check_options, is_channels_last
-from ._filters import dense_taps, limited, mask_values, sample_positions
-from ._options import Boxcar, KernelOptions
+from ._dense import contract_dense
+from ._filters import dense_taps, limited, mask_values, nearest_pixel, sample_positions
+from ._options import SELECTED_DTYPES, Boxcar, KernelOptions
 from ._surrogate import boxcar_window_grad, with_surrogate
 
 __all__ = ["attention_crop", "boxcar_window_grad"]
@@ -38,6 +38,7 @@ def attention_crop(
     antialias: bool = False,
     mask_steepness: float | None = None,
     boundary: str = "zeros",
+    fill: float | Sequence[float] | None = None,
     window_grad: str = "exact",
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
@@ -49,7 +50,8 @@ def attention_crop(
     Every argument, shape, dtype and error is the same; forward mode and higher derivatives are autograd's.
     """
     options = check_options(
-        output_size, interpolation, antialias, mask_steepness, boundary, window_grad, mean, std, dtype, boxcar
+        *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
+        *(window_grad, mean, std, dtype, boxcar),
     )
     check_arguments(images, windows, options)
     return sample(images, windows, options.of(images))
@@ -62,6 +64,8 @@ def sample(
     contraction: Contraction | None = None,
 ) -> Tensor:
     """The crops for checked arguments; with ``_transforms``' contraction kernels make the surrogate too."""
+    if images.dtype in SELECTED_DTYPES:
+        return _select(images, windows, options)
     height, width = images.shape[-2:]
     pixels = normalise(images, windows.dtype, options)
     boxcar = Boxcar.of(options.boxcar).scaled_to(height, width) if options.boxcar else None
@@ -78,6 +82,8 @@ def sample(
         crops = contract_dense(pixels, axis_weights(*y_axis), axis_weights(*x_axis))
     if boxcar is not None:
         crops = with_surrogate(crops, safe, boxcar, contraction is not None)
+    if options.offset:
+        crops = crops + crops.new_tensor(options.offset).view(-1, 1, 1)
 
     # A window that is not finite gives NaN, and a NaN gradient to itself alone.
     nan_if_lost = torch.zeros_like(finite, dtype=windows.dtype).masked_fill(~finite, float("nan"))
@@ -89,6 +95,46 @@ def sample(
     if is_channels_last(images):
         crops = crops.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     return crops if windows.dim() == 3 else crops.squeeze(1)
+
+
+def _select(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+    """The nearest pixels as they are, of any dtype; outside the options' offset, or 0."""
+    batched = (windows if windows.dim() == 3 else windows.unsqueeze(1)).detach()
+    finite = torch.isfinite(batched).all(-1)
+    safe = torch.where(finite.unsqueeze(-1), batched, torch.zeros_like(batched))
+    (y, y_inside), (x, x_inside) = (
+        _nearest(safe[..., place], safe[..., half], size, out, options.boundary)
+        for place, half, size, out in (
+            (1, -1, images.shape[2], options.height),
+            (0, 2, images.shape[3], options.width),
+        )
+    )
+    # As signed integers: torch indexes and selects few of the others.
+    pixels = images.view(_SIGNED[images.element_size()])
+    batch = torch.arange(images.shape[0], device=images.device).view(-1, 1, 1, 1)
+    read = pixels.movedim(1, -1)[batch, y.unsqueeze(-1), x.unsqueeze(-2)]  # (B, K, h, w, C)
+    inside = (y_inside.unsqueeze(-1) & x_inside.unsqueeze(-2)).unsqueeze(-1)
+    fill = pixels.new_tensor([_as_signed(int(value), images.dtype) for value in options.offset or (0,)])
+    crops = torch.where(inside, read, fill)
+    crops = torch.where(finite[..., None, None, None], crops, torch.zeros_like(crops)).movedim(-1, 2)
+    crops = crops.view(images.dtype)
+    if not is_channels_last(images):
+        crops = crops.contiguous()
+    return crops if windows.dim() == 3 else crops.squeeze(1)
+
+
+_SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _as_signed(value: int, dtype: torch.dtype) -> int:
+    """The number with the same bits in the signed dtype of the same size."""
+    return value - 2 ** (8 * dtype.itemsize) if value >= 2 ** (8 * dtype.itemsize - 1) else value
+
+
+def _nearest(centre: Tensor, half: Tensor, size: int, out: int, boundary: str) -> tuple[Tensor, Tensor]:
+    """The pixels (B, K, out) that positions lie in, limited to the image, and whether they are in it."""
+    pixel = nearest_pixel(*_clipped(centre, half, size, boundary), size, out, boundary)
+    return pixel.clamp(0, size - 1), (pixel >= 0) & (pixel < size)
 
 
 def normalise(images: Tensor, dtype: torch.dtype, options: KernelOptions) -> Tensor:
@@ -143,23 +189,6 @@ def _clipped(centre: Tensor, half: Tensor, size: int, boundary: str) -> tuple[Te
         return centre, half
     low, high = limited(centre - half, 0, size), limited(centre + half, 0, size)
     return (low + high) / 2, (high - low) / 2
-
-
-def contract_dense(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Pixels (B, C, H, W) with weights (B, K, h, H) and (B, K, w, W): crops (B, K, C, h, w).
-
-    An output that reads a pixel that is not finite is NaN; the others know nothing of it.
-    """
-    finite = pixels.isfinite()
-    crops = _product(torch.where(finite, pixels, 0.0), rows, columns)
-    lost = (~finite).to(pixels.dtype)
-    lost = _product(lost, (rows.detach() != 0).to(lost.dtype), (columns.detach() != 0).to(lost.dtype))
-    return torch.where(lost > 0, float("nan"), crops)
-
-
-def _product(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    lines = torch.einsum("bcyx,bkjx->bkcyj", pixels, columns)
-    return torch.einsum("bkcyj,bkiy->bkcij", lines, rows)
 
 
 def contract(pixels: Tensor, rows: AxisTaps, columns: AxisTaps) -> Tensor:

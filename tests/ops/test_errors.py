@@ -30,6 +30,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # "prototype stage"
     NESTED = torch.nested.nested_tensor([torch.zeros(3, 5, 6), torch.zeros(3, 7, 6)], layout=torch.strided)
 DTYPES = "float16, bfloat16, float32, float64, uint8"
+NEEDS_NEAREST = "; integer and bool images need interpolation='nearest'"
 
 CASES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"images": None}, TypeError, "images must be a torch.Tensor, got NoneType"),
@@ -46,8 +47,8 @@ CASES: list[tuple[dict[str, Any], type[Exception], str]] = [
         "windows must be a strided (dense) tensor, got layout torch.sparse_coo",
     ),
     ({"images": NESTED}, TypeError, "images must be a strided (dense) tensor, got a nested tensor"),
-    ({"images": IMAGES.int()}, TypeError, f"images must be {DTYPES}, got torch.int32"),
-    ({"images": IMAGES.bool()}, TypeError, f"images must be {DTYPES}, got torch.bool"),
+    ({"images": IMAGES.int()}, TypeError, f"images must be {DTYPES}, got torch.int32{NEEDS_NEAREST}"),
+    ({"images": IMAGES.bool()}, TypeError, f"images must be {DTYPES}, got torch.bool{NEEDS_NEAREST}"),
     ({"images": IMAGES.to(torch.complex64)}, TypeError, f"images must be {DTYPES}, got torch.complex64"),
     (
         {"windows": WINDOWS.half()},
