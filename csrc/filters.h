@@ -115,9 +115,9 @@ RACNN_HOST_DEVICE FilterAxis<T> make_filter_axis(const Axis<T>& axis, Interpolat
   }
   const T sigma = T(2) * f.axis.half / T(axis.out);
   T change = T(0);  // d width / d half, times out
-  if (antialias) {
-    f.width = sigma > T(1) ? sigma : T(1);
-    change = sigma >= T(1) ? T(2) : T(0);
+  if (antialias && sigma > T(1)) {
+    f.width = sigma;
+    change = T(2);
   } else if (interpolation == Interpolation::kArea) {
     f.width = T(0.5) * sigma;
     change = T(1);

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from racnn_ops import AttentionCrop, attention_crop, reference
 
-pytestmark = pytest.mark.filterwarnings("ignore:racnn_ops. no kernels yet:RuntimeWarning")
-
 FILTERS: list[dict[str, Any]] = [
     {"interpolation": "nearest"},
     {"interpolation": "bilinear"},

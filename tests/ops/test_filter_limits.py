@@ -14,8 +14,6 @@ from racnn_ops import attention_crop, reference
 from racnn_ops._dense import contract_dense
 from racnn_ops._filters import ANTIALIASED, BILINEAR, PLAIN, sum_of_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:racnn_ops. no kernels yet:RuntimeWarning")
-
 UNSTRETCHED: list[dict[str, Any]] = [
     {"interpolation": "nearest"},
     {"interpolation": "bilinear"},

@@ -19,8 +19,6 @@ from torchvision.transforms.v2 import functional as transforms
 from racnn_ops import AttentionCrop, attention_crop, reference
 from racnn_ops._filters import ANTIALIASED, sum_of_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:racnn_ops. no kernels yet:RuntimeWarning")
-
 SIZE = (23, 31)
 OUTS = [(7, 9), SIZE, (40, 50), (5, 60), (1, 1)]
 WHOLE = (0.0, 0.0, 31.0, 23.0)

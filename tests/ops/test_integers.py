@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from racnn_ops import AttentionCrop, attention_crop, reference
 from racnn_ops._options import SELECTED_DTYPES
 
-pytestmark = pytest.mark.filterwarnings("ignore:racnn_ops. no kernels yet:RuntimeWarning")
-
 INTEGERS = (torch.uint8, *SELECTED_DTYPES)
 each_dtype = pytest.mark.parametrize("dtype", INTEGERS, ids=lambda dtype: str(dtype).removeprefix("torch."))
 SIZE = (11, 14)

@@ -24,7 +24,6 @@ from racnn_ops import attention_crop
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed"),
-    pytest.mark.filterwarnings("ignore:racnn_ops. no kernels yet:RuntimeWarning"),
 ]
 
 SIZE = (61, 73)
