@@ -30,6 +30,8 @@ template <typename Image, typename Grad, typename T>
 void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units& units, int64_t begin,
              int64_t end) {
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
+  // No weight moves with the window, and a gradient that is not finite has no part in the sums either.
+  const bool still = p.taps.interpolation == Interpolation::kNearest && !(p.taps.steepness > T(0));
   while (begin < end) {
     const int64_t n = begin / units.per_item();
     Arena arena;
@@ -51,7 +53,7 @@ void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units
       for (T* sum : sums) {
         for (int64_t e = 0; e < cell; ++e) sum[e] = T(0);
       }
-      for (int64_t l = 0; taps.finite && l < rows.count(); l += lanes) {
+      for (int64_t l = 0; taps.finite && !still && l < rows.count(); l += lanes) {
         affine.set(rows, l, lanes, taps.rows);
         make_grad_cells(grad, p.grad_strides, rows, l, lanes, layout, p.shape.out_width, grad_lines,
                         grad_cells);
