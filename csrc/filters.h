@@ -86,6 +86,12 @@ RACNN_HOST_DEVICE void with_filter(Interpolation interpolation, bool antialias, 
   antialias ? use(Cubic<2>{}) : use(Cubic<3>{});
 }
 
+RACNN_HOST_DEVICE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+RACNN_HOST_DEVICE int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+RACNN_HOST_DEVICE int64_t within(int64_t x, int64_t low, int64_t high) {
+  return lesser(greater(x, low), high);
+}
+
 // One axis of one window with what runs need besides.
 template <typename T>
 struct FilterAxis {
@@ -137,6 +143,12 @@ struct RunEntry {
 template <typename T>
 struct RawEntry {
   T weight, by_position, by_width;
+
+  RACNN_HOST_DEVICE void add(const RawEntry& other) {
+    weight += other.weight;
+    by_position += other.by_position;
+    by_width += other.by_width;
+  }
 };
 
 // s_j as a whole pixel and the rest, with its derivatives.
@@ -175,8 +187,7 @@ RACNN_HOST_DEVICE int64_t run_reach(const FilterAxis<T>& f) {
 // The most entries that a run of this axis can have.
 template <typename T>
 RACNN_HOST_DEVICE int64_t longest_run(const FilterAxis<T>& f) {
-  const int64_t all = int64_t(f.last) - f.first + 1, reached = 2 * run_reach(f) + 2;
-  return reached < all ? reached : all;
+  return lesser(int64_t(f.last) - f.first + 1, 2 * run_reach(f) + 2);
 }
 
 // The mean over [z - r, z + r] of a function whose slope changes by `jumps` at `kinks`, from its own value.
@@ -236,35 +247,28 @@ RACNN_HOST_DEVICE RawEntry<T> area_entry(const FilterAxis<T>& f, const RunPositi
   return entry;
 }
 
-// Of a plain filter: all positions whose pixel x is, or that fall to it as the edge.
-template <typename F, typename T>
-RACNN_HOST_DEVICE RawEntry<T> plain_entry(const FilterAxis<T>& f, const RunPosition<T>& p, int32_t x) {
-  const T z = T(p.pixel - x) + (p.beyond - T(0.5));
-  RawEntry<T> entry{T(0), T(0), T(0)};
-  const auto add = [&](T at) {
-    const FilterValue<T> v = F::at(at);
-    entry.weight += v.value;
-    entry.by_position += v.slope;
-  };
-  if (!f.limited || (x > f.first && x < f.last)) {
-    add(z);
-    return entry;
-  }
-  if (f.first == f.last) return {T(1), T(0), T(0)};
-  // Far outside all positions fall to the edge, wherever they are.
-  constexpr T kBeyond = T(F::kRadius) + T(1);
-  const T near = x == f.first ? (z > -kBeyond ? z : -kBeyond) : (z < kBeyond ? z : kBeyond);
-  if (near != z) return {T(1), T(0), T(0)};
-  const T step = x == f.first ? T(1) : T(-1);
-  for (int k = 0; k <= 2 * F::kRadius + 1; ++k) add(z + step * T(k));
-  return entry;
-}
-
 template <typename F, typename T>
 RACNN_HOST_DEVICE RawEntry<T> stretched_entry(const FilterAxis<T>& f, const RunPosition<T>& p, int64_t x) {
   const T z = (T(p.pixel - x) + (p.beyond - T(0.5))) / f.width;
   const FilterValue<T> v = F::at(z);
   return {v.value, v.slope / f.width, -z * v.slope / f.width};
+}
+
+// Of a plain filter: pixel x and, at an edge, what falls to it.
+template <typename F, typename T>
+RACNN_HOST_DEVICE RawEntry<T> plain_entry(FilterAxis<T> f, RunPosition<T> p, int32_t x) {
+  constexpr int64_t kBeyond = F::kRadius + 1;  // farther outside everything falls to the edge
+  int64_t begin = x, end = x;
+  if (f.limited) {
+    p.pixel = within(p.pixel, f.first - kBeyond, f.last + kBeyond);
+    if (x == f.first) begin = lesser(begin, p.pixel - kBeyond);
+    if (x == f.last) end = greater(end, p.pixel + kBeyond);
+  }
+  f.width = T(1);  // not area's, whose footprint is a point here
+  RawEntry<T> sum{T(0), T(0), T(0)};
+  for (int64_t at = begin; at <= end; ++at) sum.add(stretched_entry<F>(f, p, at));
+  sum.by_width = T(0);
+  return sum;
 }
 
 // Beyond this stretch the sum over all positions is the integral, to 1e-8.
@@ -278,16 +282,11 @@ RACNN_HOST_DEVICE RawEntry<T> sum_of_entries(const FilterAxis<T>& f, const RunPo
   const int64_t reach = run_reach(f);
   int64_t begin = p.pixel - reach, end = p.pixel + reach;
   if (f.limited) {
-    begin = begin < f.first ? f.first : begin;
-    end = end > f.last ? f.last : end;
+    begin = greater(begin, f.first);
+    end = lesser(end, f.last);
   }
   RawEntry<T> sums{T(0), T(0), T(0)};
-  for (int64_t x = begin; x <= end; ++x) {
-    const RawEntry<T> entry = stretched_entry<F>(f, p, x);
-    sums.weight += entry.weight;
-    sums.by_position += entry.by_position;
-    sums.by_width += entry.by_width;
-  }
+  for (int64_t x = begin; x <= end; ++x) sums.add(stretched_entry<F>(f, p, x));
   return sums;
 }
 
@@ -302,16 +301,13 @@ template <bool kGrad, typename T, typename Set>
 RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set) {
   const RunPosition<T> p = run_position(f, j);
   const int64_t reach = run_reach(f);
-  const auto within = [](int64_t x, int64_t low, int64_t high) {
-    return x < low ? low : x > high ? high : x;
-  };
   int64_t begin = p.pixel - reach, end = p.pixel + reach;
   if (f.limited) {
     begin = within(begin, f.first, f.last);
     end = within(end, f.first, f.last);
   } else {
-    begin = begin < 0 ? 0 : begin;
-    end = end < f.last ? end : f.last;
+    begin = greater(begin, f.first);
+    end = lesser(end, f.last);
   }
   Run run{0, 0};
   const auto add = [&](int64_t x, const RawEntry<T>& raw) {
@@ -334,7 +330,9 @@ RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set
     if (!zero) run.count = k + 1;
   };
   if (f.interpolation == Interpolation::kNearest) {
-    const int64_t x = f.limited ? within(p.pixel, f.first, f.last) : p.pixel;
+    // By the product first: where positions lie on pixels' edges, as at a reduction by 2, it is exact.
+    const T s = f.axis.centre + f.axis.half * T(2 * int64_t(j) + 1 - f.axis.out) / T(f.axis.out);
+    const int64_t pixel = int64_t(std::floor(s)), x = f.limited ? within(pixel, f.first, f.last) : pixel;
     if (x >= f.first && x <= f.last) add(x, {T(1), T(0), T(0)});
   } else if (f.interpolation == Interpolation::kArea && f.width >= T(kPoint)) {
     for (int64_t x = begin; x <= end; ++x) add(x, area_entry(f, p, int32_t(x)));

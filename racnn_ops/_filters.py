@@ -161,7 +161,9 @@ def nearest_pixel(centre: Tensor, half: Tensor, size: int, out: int, boundary: s
     ``half`` is not negative, and the window is clipped already where the boundary says so.
     """
     centre, half = (limited(value.detach(), -_FARTHEST, _FARTHEST) for value in (centre, half))
-    pixel = sample_positions(centre, half, out).floor().long()
+    # By the product first: where positions lie on pixels' edges, as at a reduction by 2, it is exact.
+    steps = 2 * torch.arange(out, device=centre.device, dtype=centre.dtype) + 1 - out
+    pixel = (centre.unsqueeze(-1) + half.unsqueeze(-1) * steps / out).floor().long()
     pixels = _pixels(centre, half, size, boundary)
     if not pixels.limit:
         return pixel
