@@ -12,7 +12,7 @@
 namespace racnn::cpu::RACNN_ISA {
 
 // More outputs than this on one pixel (a strong zoom, or a border that collects many): no band.
-constexpr int64_t kMaxBandTaps = 8;
+constexpr int64_t kMaxBandTaps = 16;
 
 // One axis read backwards: for pixels [begin, end), the run of outputs that read them and their weights.
 template <typename T>
