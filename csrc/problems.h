@@ -166,19 +166,6 @@ struct ImageGradProblem {
 template <typename T>
 using TapImageGradProblem = ImageGradProblem<T, T, TapTables<T>>;
 
-// The derivatives of sum over c, i, j of g * out by the weights.
-template <typename T>
-struct TapGradProblem {
-  const T* grad_output;    // [B, K, C, h, w]
-  const T* images;         // [B, C, H, W]
-  T* grad_row_weights;     // [N, h, 2], contiguous
-  T* grad_column_weights;  // [N, w, 2]
-  T* workspace;            // as many numbers as the backend asked for
-  CropShape shape;
-  Strides grad_strides, image_strides;
-  TapTables<T> taps;
-};
-
 enum class Energy : int32_t {
   kAbs,     // |g| of each channel, normalised by its maximum over the crop
   kSquare,  // the squared norm of g over channels, normalised by its maximum over the crop

@@ -35,7 +35,6 @@ def register() -> None:
     _register("_crop_boxcar_grad", _fake_boxcar_grad)
     _register("_tap_crop", _fake_tap_crop)
     _register("_tap_image_grad", _fake_tap_image_grad)
-    _register("_tap_grad", _fake_tap_grad)
 
 
 def _register(
@@ -144,14 +143,3 @@ def _fake_tap_image_grad(
 ) -> Tensor:
     sizes = (grad_output.shape[0], grad_output.shape[2], height, width)
     return _empty(grad_output, sizes, grad_output.dtype, channels_last)
-
-
-def _fake_tap_grad(
-    grad_output: Tensor,
-    images: Tensor,
-    rows: Tensor,
-    row_weights: Tensor,
-    columns: Tensor,
-    column_weights: Tensor,
-) -> tuple[Tensor, Tensor]:
-    return row_weights.new_empty(row_weights.shape), column_weights.new_empty(column_weights.shape)

@@ -7,9 +7,10 @@ with the incoming gradient g,
     F(g, I, b, a) = sum over n, c, i, j of  g[n, c, i, j] * sum over y, x of  b_i(y) a_j(x) I[n, c, y, x]
 
 is linear in each of the four. Its derivatives are F again, with one argument left out: crops (no g), the
-gradient of images (no I) and that of the weights (no b, or no a). Three kernels, each differentiated by the
-other two, give derivatives of every order; the tables are plain tensors, a few numbers a row and column,
-which torch differentiates itself. A derivative along b and a at once is a sum of two such crops.
+gradient of images (no I) and that of the weights (no b, or no a). Two kernels, each differentiated by the
+other, give derivatives of every order: the gradient of a weight is a sum of g times a crop of the weight's
+pixels alone, and the tables are plain tensors, a few numbers a row and column, which torch differentiates
+itself. A derivative along b and a at once is a sum of two such crops.
 """
 
 from __future__ import annotations
@@ -73,10 +74,6 @@ def _add(*parts: Tensor | None) -> Tensor | None:
     return total
 
 
-def _or_zero(tensor: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if tensor is None else tensor
-
-
 def _save(ctx: Any, tensors: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)
@@ -97,12 +94,16 @@ class _TapCrop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None) -> tuple[Tensor | None, ...]:
         images, *tables = ctx.saved_tensors
-        grad_images = grad_rows = grad_columns = None
-        if grad_output is not None and ctx.needs_input_grad[0]:
-            grad_images = _image_grad(grad_output, tables, images)
-        if grad_output is not None and (ctx.needs_input_grad[2] or ctx.needs_input_grad[4]):
-            grad_rows, grad_columns = _TapGrad.apply(grad_output, images, *tables)
-        return grad_images, None, grad_rows, None, grad_columns
+        if grad_output is None:
+            return (None,) * 5
+        needs = ctx.needs_input_grad
+        return (
+            _image_grad(grad_output, tables, images) if needs[0] else None,
+            None,
+            _weight_grad(grad_output, images, tables, 0) if needs[2] else None,
+            None,
+            _weight_grad(grad_output, images, tables, 1) if needs[4] else None,
+        )
 
     @staticmethod
     def jvp(
@@ -133,12 +134,19 @@ class _TapImageGrad(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_images: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_output, *tables = ctx.saved_tensors
-        d_grad = d_rows = d_columns = None
-        if d_images is not None and ctx.needs_input_grad[0]:
-            d_grad = _TapCrop.apply(d_images, *tables)
-        if d_images is not None and (ctx.needs_input_grad[2] or ctx.needs_input_grad[4]):
-            d_rows, d_columns = _TapGrad.apply(grad_output, d_images, *tables)
-        return d_grad, None, d_rows, None, d_columns, None, None, None
+        if d_images is None:
+            return (None,) * 8
+        needs = ctx.needs_input_grad
+        return (
+            _TapCrop.apply(d_images, *tables) if needs[0] else None,
+            None,
+            _weight_grad(grad_output, d_images, tables, 0) if needs[2] else None,
+            None,
+            _weight_grad(grad_output, d_images, tables, 1) if needs[4] else None,
+            None,
+            None,
+            None,
+        )
 
     @staticmethod
     def jvp(
@@ -163,70 +171,22 @@ class _TapImageGrad(torch.autograd.Function):
         return _vmap(_TapImageGrad, None, info, in_dims, inputs)
 
 
-class _TapGrad(torch.autograd.Function):
-    """The gradients of row and column weights: F without b, and F without a."""
-
-    @staticmethod
-    def forward(grad_output: Tensor, images: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.ops.racnn_ops._tap_grad.default(grad_output, images, *tables)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _save(ctx, inputs)
-
-    @staticmethod
-    def backward(ctx: Any, v_rows: Tensor | None, v_columns: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_output, images, *tables = ctx.saved_tensors
-        d_grad = d_images = d_rows = d_columns = None
-        if v_rows is None and v_columns is None:
-            return (None,) * 6
-        moved = _moved(tables, v_rows, v_columns)
-        if ctx.needs_input_grad[0]:
-            d_grad = _add(*(_TapCrop.apply(images, *product) for product in moved))
-        if ctx.needs_input_grad[1]:
-            d_images = _add(*(_image_grad(grad_output, product, images) for product in moved))
-        if ctx.needs_input_grad[3] or ctx.needs_input_grad[5]:
-            d_rows, d_columns = _weight_grad(grad_output, images, tables, v_rows, v_columns)
-        return d_grad, d_images, None, d_rows, None, d_columns
-
-    @staticmethod
-    def jvp(
-        ctx: Any,
-        d_grad: Tensor | None,
-        d_images: Tensor | None,
-        _: None,
-        d_rows: Tensor | None,
-        __: None,
-        d_columns: Tensor | None,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        grad_output, images, *tables = ctx.saved_tensors
-        parts = []
-        if d_grad is not None:
-            parts.append(_TapGrad.apply(d_grad, images, *tables))
-        if d_images is not None:
-            parts.append(_TapGrad.apply(grad_output, d_images, *tables))
-        if d_rows is not None or d_columns is not None:
-            parts.append(_weight_grad(grad_output, images, tables, d_rows, d_columns))
-        return _add(*(rows for rows, _ in parts)), _add(*(columns for _, columns in parts))
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
-        return _vmap(_TapGrad, 1, info, in_dims, inputs)
-
-
 def _image_grad(grad_output: Tensor, tables: Tables, images: Tensor) -> Tensor:
     return _TapImageGrad.apply(  # type: ignore[no-any-return]
         grad_output, *tables, images.shape[2], images.shape[3], is_channels_last(images)
     )
 
 
-def _weight_grad(
-    grad_output: Tensor, images: Tensor, tables: Tables, rows: Tensor | None, columns: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The gradients of the weights at other weights: that of the rows is linear in those of the columns."""
-    return _TapGrad.apply(  # type: ignore[no-any-return]
-        grad_output, images, tables[0], _or_zero(rows, tables[1]), tables[2], _or_zero(columns, tables[3])
-    )
+def _weight_grad(grad_output: Tensor, images: Tensor, tables: Tables, axis: int) -> Tensor:
+    """The gradient of the row weights (``axis`` 0) or the column weights (1), of the shape of those."""
+    rows, row_weights, columns, column_weights = tables
+    weights = column_weights if axis else row_weights
+    sums = []
+    for side in torch.eye(2, dtype=weights.dtype, device=weights.device):  # the lower and the upper pixels
+        alone = side.expand(weights.shape)
+        only = (rows, row_weights, columns, alone) if axis else (rows, alone, columns, column_weights)
+        sums.append((grad_output * _TapCrop.apply(images, *only)).sum((2, 3 if axis else 4)))
+    return torch.stack(sums, -1)
 
 
 def _vmap(
@@ -245,8 +205,5 @@ def _vmap(
         for place, (value, in_dim) in enumerate(zip(inputs, in_dims, strict=True))
     ]
     rows = 1 if images is None else images + 1  # this table has both axes
-    outputs = function.apply(*folded)
-    if isinstance(outputs, Tensor):
-        return unfold(outputs, info.batch_size, axis, inputs[rows], in_dims[rows]), axis
-    unfolded = tuple(unfold(t, info.batch_size, axis, inputs[rows], in_dims[rows]) for t in outputs)
-    return unfolded, (axis,) * len(unfolded)
+    output = function.apply(*folded)
+    return unfold(output, info.batch_size, axis, inputs[rows], in_dims[rows]), axis

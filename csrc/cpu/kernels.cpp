@@ -7,7 +7,6 @@
 #include "forward.h"
 #include "image_grad.h"
 #include "run_window_grad.h"
-#include "tap_grad.h"
 #include "window_grad.h"
 
 namespace racnn::cpu::RACNN_ISA {
@@ -42,7 +41,5 @@ RACNN_KERNEL(TapForwardProblem<float>)
 RACNN_KERNEL(TapForwardProblem<double>)
 RACNN_KERNEL(TapImageGradProblem<float>)
 RACNN_KERNEL(TapImageGradProblem<double>)
-RACNN_KERNEL(TapGradProblem<float>)
-RACNN_KERNEL(TapGradProblem<double>)
 
 }  // namespace racnn::cpu::RACNN_ISA

@@ -9,9 +9,6 @@
 
 namespace racnn::cpu {
 
-// What a unit of tap_grad adds up: [h, 2] for the rows, of which it has some, and [w, 2] for the columns.
-RACNN_INLINE int64_t tap_grad_sums(const CropShape& s) { return 2 * (int64_t(s.out_height) + s.out_width); }
-
 // What a unit of boxcar_grad adds up, in the unnormalised energy E; E * (shrink / 2 - ...) for the half
 // sides.
 template <typename T>

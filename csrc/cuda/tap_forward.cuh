@@ -44,7 +44,7 @@ cudaError_t compute(const TapForwardProblem<T>& p, cudaStream_t stream, int64_t 
   const Deal deal(p.shape.channels, p.shape.out_height, p.shape.out_width, p.out_strides);
   const DealtParams<TapForwardProblem<T>> params{p, deal, deal.items(p.shape.batch * p.shape.windows)};
   if (params.items == 0) return cudaSuccess;
-  return launch_items(tap_forward_kernel<T>, params, kTapThreads, 0, stream, max_blocks);
+  return launch_items(tap_forward_kernel<T>, params, stream, max_blocks);
 }
 
 }  // namespace racnn

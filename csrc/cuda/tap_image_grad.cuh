@@ -76,7 +76,7 @@ cudaError_t compute(const TapImageGradProblem<T>& p, cudaStream_t stream, int64_
   const Deal deal(p.shape.channels, p.shape.height, p.shape.width, p.image_strides);
   const DealtParams<TapImageGradProblem<T>> params{p, deal, deal.items(p.shape.batch)};
   if (params.items == 0) return cudaSuccess;
-  return launch_items(tap_image_grad_kernel<T>, params, kTapThreads, 0, stream, max_blocks);
+  return launch_items(tap_image_grad_kernel<T>, params, stream, max_blocks);
 }
 
 }  // namespace racnn

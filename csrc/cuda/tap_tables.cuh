@@ -2,7 +2,7 @@
 //
 // What the kernels on tap tables (TapTables in problems.h) share: with tables what forward mode, higher
 // derivatives and vmap are made of. Plain kernels: tables come from memory, one output or pixel a thread.
-// Nothing is added atomically: a thread or a warp owns each result, and the order is fixed.
+// Nothing is added atomically: a thread owns each result, and the order is fixed.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,6 @@
 namespace racnn {
 
 constexpr int kTapThreads = 256;
-constexpr int kTapWarps = kTapThreads / kWarp;
 constexpr int kTapChannels = 4;  // of a thread, where the channels are not neighbours in memory
 
 // Elements of crops or images, [N, C, rows, columns], dealt out to threads: neighbouring threads get
@@ -77,16 +76,11 @@ RACNN_HOST_DEVICE const T* weights_of(const TapTable<T>& table, int64_t n, int32
 
 RACNN_HOST_DEVICE bool is_inside(int64_t pixel, int32_t size) { return pixel >= 0 && pixel < size; }
 
-// Whether an output with this lower pixel reads any: if not it takes no part, whatever its gradient is (0 *
-// Inf is NaN).
-RACNN_HOST_DEVICE bool reads_any(int64_t lower, int32_t size) { return lower >= -1 && lower < size; }
-
 template <typename Params>
-cudaError_t launch_items(void (*kernel)(Params), const Params& params, int64_t items_a_block,
-                         size_t shared_bytes, cudaStream_t stream, int64_t max_blocks) {
-  const int64_t blocks = (params.items + items_a_block - 1) / items_a_block;
-  return launch(kernel, dim3(unsigned(std::min(blocks, max_blocks))), dim3(kTapThreads), shared_bytes, stream,
-                params);
+cudaError_t launch_items(void (*kernel)(Params), const Params& params, cudaStream_t stream,
+                         int64_t max_blocks) {
+  const int64_t blocks = (params.items + kTapThreads - 1) / kTapThreads;
+  return launch(kernel, dim3(unsigned(std::min(blocks, max_blocks))), dim3(kTapThreads), 0, stream, params);
 }
 
 }  // namespace racnn

@@ -9,7 +9,6 @@
 #include <atomic>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "../cpu/half.h"
 #include "../cpu/kernels.h"
@@ -99,11 +98,6 @@ struct CpuBackend : BackendTypes<Half, BFloat16> {
     return checked_product("the workspace of the window gradient", {s.batch, s.windows, most_crop_units(s)});
   }
 
-  static int64_t tap_grad_workspace(const CropShape& s) {
-    return checked_product("the workspace of the tables' gradient",
-                           {s.batch, s.windows, tap_grad_sums(s), most_crop_units(s)});
-  }
-
   static int64_t boxcar_grad_workspace(const CropShape& s, Energy energy) {
     constexpr int64_t kSums = sizeof(BoxcarSums<float>) / sizeof(float);
     return checked_product("the workspace of the boxcar gradient",
@@ -145,22 +139,6 @@ struct CpuBackend : BackendTypes<Half, BFloat16> {
       const Window<double> sums = add_up_boxcar(parts + n * units.per_item(), units, p.scale);
       const Window<T> window = load_window(p.windows + n * p.values, p.values);
       store_window_grad(window, sums, p.values, p.grad_windows + n * p.values);
-    }
-  }
-
-  template <typename T>
-  static void compute(const TapGradProblem<T>& p) {
-    const Units units = crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides));
-    const int64_t crops = p.shape.batch * p.shape.windows, sums = tap_grad_sums(p.shape);
-    const int64_t rows = 2 * int64_t(p.shape.out_height), columns = sums - rows;
-    run(p, units, crops);
-    std::vector<double> totals(size_t(sums), 0.0);
-    for (int64_t n = 0; n < crops; ++n) {
-      std::fill(totals.begin(), totals.end(), 0.0);
-      const T* parts = p.workspace + n * units.per_item() * sums;
-      for (int64_t e = 0; e < units.per_item() * sums; ++e) totals[size_t(e % sums)] += double(parts[e]);
-      std::copy_n(totals.begin(), rows, p.grad_row_weights + n * rows);
-      std::copy_n(totals.begin() + rows, columns, p.grad_column_weights + n * columns);
     }
   }
 };

@@ -8,7 +8,7 @@
 //   kHasRuns                                  kernels for FilterSpec and for offsets
 //   Guard(const Tensor&)                      makes the tensor's device current, for its lifetime
 //   window_grad_workspace(const CropShape&)   how much workspace its reductions need
-//   tap_grad_workspace(const CropShape&), boxcar_grad_workspace(const CropShape&, Energy)
+//   boxcar_grad_workspace(const CropShape&, Energy)
 //   compute(problem)                          runs the kernel of any struct in problems.h
 #pragma once
 

@@ -11,7 +11,6 @@
 #include "../cuda/forward.cuh"
 #include "../cuda/image_grad.cuh"
 #include "../cuda/tap_forward.cuh"
-#include "../cuda/tap_grad.cuh"
 #include "../cuda/tap_image_grad.cuh"
 #include "../cuda/window_grad.cuh"
 #include "register.h"
@@ -35,7 +34,6 @@ struct CudaBackend : BackendTypes<__half, __nv_bfloat16> {
   };
 
   static int64_t window_grad_workspace(const CropShape& shape) { return racnn::window_grad_workspace(shape); }
-  static int64_t tap_grad_workspace(const CropShape&) { return 0; }
   static int64_t boxcar_grad_workspace(const CropShape& shape, Energy energy) {
     return racnn::boxcar_grad_workspace(shape, energy);
   }

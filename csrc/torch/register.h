@@ -20,7 +20,6 @@ void register_operators(Library& library) {
   library.impl("_crop_boxcar_grad", TORCH_BOX(&crop_boxcar_grad<Backend>));
   library.impl("_tap_crop", TORCH_BOX(&tap_crop<Backend>));
   library.impl("_tap_image_grad", TORCH_BOX(&tap_image_grad<Backend>));
-  library.impl("_tap_grad", TORCH_BOX(&tap_grad<Backend>));
 }
 
 }  // namespace racnn

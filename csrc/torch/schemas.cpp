@@ -41,7 +41,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
   m.def(
       "_tap_image_grad(Tensor grad_output, Tensor rows, Tensor row_weights, Tensor columns, "
       "Tensor column_weights, SymInt height, SymInt width, bool channels_last) -> Tensor");
-  m.def(
-      "_tap_grad(Tensor grad_output, Tensor images, Tensor rows, Tensor row_weights, Tensor columns, "
-      "Tensor column_weights) -> (Tensor, Tensor)");
 }

@@ -4,8 +4,6 @@
 // problems.h).
 #pragma once
 
-#include <tuple>
-
 #include "tensors.h"
 
 namespace racnn {
@@ -111,30 +109,6 @@ Tensor tap_image_grad(Tensor grad_output, Tensor rows, Tensor row_weights, Tenso
                                             {}});
   });
   return grad_images;
-}
-
-template <typename Backend>
-std::tuple<Tensor, Tensor> tap_grad(Tensor grad_output, Tensor images, Tensor rows, Tensor row_weights,
-                                    Tensor columns, Tensor column_weights) {
-  const CheckedTaps taps(rows, row_weights, columns, column_weights);
-  taps.check_like(grad_output, true);
-  taps.check_like(images, false);
-  check(images.size(1) == grad_output.size(2), "grad_output and images must agree in C");
-  const CropShape shape = taps.shape(images.size(1), images.size(2), images.size(3));
-  const Tensor grad_rows =
-      empty_dense({shape.batch, shape.windows, shape.out_height, 2}, false, taps.dtype, grad_output);
-  const Tensor grad_columns =
-      empty_dense({shape.batch, shape.windows, shape.out_width, 2}, false, taps.dtype, grad_output);
-  if (shape.batch == 0 || shape.windows == 0) return {grad_rows, grad_columns};
-  const typename Backend::Guard guard(images);
-  const Tensor workspace = empty_dense({Backend::tap_grad_workspace(shape)}, false, taps.dtype, grad_output);
-  with_accumulate_type(taps.dtype, [&]<typename T>(Type<T>) {
-    Backend::compute(TapGradProblem<T>{grad_output.const_data_ptr<T>(), images.const_data_ptr<T>(),
-                                       grad_rows.mutable_data_ptr<T>(), grad_columns.mutable_data_ptr<T>(),
-                                       workspace.mutable_data_ptr<T>(), shape, strides_of(grad_output),
-                                       strides_of(images), taps.tables<T>()});
-  });
-  return {grad_rows, grad_columns};
 }
 
 }  // namespace racnn

@@ -209,10 +209,6 @@ class Case:
         layout = {"channels_last": self.random.random() < 0.5}
         return {"grad_output": self.crops(dtype, True), **self.taps(dtype), **sizes, **layout}
 
-    def _tap_grad(self) -> dict[str, Any]:
-        dtype = accumulate(self.image_dtype)
-        return {"grad_output": self.crops(dtype, True), "images": self.images(dtype), **self.taps(dtype)}
-
     # --- What is spoiled ---------------------------------------------------------------------------------
 
     def spoil(self) -> None:

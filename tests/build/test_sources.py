@@ -13,7 +13,7 @@ from racnn_ops import _dispatch
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".h", ".cpp", ".cu", ".cuh"))
 KERNELS = [path for path in SOURCES if path.parent.name != "torch"]
-KERNEL_NAMES = ("forward", "image_grad", "window_grad", "boxcar_grad", "tap_grad")
+KERNEL_NAMES = ("forward", "image_grad", "window_grad", "boxcar_grad")
 
 
 def includes(path: Path) -> list[str]:

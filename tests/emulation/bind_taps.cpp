@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "../../csrc/cuda/tap_forward.cuh"
-#include "../../csrc/cuda/tap_grad.cuh"
 #include "../../csrc/cuda/tap_image_grad.cuh"
 #include "bindings.h"
 
@@ -44,17 +43,6 @@ void tap_image_grad(const py::array& grad_output, const Tables& tables, py::arra
   });
 }
 
-void tap_grad(const py::array& grad_output, const py::array& images, const Tables& tables,
-              py::array& grad_row_weights, py::array& grad_column_weights, const Options& options) {
-  with_type<float, double>(grad_output, [&]<typename T>(Type<T>) {
-    check_launch(compute(
-        TapGradProblem<T>{data<T>(grad_output), data<T>(images), mutable_data<T>(grad_row_weights),
-                          mutable_data<T>(grad_column_weights), nullptr, shape_of(images, grad_output),
-                          strides_of(grad_output), strides_of(images), tables.get<T>()},
-        cudaStream_t{}, options.max_blocks));
-  });
-}
-
 }  // namespace
 
 void bind_taps(py::module_& m) {
@@ -64,8 +52,6 @@ void bind_taps(py::module_& m) {
   m.def("tap_crop", &tap_crop, py::arg("images"), py::arg("tables"), py::arg("out"), py::arg("options"));
   m.def("tap_image_grad", &tap_image_grad, py::arg("grad_output"), py::arg("tables"), py::arg("grad_images"),
         py::arg("options"));
-  m.def("tap_grad", &tap_grad, py::arg("grad_output"), py::arg("images"), py::arg("tables"),
-        py::arg("grad_row_weights"), py::arg("grad_column_weights"), py::arg("options"));
 }
 
 }  // namespace racnn

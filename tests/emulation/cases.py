@@ -35,10 +35,9 @@ PAIRS_OF = {
     "boxcar_grad": [(t, t) for t in ("float32", "float16", "bfloat16", "float64")],
     "tap_crop": [(t, t) for t in ("float32", "float64")],
     "tap_image_grad": [(t, t) for t in ("float32", "float64")],
-    "tap_grad": [(t, t) for t in ("float32", "float64")],
 }
 # Those that take tap tables, not windows.
-TAP_KERNELS = ("tap_crop", "tap_image_grad", "tap_grad")
+TAP_KERNELS = ("tap_crop", "tap_image_grad")
 KERNELS = tuple(PAIRS_OF)
 
 # Constants of the surrogate gradient: steepness, scale, shrink.
@@ -142,19 +141,14 @@ class Case:
         return result.take()
 
     def _run_tap_kernel(self, kernels: ModuleType, options: Any, guard: int) -> Array:
-        tables = self.tables()
-        arguments = kernels.Tables(*tables)
+        tables = kernels.Tables(*self.tables())
         if self.kernel == "tap_crop":
             shape = (self.batch, self.windows, self.channels, *self.out)
             result = Result(shape, self.crop, self.layout, guard)
-            kernels.tap_crop(self.images(), arguments, result.array, options)
-        elif self.kernel == "tap_image_grad":
-            result = Result((self.batch, self.channels, *self.size), self.image, self.layout, guard)
-            kernels.tap_image_grad(self.grad_output(), arguments, result.array, options)
+            kernels.tap_crop(self.images(), tables, result.array, options)
         else:
-            rows, columns = (Result(t.shape, self.accumulate, "contiguous", guard) for t in tables[1::2])
-            kernels.tap_grad(self.grad_output(), self.images(), arguments, rows.array, columns.array, options)
-            return np.concatenate([rows.take(), columns.take()], -2)
+            result = Result((self.batch, self.channels, *self.size), self.image, self.layout, guard)
+            kernels.tap_image_grad(self.grad_output(), tables, result.array, options)
         return result.take()
 
     def but(self, **changes: Any) -> Case:

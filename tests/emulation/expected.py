@@ -53,18 +53,15 @@ def _reference(case: Case) -> torch.Tensor:
 def _tap_reference(case: Case) -> torch.Tensor:
     rows, row_weights, columns, column_weights = (torch.from_numpy(t) for t in case.tables())
     images = torch.from_numpy(decode(case.images(), case.image)).requires_grad_()
-    weights = row_weights.double().requires_grad_(), column_weights.double().requires_grad_()
     crops = reference.contract(
         images,
-        reference.AxisTaps(rows.long(), weights[0]),
-        reference.AxisTaps(columns.long(), weights[1]),
+        reference.AxisTaps(rows.long(), row_weights.double()),
+        reference.AxisTaps(columns.long(), column_weights.double()),
     )
     if case.kernel == "tap_crop":
         return crops.detach()
     grad_output = torch.from_numpy(decode(case.grad_output(), case.crop))
-    if case.kernel == "tap_image_grad":
-        return torch.autograd.grad(crops, images, grad_output)[0]
-    return torch.cat(torch.autograd.grad(crops, weights, grad_output), -2)
+    return torch.autograd.grad(crops, images, grad_output)[0]
 
 
 def _cpu(case: Case) -> torch.Tensor:
@@ -97,11 +94,9 @@ def _tap_cpu(case: Case) -> torch.Tensor:
     ops = torch.ops.racnn_ops
     if case.kernel == "tap_crop":
         result = ops._tap_crop(images, *tables)
-    elif case.kernel == "tap_image_grad":
+    else:
         channels_last = case.layout.endswith("channels_last")
         result = ops._tap_image_grad(grad_output, *tables, *case.size, channels_last)
-    else:
-        result = torch.cat(ops._tap_grad(grad_output, images, *tables), -2)
     assert isinstance(result, torch.Tensor)
     return result
 
@@ -113,7 +108,7 @@ def result_dtype(case: Case) -> str:
 def assert_close(case: Case, actual: Doubles, expected: Doubles) -> None:
     """Equal up to the rounding of the result's dtype, of the sums, and of the positions of the samples."""
     unit = 255.0 if case.image == "uint8" else 1.0  # of a pixel, or of a gradient
-    if case.kernel in ("window_grad", "tap_grad"):
+    if case.kernel == "window_grad":
         unit *= case.channels * case.out[0] * case.out[1]  # a sum, with cancellation
     largest = np.nanmax(np.abs(expected), initial=unit)
     reach = np.abs(np.nan_to_num(case.window_array(), posinf=0, neginf=0)).max(initial=1.0)

@@ -29,8 +29,6 @@ SPREAD = [
     ("tap_crop", 2),
     ("tap_image_grad", 0),
     ("tap_image_grad", 2),
-    ("tap_grad", 0),
-    ("tap_grad", 1),
 ]
 
 

@@ -140,3 +140,32 @@ def test_no_grad_mode(device: str) -> None:
     for mode in (torch.no_grad(), torch.inference_mode()):
         with mode:
             assert not attention_crop(images, windows, 3).requires_grad
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+@pytest.mark.parametrize("where", ["pixel", "gradient"])
+def test_what_is_not_finite_keeps_to_its_window_in_each_derivative(
+    device: str, where: str, value: float
+) -> None:
+    """Of two windows that read different pixels, first and second derivatives by the window and the image."""
+    windows = torch.tensor([[[3.3, 3.6, 2.1], [9.7, 3.2, 2.2]]], device=device)
+    images = make_images((1, 3, 7, 13), torch.float32, generator(where)).to(device)
+    factors = torch.ones(1, 2, 3, 4, 5, device=device)
+    results = []
+    for bad in (0.5, value):
+        if where == "pixel":
+            images[0, 1, 3, 9] = bad  # the second window's
+        else:
+            factors[0, 1, 2, 3, 4] = bad
+        inputs = images.clone().requires_grad_(), windows.clone().requires_grad_()
+        loss = (attention_crop(*inputs, (4, 5), mask_steepness=0.7).square() * factors).sum()
+        first = torch.autograd.grad(loss, inputs, create_graph=True)
+        second = torch.autograd.grad([gradient.square().sum() for gradient in first], inputs)
+        results.append((*first, *second))
+    for clean, spoiled in zip(*results, strict=True):
+        if clean.shape == windows.shape:
+            assert not spoiled[0, 1].isfinite().all()
+            assert torch.equal(spoiled[0, 0], clean[0, 0])
+        else:
+            assert not spoiled[..., 6:].isfinite().all()
+            assert torch.equal(spoiled[..., :6], clean[..., :6])

@@ -102,7 +102,6 @@ def test_opcheck_contractions_with_tap_tables(device: str, channels_last: bool) 
     operators = torch.ops.racnn_ops
     opcheck(operators._tap_crop.default, (images, *tables))
     opcheck(operators._tap_image_grad.default, (grad, *tables, 7, 8, channels_last))
-    opcheck(operators._tap_grad.default, (grad, images, *tables))
 
 
 def test_operators_used_directly_differentiate(device: str) -> None:
@@ -137,11 +136,6 @@ TOO_LARGE = {
     """,
     "the workspace of the boxcar gradient": """
         ops._crop_boxcar_grad(one.expand(1, (2**64 + 999) // 5, 1, 1), ones(1, 3), 0.05, "abs", 1.0, 0.0)
-    """,
-    "the workspace of the tables' gradient": """
-        pixels, weights = torch.zeros(1, 1, n, dtype=torch.int32), torch.zeros(1, 1, n, 2)
-        grad_output, images = one.expand(1, 1, 2**22, n, n), one.expand(1, 2**22, 1, 1)
-        ops._tap_grad(grad_output, images, pixels, weights, pixels, weights)
     """,
 }
 
