@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -15,6 +16,16 @@ from racnn_ops import reference
 BOUNDARIES = ("zeros", "border", "clip")
 MASKS = (None, 0.7)
 MODES = [(boundary, mask) for boundary in BOUNDARIES for mask in MASKS]
+EVERY_BOUNDARY = (*BOUNDARIES, "window")
+FILTERS: list[dict[str, Any]] = [
+    {"interpolation": "nearest"},
+    {"interpolation": "bilinear"},
+    {"interpolation": "bilinear", "antialias": True},
+    {"interpolation": "bicubic"},
+    {"interpolation": "bicubic", "antialias": True},
+    {"interpolation": "lanczos3"},
+    {"interpolation": "area"},
+]
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 FLOAT_PAIRS = [(image, out) for image in FLOATS for out in FLOATS]
 UINT8_PAIRS = [(torch.uint8, out) for out in (*FLOATS, torch.uint8)]
@@ -58,6 +69,14 @@ SHAPES = (
     Shape(1, 2, 40, 50, 130, 140),  # more than one unit of work a plane
     Shape(1, 17, 33, 31, 64, 8),
 )
+
+
+def filter_id(options: dict[str, Any]) -> str:
+    """Of a test's parameter."""
+    return "-".join("antialias" if value is True else str(value) for value in options.values())
+
+
+each_filter = pytest.mark.parametrize("options", FILTERS, ids=filter_id)
 
 
 def generator(*seed: object) -> torch.Generator:
@@ -195,11 +214,13 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def expected(images: Tensor, windows: Tensor, size: tuple[int, int], **options: Any) -> Tensor:
-    """What the specification says, computed in float64 and not rounded."""
+    """What the specification says, computed in float64 and not rounded. `fill` is a list."""
     normalised = options.get("mean") is not None or options.get("std") is not None
     pixels = images.double()
     if images.dtype == torch.uint8 and normalised:
         pixels = pixels / 255
+        if options.get("fill") is not None:
+            options = {**options, "fill": [value / 255 for value in options["fill"]]}
     return reference.attention_crop(pixels, windows.double(), size, **{**options, "dtype": None})
 
 

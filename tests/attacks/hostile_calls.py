@@ -16,6 +16,11 @@ MOST_WORK, SURELY_TOO_MUCH = 2**21, 2**50  # in between a call would only take l
 HUGE = (*(2**k + d for k in (20, 24, 30, 31, 32, 48, 60, 61, 62) for d in (-1, 0, 1)), 2**63 - 1)
 ODD_NUMBERS = (0, -1, 1, 2, 7, *HUGE, -(2**31), -(2**63))
 ODD_FLOATS = (0.0, -1.0, 1e-300, 1e38, 1e308, float("nan"), float("inf"), float("-inf"))
+NAMES = ("", "zero", "border", "window", "abs", "square", "zeros\0", "area", "lanczos3", "bicubic\0")
+FILTERS = (  # interpolation and antialias
+    *(("nearest", False), ("bilinear", False), ("bilinear", False), ("bilinear", True)),
+    *(("bicubic", False), ("bicubic", True), ("lanczos3", False), ("lanczos3", True), ("area", False)),
+)
 # tx, ty, tw, th in pixels of an image of about 20 x 20
 WINDOWS = (
     (10.0, 10.0, 7.3, 6.1),
@@ -139,23 +144,31 @@ class Case:
         draw = self.random
         count = self.channels if draw.random() < 0.4 else 0
         options: dict[str, Any] = {
-            "boundary": draw.choice(("zeros", "border", "clip")),
+            "boundary": draw.choice(("zeros", "border", "clip", "window")),
             "mask_steepness": draw.choice((None, None, 0.7)),
             "scale": [0.5 + 0.1 * c for c in range(count)],
         }
         return options | ({"shift": [0.25] * count} if shift else {})
 
+    def filter(self) -> dict[str, Any]:
+        interpolation, antialias = self.random.choice(FILTERS)
+        return {"interpolation": interpolation, "antialias": antialias}
+
     def _crop_forward(self) -> dict[str, Any]:
         if self.random.random() < 0.2:
             self.image_dtype = torch.uint8
         axis, crop_dtype = self.random.random() < 0.5, self.random.choice((self.crop_dtype, self.image_dtype))
+        options = self.options(shift=True)
         return {
             "images": self.images(self.image_dtype),
             "windows": self.make_windows(self.image_dtype, axis),
             "out_height": self.out_height,
             "out_width": self.out_width,
-            **self.options(shift=True),
+            **options,
             "dtype": crop_dtype,
+            "boxcar": [],
+            **self.filter(),
+            "offset": [0.75] * len(options["scale"]) if self.random.random() < 0.5 else [],
         }
 
     def _crop_window_grad(self) -> dict[str, Any]:
@@ -165,6 +178,7 @@ class Case:
             "images": self.images(self.image_dtype),
             "windows": self.make_windows(self.image_dtype, axis),
             **self.options(shift=True),
+            **self.filter(),
         }
 
     def _crop_image_grad(self) -> dict[str, Any]:
@@ -177,6 +191,7 @@ class Case:
             **self.options(shift=False),
             "channels_last": self.random.random() < 0.5,
             "dtype": self.image_dtype,
+            **self.filter(),
         }
 
     def _crop_boxcar_grad(self) -> dict[str, Any]:
@@ -224,7 +239,7 @@ class Case:
         elif isinstance(value, list):
             self.arguments[name] = [draw.choice(ODD_FLOATS)] * draw.choice((0, 1, len(value) + 1))
         elif isinstance(value, str):
-            self.arguments[name] = draw.choice(("", "zero", "border", "abs", "square", "zeros\0"))
+            self.arguments[name] = draw.choice(NAMES)
         elif isinstance(value, torch.dtype):
             self.arguments[name] = draw.choice(DTYPES)
         else:

@@ -51,13 +51,17 @@ OPTIONS: list[dict[str, Any]] = [
     {"mask_steepness": 0.7, "boundary": "clip", "mean": [0.1, 0.2, 0.3], "std": 0.5},
     {"window_grad": "boxcar", "dtype": torch.float16},
     {"boundary": "border", "dtype": torch.float64},
+    {"interpolation": "bicubic", "antialias": True, "fill": 0.5, "std": 0.5},
+    {"interpolation": "area", "boundary": "window", "mask_steepness": 0.7, "dtype": torch.float16},
+    {"interpolation": "lanczos3", "window_grad": "boxcar", "boundary": "clip"},
+    {"interpolation": "nearest"},
 ]
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_whole_graph(device: str, channels_last: bool, backend: str) -> None:
-    for options in OPTIONS if backend == "aot_eager" else OPTIONS[1:3]:
+    for options in OPTIONS if backend == "aot_eager" else [*OPTIONS[1:3], OPTIONS[4]]:
         torch._dynamo.reset()
 
         def crop(images: Tensor, windows: Tensor, options: dict[str, Any] = options) -> Tensor:
@@ -102,12 +106,21 @@ def test_model_trains_compiled(device: str, dynamic: bool) -> None:
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_no_recompilation_for_other_sizes(device: str, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "options"),
+    [
+        ("aot_eager", {}),
+        ("inductor", {}),
+        ("aot_eager", {"interpolation": "bicubic", "antialias": True, "boundary": "window"}),
+        ("aot_eager", {"interpolation": "area", "fill": [0.1, 0.2, 0.3]}),
+    ],
+    ids=str,
+)
+def test_no_recompilation_for_other_sizes(device: str, backend: str, options: dict[str, Any]) -> None:
     """Batch, image and crop sizes all change after the one graph was made."""
 
     def crop(images: Tensor, windows: Tensor, height: int, width: int) -> Tensor:
-        return attention_crop(images, windows, (height, width)) * 2
+        return attention_crop(images, windows, (height, width), **options) * 2
 
     counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
     compiled = torch.compile(crop, backend=counter, fullgraph=True, dynamic=True)
@@ -144,9 +157,19 @@ def test_errors_are_raised_by_compiled_code(device: str) -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("window_grad", ["exact", "boxcar"])
-def test_export(device: str, window_grad: str, strict: bool) -> None:
-    module = AttentionCrop((5, 6), mask_steepness=0.7, window_grad=window_grad, mean=[0.1] * 3, std=[0.5] * 3)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask_steepness": 0.7, "window_grad": "exact"},
+        {"mask_steepness": 0.7, "window_grad": "boxcar"},
+        {"interpolation": "bicubic", "antialias": True, "boundary": "window"},
+        {"interpolation": "area", "fill": 0.4},
+        {"interpolation": "lanczos3", "window_grad": "boxcar"},
+    ],
+    ids=str,
+)
+def test_export(device: str, options: dict[str, Any], strict: bool) -> None:
+    module = AttentionCrop((5, 6), mean=[0.1] * 3, std=[0.5] * 3, **options)
     images, windows = (tensor.detach() for tensor in sample(device))
     batch = torch.export.Dim("batch", min=1, max=64)
     side = {2: torch.export.Dim("height", min=2, max=512), 3: torch.export.Dim("width", min=2, max=512)}

@@ -344,6 +344,38 @@ def test_numbers_of_any_kind_are_right(crop: Any) -> None:
             "between 1 and",
         ),
         (lambda o: o._crop_boxcar_grad(IMAGES, WINDOWS, 0.05, "l2", 1.0, 0.0), "energy must be"),
+        *(
+            (lambda o, call=call, filter=filter: call(o, *filter), message)
+            for call in (
+                lambda o, *filter: o._crop_forward(
+                    IMAGES, WINDOWS, 4, 4, "zeros", None, [], [], torch.float32, [], *filter
+                ),
+                lambda o, *filter: o._crop_window_grad(
+                    IMAGES, IMAGES, WINDOWS, "zeros", None, [], [], *filter
+                ),
+                lambda o, *filter: o._crop_image_grad(
+                    IMAGES, WINDOWS, 4, 4, "zeros", None, [], False, torch.float32, *filter
+                ),
+            )
+            for filter, message in (
+                (("cubic", False), "interpolation must be 'nearest', 'bilinear', 'bicubic', 'lanczos3' or"),
+                (("nearest", True), "antialias must be False with 'nearest' and 'area'"),
+                (("area", True), "antialias must be False with 'nearest' and 'area'"),
+            )
+        ),
+        *(
+            (
+                lambda o, affine=affine, offset=offset: o._crop_forward(
+                    IMAGES, WINDOWS, 4, 4, "zeros", None, *affine, torch.float32, [], "area", False, offset
+                ),
+                message,
+            )
+            for affine, offset, message in (
+                (([], []), [1.0] * 3, "offset needs scale and shift"),
+                (([1.0] * 3, [0.0] * 3), [1.0] * 2, "must hold one number a channel"),
+                (([1.0] * 2, [0.0] * 2), [1.0] * 2, "scale and shift must hold one number a channel"),
+            )
+        ),
     ],
 )
 def test_operators_used_directly_have_a_second_line(call: Any, message: str) -> None:

@@ -7,23 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from samples import generator
+from samples import FILTERS, each_filter, generator
 from torch import Tensor
 
 from racnn_ops import AttentionCrop, attention_crop, reference
 
-FILTERS: list[dict[str, Any]] = [
-    {"interpolation": "nearest"},
-    {"interpolation": "bilinear"},
-    {"interpolation": "bilinear", "antialias": True},
-    {"interpolation": "bicubic"},
-    {"interpolation": "bicubic", "antialias": True},
-    {"interpolation": "lanczos3"},
-    {"interpolation": "area"},
-]
-each_filter = pytest.mark.parametrize(
-    "options", FILTERS, ids=lambda options: "-".join(map(str, options.values()))
-)
 MARGIN = 80
 # Inside, over an edge, over all edges, mostly outside, wholly outside, a point, rectangular.
 WINDOWS = [

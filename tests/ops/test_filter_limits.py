@@ -7,31 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from samples import generator
+from samples import FILTERS, each_filter, generator
 from torch import Tensor
 
 from racnn_ops import attention_crop, reference
 from racnn_ops._dense import contract_dense
 from racnn_ops._filters import ANTIALIASED, BILINEAR, PLAIN, sum_of_weights
 
-UNSTRETCHED: list[dict[str, Any]] = [
-    {"interpolation": "nearest"},
-    {"interpolation": "bilinear"},
-    {"interpolation": "bicubic"},
-    {"interpolation": "area"},
-]
-STRETCHED: list[dict[str, Any]] = [
-    {"interpolation": "bilinear", "antialias": True},
-    {"interpolation": "bicubic", "antialias": True},
-    {"interpolation": "lanczos3"},
-]
-EVERY = [*UNSTRETCHED, *STRETCHED]
+STRETCHED = [o for o in FILTERS if o["interpolation"] == "lanczos3" or o.get("antialias")]
+UNSTRETCHED = [options for options in FILTERS if options not in STRETCHED]
 NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("far", [100.0, 1e4, 1e5, 1e9, 1e20], ids=str)
-@pytest.mark.parametrize("options", EVERY, ids=str)
+@each_filter
 def test_far_windows_read_the_edge(options: dict[str, Any], far: float, dtype: torch.dtype) -> None:
     """Plain filters under "border" the edge pixel; all of them under "window", which is that pixel; under
     "clip" and stretched ones under "border" what a window at the edge reads; under "zeros" nothing."""
@@ -118,7 +108,7 @@ def crops_and_inputs(options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("boundary", ["zeros", "border", "window"])
 @pytest.mark.parametrize("value", [NAN, INF, -INF], ids=str)
-@pytest.mark.parametrize("options", EVERY, ids=str)
+@each_filter
 def test_a_gradient_reaches_only_what_is_read(options: dict[str, Any], value: float, boundary: str) -> None:
     options = {**options, "boundary": boundary}
     crops, images, windows = crops_and_inputs(options)

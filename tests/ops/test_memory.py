@@ -6,18 +6,22 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from samples import (
+    EVERY_BOUNDARY,
     LAYOUTS,
     MODES,
     SHAPES,
     Shape,
+    each_filter,
     generator,
     make_images,
     make_windows,
+    relative_error,
     window_dtype,
     window_sizes,
 )
@@ -44,6 +48,26 @@ def test_nothing_is_read_beside_the_image(device: str, layout: str, dtype: torch
         grad_output = LAYOUTS[layout](torch.randn(crops.shape, generator=g).to(device, dtype))
         for grad in torch.autograd.grad(crops, (images, windows), grad_output):
             assert grad.isfinite().all(), (shape, boundary, mask)
+
+
+@pytest.mark.every_instruction_set
+@pytest.mark.parametrize("layout", SURROUNDED)
+@each_filter
+def test_nothing_is_read_beside_the_image_by_any_filter(
+    device: str, options: dict[str, Any], layout: str
+) -> None:
+    for form, shape in enumerate(SHAPES):
+        g = generator(layout, form)
+        dtype = (torch.float32, torch.bfloat16, torch.float64)[form % 3]
+        images = LAYOUTS[layout](make_images(shape.images, dtype, g).to(device)).requires_grad_()
+        windows = make_windows(window_sizes(form, shape.batch), shape, g).to(device, window_dtype(dtype))
+        windows.requires_grad_()
+        boundary = EVERY_BOUNDARY[form // 2 % 4]
+        crops = attention_crop(images, windows, shape.out, boundary=boundary, **options)
+        assert crops.isfinite().all(), (shape, boundary)
+        grad_output = LAYOUTS[layout](torch.randn(crops.shape, generator=g).to(device, dtype))
+        for grad in torch.autograd.grad(crops, (images, windows), grad_output):
+            assert grad.isfinite().all(), (shape, boundary)
 
 
 @pytest.mark.parametrize("value", [NAN, float("inf")])
@@ -98,6 +122,19 @@ def test_sides_of_2_to_the_17(device: str) -> None:
     assert torch.equal(crops[0, 0], inside[:, None] * inside)
     crops.sum().backward()
     assert windows.grad.isfinite().all()
+
+
+@each_filter
+def test_filters_on_sides_of_2_to_the_17(device: str, options: dict[str, Any]) -> None:
+    """The time is that of the window's pixels. Of a window over the far corner a quarter is inside."""
+    images = torch.ones(1, 1, 1, 1, device=device).expand(1, 2, 2**17, 2**17)
+    windows = torch.tensor([[2.0**17, 2.0**17, 40.0]], device=device, requires_grad=True)
+    for boundary in EVERY_BOUNDARY if device == "cpu" else ():  # the reference makes tables of all pixels
+        crops = attention_crop(images, windows, 8, boundary=boundary, **options)
+        assert (crops[..., :1, :1] - 1).abs().max() < 1e-4
+        assert (crops[..., 7:, 7:] - float(boundary != "zeros")).abs().max() < 1e-4
+        (of_windows,) = torch.autograd.grad(crops.sum(), windows)
+        assert of_windows.isfinite().all()
 
 
 def lazily_allocated(sizes: tuple[int, ...], strides: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
@@ -164,6 +201,30 @@ def test_far_apart_pixels_of_expanded_images(shared: tuple[int, ...]) -> None:
             results.append((crops, *torch.autograd.grad(crops, inputs, change(grad_output))))
         for far, near in zip(*results, strict=True):
             torch.testing.assert_close(far, near, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", ["transposed", "batch_innermost", "some_channels_last", "every_second"])
+@each_filter
+def test_strided_pixels_give_every_filter_what_contiguous_ones_give(
+    options: dict[str, Any], layout: str
+) -> None:
+    """The same bits where pixels are so far apart that they are copied."""
+    for channels, dtype in ((3, torch.float32), (20, torch.float32), (3, torch.bfloat16)):
+        g = generator(layout, channels, dtype)
+        images = make_images((3, channels, 50, 60), dtype, g)
+        windows = make_windows((3, 2, 4), Shape(3, channels, 50, 60, 1, 1), g).float()
+        for i, out in enumerate(((40, 36), (3, 5))):
+            grad_output = torch.randn((3, 2, channels, *out), generator=g).to(dtype)
+            results = []
+            for change in (LAYOUTS[layout], Tensor.contiguous):
+                inputs = change(images).requires_grad_(), windows.clone().requires_grad_()
+                crops = attention_crop(*inputs, out, boundary=EVERY_BOUNDARY[i + channels % 3], **options)
+                results.append((crops, *torch.autograd.grad(crops, inputs, change(grad_output))))
+            for far, near in zip(*results, strict=True):
+                if layout == "transposed":
+                    assert torch.equal(far, near), (channels, dtype, out)
+                error = relative_error(far, near.double())
+                assert error <= (0.01 if dtype == torch.bfloat16 else 2e-6), (channels, dtype, out)
 
 
 def test_far_apart_pixels_are_copied_once_where_windows_read_most_of_them() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from programs import run_checked
-from samples import LAYOUTS, generator, make_images
+from samples import EVERY_BOUNDARY, LAYOUTS, each_filter, generator, make_images
 from torch import Tensor
 from torch.library import opcheck
 
@@ -67,6 +67,45 @@ def test_opcheck_gradients(device: str, layout: str) -> None:
         opcheck(
             operators._crop_boxcar_grad.default, (grad, windows, 0.05, ("abs", "square")[form % 2], 1.0, 0.1)
         )
+
+
+@each_filter
+def test_opcheck_of_every_filter(options: dict[str, Any]) -> None:
+    operators = torch.ops.racnn_ops
+    filter = options["interpolation"], options.get("antialias", False)
+    for form, layout in enumerate(("contiguous", "channels_last", "sliced", "one_number")):
+        dtype = (torch.float32, torch.float64)[form // 2]
+        images = LAYOUTS[layout](make_images(SIZES, dtype, generator(form))).requires_grad_()
+        windows = windows_of("cpu", form, dtype)
+        mode = EVERY_BOUNDARY[form], (None, 0.7)[form % 2]
+        affine = [0.5, 1.0, 2.0], [0.1, 0.2, 0.3]
+        arguments = (images, asking(windows, True), 4, 5, *mode, *affine, dtype, [], *filter, [3.0, 4.0, 5.0])
+        opcheck(operators._crop_forward.default, arguments)
+        grad = torch.randn((*windows.shape[:-1], 3, 4, 5), generator=generator(form), dtype=dtype)
+        grad, images = LAYOUTS[layout](grad), images.detach()
+        opcheck(operators._crop_window_grad.default, (grad, images, windows, *mode, *affine, *filter))
+        sizes = 7, 8, *mode, affine[0], form % 2 == 1, dtype
+        opcheck(operators._crop_image_grad.default, (grad, windows, *sizes, *filter))
+
+
+@each_filter
+def test_filters_used_directly_differentiate(options: dict[str, Any]) -> None:
+    inputs: tuple[Any, ...] = (
+        make_images(SIZES, torch.float64, generator()).requires_grad_(),
+        windows_of("cpu", 1, torch.float64).requires_grad_(),
+    )
+    filter = options["interpolation"], options.get("antialias", False)
+    plain = [1.0] * 3, [-2.0] * 3, torch.float64, []
+    direct = torch.ops.racnn_ops._crop_forward(*inputs, 4, 5, "zeros", None, *plain, *filter, [2.0] * 3)
+    public = attention_crop(*inputs, (4, 5), fill=2.0, **options)
+    torch.testing.assert_close(direct, public, rtol=1e-12, atol=1e-12)
+    grad_output = torch.randn(direct.shape, generator=generator("direct"), dtype=torch.float64)
+    for one, other in zip(
+        torch.autograd.grad(direct, inputs, grad_output),
+        torch.autograd.grad(public, inputs, grad_output),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_opcheck_gradients_that_require_a_gradient(device: str) -> None:

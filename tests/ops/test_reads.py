@@ -9,13 +9,16 @@ vector, a run or a padded line, must not reach it, nor its gradient what it does
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from samples import LAYOUTS, MODES, generator, make_images, window_dtype
+from samples import EVERY_BOUNDARY, LAYOUTS, MODES, each_filter, generator, make_images, window_dtype
 from torch import Tensor
 
 from racnn_ops import attention_crop, reference
+from racnn_ops._filters import dense_taps
+from racnn_ops._options import KernelOptions
 
 pytestmark = pytest.mark.every_instruction_set
 each_implementation = pytest.mark.parametrize(
@@ -122,3 +125,65 @@ def test_what_a_window_does_not_read_may_be_anything(device: str, layout: str, c
         for crops, of_windows in found[1:]:
             assert torch.equal(crops, found[0][0]), (out, boundary, mask)
             assert torch.equal(of_windows, found[0][1]), (out, boundary, mask)
+
+
+def read_by_filter(windows: Tensor, out: tuple[int, int], options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """(B, K, out, size) for rows and columns: 1 where the output's weight of the pixel is not 0."""
+    antialias = options.get("antialias", options["interpolation"] == "lanczos3")
+    plain = (None, (), (), windows.dtype, (), options["interpolation"], antialias)
+    of_kernels = KernelOptions(*out, options["boundary"], *plain)
+    x, y, half_x, half_y = windows.unbind(-1)
+    found = []
+    for centre, half, size, side in ((y, half_y, HEIGHT, out[0]), (x, half_x, WIDTH, out[1])):
+        if options["boundary"] == "clip":
+            low, high = (centre - half).clamp(0, size), (centre + half).clamp(0, size)
+            centre, half = (low + high) / 2, (high - low) / 2
+        found.append((dense_taps(centre, half, size, side, of_kernels) != 0).double())
+    return found[0], found[1]
+
+
+# At random places no weight within a run is 0, but at a window's edge one of nearly 0 may be left out.
+FILTER_WINDOWS = torch.tensor(
+    [
+        [[15.83, 8.17, 16.41, 8.39], [15.31, 9.12, 21.73, 3.29]],
+        [[30.23, 3.91, 2.17, 1.13], [9.41, 9.23, 9.92, 6.71]],
+    ],
+    dtype=torch.float64,
+)
+
+
+@each_layout
+@each_filter
+def test_filters_read_their_runs_alone(
+    device: str, options: dict[str, Any], layout: str, channels: int
+) -> None:
+    """Outputs and windows' gradients are not finite where they read such a pixel, and only there; gradients
+    that are not finite reach what was read; what no output reads may be anything."""
+    g = generator(layout, channels, "filters")
+    windows = FILTER_WINDOWS.to(device).requires_grad_()
+    plain = make_images((2, channels, HEIGHT, WIDTH), torch.float64, g).to(device)
+    for boundary, out in zip(EVERY_BOUNDARY, ((5, 9), (13, 17), (4, 3), (40, 77)), strict=True):
+        case = {**options, "boundary": boundary}
+        if options == {"interpolation": "bilinear"} and boundary != "window":
+            continue  # two taps, which are read with the weight 0, too
+        rows, columns = read_by_filter(windows.detach(), out, case)
+        images, where = with_a_few(plain, g)
+        crops = attention_crop(LAYOUTS[layout](images), windows, out, **case)
+        reached = torch.einsum("bcyx,bkiy,bkjx->bkcij", where, rows, columns) > 0
+        assert torch.equal(~crops.isfinite(), reached), case
+        (of_windows,) = torch.autograd.grad(crops.sum(), windows)
+        if options["interpolation"] != "nearest":
+            assert torch.equal(~of_windows.isfinite().all(-1), reached.any((2, 3, 4))), case
+
+        unread = torch.einsum("bkiy,bkjx->byx", rows, columns).unsqueeze(1) == 0
+        found = []
+        for pixel in (0.0, math.nan, math.inf):
+            images = LAYOUTS[layout](plain.masked_fill(unread, pixel)).requires_grad_()
+            crops = attention_crop(images, windows, out, **case)
+            found.append((crops, torch.autograd.grad(crops.square().sum(), windows, retain_graph=True)[0]))
+        for other in found[1:]:
+            assert all(map(torch.equal, other, found[0])), case
+        grad_output, where = with_a_few(torch.zeros_like(crops), g)
+        (of_images,) = torch.autograd.grad(crops, images, grad_output)
+        reached = torch.einsum("bkcij,bkiy,bkjx->bcyx", where, rows, columns) > 0
+        assert torch.equal(~of_images.isfinite(), reached), case
