@@ -25,6 +25,16 @@ def inputs(device: str, *, values: int = 3, windows: int | None = None, boundary
     return images.to(device), make_smooth_windows(sizes, SHAPE, boundary, g, margin=0.01).to(device)
 
 
+def random_inputs(device: str, *, values: int = 3, windows: int | None = 2) -> Any:
+    """For filters: at random places, zooming in and at reductions of 1 to 4 from window to window."""
+    g = generator("filters", values, windows)
+    sizes = (SHAPE.batch, *(() if windows is None else (windows,)), values)
+    images = make_images(SHAPE.images, torch.float64, g)
+    centres = torch.rand((*sizes[:-1], 2), generator=g, dtype=torch.float64) * 3.1 + 1.13
+    halves = torch.rand((*sizes[:-1], values - 2), generator=g, dtype=torch.float64) * 4.7 + 0.61
+    return images.to(device), torch.cat((centres, halves), -1).to(device)
+
+
 def assert_close(one: Any, other: Any) -> None:
     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 

@@ -112,7 +112,7 @@ def test_model_trains_compiled(device: str, dynamic: bool) -> None:
         ("aot_eager", {}),
         ("inductor", {}),
         ("aot_eager", {"interpolation": "bicubic", "antialias": True, "boundary": "window"}),
-        ("aot_eager", {"interpolation": "area", "fill": [0.1, 0.2, 0.3]}),
+        ("aot_eager", {"interpolation": "lanczos3", "boundary": "clip"}),
     ],
     ids=str,
 )

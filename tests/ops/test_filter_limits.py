@@ -12,7 +12,7 @@ from torch import Tensor
 
 from racnn_ops import attention_crop, reference
 from racnn_ops._dense import contract_dense
-from racnn_ops._filters import ANTIALIASED, BILINEAR, PLAIN, sum_of_weights
+from racnn_ops._filters import ANTIALIASED, BILINEAR, LANCZOS3, PLAIN, sum_of_weights
 
 STRETCHED = [o for o in FILTERS if o["interpolation"] == "lanczos3" or o.get("antialias")]
 UNSTRETCHED = [options for options in FILTERS if options not in STRETCHED]
@@ -62,6 +62,34 @@ def test_the_hats_derivative_is_the_one_from_the_right() -> None:
     z = torch.tensor([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5], dtype=torch.float64)
     assert derivative(BILINEAR.weight, z).tolist() == [0, 1, 1, -1, -1, 0, 0]
     assert BILINEAR.weight(z).tolist() == [0, 0, 0.5, 1, 0.5, 0, 0]
+
+
+def second_derivatives(function: Any, at: Tensor) -> list[Tensor]:
+    """By reverse and forward mode in each order."""
+
+    def total(z: Tensor) -> Tensor:
+        return function(z).sum()
+
+    def along(function: Any, z: Tensor) -> Tensor:
+        return torch.func.jvp(function, (z,), (torch.ones_like(z),))[1]
+
+    return [
+        torch.func.grad(lambda z: torch.func.grad(total)(z).sum())(at),
+        along(torch.func.grad(total), at),
+        torch.func.grad(lambda z: along(total, z))(at),
+        along(lambda z: along(function, z), at),
+    ]
+
+
+def test_second_derivative_of_lanczos_at_a_pixels_centre() -> None:
+    """Where an odd number of outputs samples a whole image, the middle one is on a pixel."""
+    at = torch.tensor([0.0, 1e-9, -1e-6, 1e-4, 0.3], dtype=torch.float64)
+    step = 1e-2
+    x = at[:, None] + step * torch.arange(-2, 3)
+    coefficients = torch.tensor([-1, 16, -30, 16, -1], dtype=torch.float64) / (12 * step**2)
+    expected = (LANCZOS3.weight(x) * coefficients).sum(1)
+    for found in second_derivatives(LANCZOS3.weight, at):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ANTIALIASED)

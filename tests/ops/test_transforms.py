@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from samples import BOUNDARIES, LAYOUTS, MASKS, generator, make_images
-from smooth import BOXCAR, SHAPE, Crop, assert_close, inputs, loss_of
+from samples import BOUNDARIES, EVERY_BOUNDARY, LAYOUTS, MASKS, each_filter, generator, make_images
+from smooth import BOXCAR, SHAPE, Crop, assert_close, inputs, loss_of, random_inputs
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
@@ -63,6 +63,55 @@ def test_compositions_of_torch_func(device: str, composition: str, windows: int 
         transform = COMPOSITIONS[composition]
         expected = transform(loss_of(reference.attention_crop, **options))(*arguments)
         assert_close(transform(loss_of(attention_crop, **options))(*arguments), expected)
+
+
+@pytest.mark.parametrize("boundary", EVERY_BOUNDARY)
+@each_filter
+def test_every_filter_has_every_derivative(device: str, options: dict[str, Any], boundary: str) -> None:
+    """By value, and those of the first order as the kernels have them."""
+    options = {**options, "boundary": boundary, "mask_steepness": 0.7 if boundary == "clip" else None}
+    options |= {"mean": [0.3, 0.4], "std": [0.5, 2.0], "fill": 2.0 if boundary == "zeros" else None}
+    arguments = random_inputs(device, values=3 if boundary == "border" else 4)
+    tangents = tuple(torch.randn(t.shape, generator=generator(boundary), dtype=t.dtype) for t in arguments)
+    tangents = tuple(t.to(device) for t in tangents)
+    loss, exact = loss_of(attention_crop, **options), loss_of(reference.attention_crop, **options)
+    gradients = grad(exact, (0, 1))(*arguments)
+    leaves = tuple(t.clone().requires_grad_() for t in arguments)
+    assert_close(torch.autograd.grad(loss(*leaves), leaves, materialize_grads=True), gradients)
+    assert_close(grad(loss, (0, 1))(*arguments), gradients)
+    assert_close(jvp(loss, arguments, tangents), jvp(exact, arguments, tangents))
+
+    def hessian_product(function: Crop) -> Any:
+        return jvp(grad(function, (0, 1)), arguments, tangents)[1]
+
+    product = hessian_product(exact)
+    assert_close(hessian_product(loss), product)
+    again = torch.autograd.grad(loss(*leaves), leaves, create_graph=True, materialize_grads=True)
+    along = sum((g * t).sum() for g, t in zip(again, tangents, strict=True))
+    assert_close(torch.autograd.grad(along, leaves, materialize_grads=True), product)
+
+
+@each_filter
+def test_gradcheck_of_every_filter_in_every_mode(device: str, options: dict[str, Any]) -> None:
+    """First and second derivatives against finite differences, at random places."""
+    images, windows = random_inputs(device, windows=1, values=4)
+    arguments = images[:1].requires_grad_(), windows[:1].requires_grad_()
+
+    def crop(images: Tensor, windows: Tensor) -> Tensor:
+        return attention_crop(images, windows, SHAPE.out, boundary="border", **options)
+
+    assert gradcheck(crop, arguments, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
+    if options["interpolation"] != "nearest":
+        assert gradgradcheck(crop, arguments, check_fwd_over_rev=True, fast_mode=True)
+
+
+@pytest.mark.parametrize("composition", COMPOSITIONS)
+def test_compositions_with_a_filter(device: str, composition: str) -> None:
+    arguments = tuple(t[:1] for t in random_inputs(device, windows=None))
+    options = {"interpolation": "bicubic", "antialias": True}
+    transform = COMPOSITIONS[composition]
+    expected = transform(loss_of(reference.attention_crop, **options))(*arguments)
+    assert_close(transform(loss_of(attention_crop, **options))(*arguments), expected)
 
 
 def test_normalisation_has_every_derivative(device: str) -> None:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import pytest
 import torch
-from smooth import BOXCAR, SHAPE, assert_close, inputs, loss_of
+from samples import EVERY_BOUNDARY, each_filter
+from smooth import BOXCAR, SHAPE, assert_close, inputs, loss_of, random_inputs
 from torch import Tensor
-from torch.func import functional_call, grad, jacfwd, vmap
+from torch.func import functional_call, grad, jacfwd, jvp, vmap
 
 from racnn_ops import AttentionCrop, attention_crop, reference
 
@@ -42,6 +46,28 @@ def test_vmap_is_a_loop(device: str, in_dims: tuple[int | None, int | None], win
         if isinstance(mapped, Tensor):
             assert_close(mapped, torch.stack(looped))
         else:
+            assert_close(mapped, tuple(torch.stack(parts) for parts in zip(*looped, strict=True)))
+
+
+@each_filter
+def test_vmap_of_every_filter_is_a_loop(device: str, options: dict[str, Any]) -> None:
+    """Over images, over windows and over both; of the crop, its gradients and its tangent."""
+    images, windows = random_inputs(device)
+    images = torch.stack([images + 0.1 * i for i in range(3)])
+    windows = torch.stack([windows + 0.01 * i for i in range(3)])
+    for n, in_dims in enumerate(((0, None), (None, 0), (0, 0))):
+        case = {**options, "boundary": EVERY_BOUNDARY[n + 1]}
+        arguments = images if in_dims[0] == 0 else images[0], windows if in_dims[1] == 0 else windows[0]
+        crop = functools.partial(attention_crop, output_size=SHAPE.out, **case)
+        for function in (
+            lambda i, w, crop=crop: (crop(i, w),),
+            grad(loss_of(attention_crop, **case), (0, 1)),
+            lambda i, w, crop=crop: jvp(crop, (i, w), (torch.ones_like(i), torch.ones_like(w))),
+        ):
+            looped = [
+                function(*(at(k, a, d) for a, d in zip(arguments, in_dims, strict=True))) for k in range(3)
+            ]
+            mapped = vmap(function, in_dims)(*arguments)
             assert_close(mapped, tuple(torch.stack(parts) for parts in zip(*looped, strict=True)))
 
 
