@@ -286,15 +286,3 @@ def test_errors(options: dict[str, Any], error: str) -> None:
         attention_crop(image(), window(WHOLE), 3, **options)
     with pytest.raises((TypeError, ValueError), match=error):
         AttentionCrop(3, **options)
-
-
-@pytest.mark.parametrize("reduction", [2, 4, 6, 5, 1.5])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_nearest_at_pixels_edges(reduction: float, dtype: torch.dtype) -> None:
-    """Positions on whole numbers, where any rounding would take the wrong pixel."""
-    images = torch.rand(1, 1, 60, 120, generator=generator("edges")).to(dtype)
-    windows = window((0, 0, 120, 60), dtype)
-    out = round(60 / reduction), round(120 / reduction)
-    expected = nn.functional.interpolate(images, out, mode="nearest-exact")
-    assert torch.equal(attention_crop(images, windows, out, interpolation="nearest"), expected)
-    assert torch.equal(reference.attention_crop(images, windows, out, interpolation="nearest"), expected)
