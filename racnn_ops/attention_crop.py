@@ -60,7 +60,8 @@ def attention_crop(
         interpolation (str): ``"nearest"``, the pixel in which the position lies (no gradient to windows);
             ``"bilinear"``; ``"bicubic"``, Keys' cubic with A = -0.75 (-0.5 with ``antialias``);
             ``"lanczos3"``, always antialiased; ``"area"``, the mean of the bilinear interpolant over what
-            an output covers, as in PrRoIPool.
+            an output covers, as in PrRoIPool. Labels want ``"nearest"``, zooms ``"bilinear"``, reductions
+            ``antialias``, photographs for people ``"bicubic"`` or ``"lanczos3"``, feature maps ``"area"``.
         antialias (bool): stretch ``"bilinear"`` and ``"bicubic"`` by the reduction in size, as
             ``interpolate(antialias=True)``, torchvision's ``resized_crop`` and PIL's ``resize`` do.
         mask_steepness (float, optional): k of the paper's soft boxcar mask (equations 5 and 6), per
