@@ -98,7 +98,9 @@ def draw(_: Report, path: Path) -> None:
     """A row a picture, a column a filter, each pixel of a crop as four."""
     rows = []
     for make in PICTURES.values():
-        panels = [result.repeat_interleave(2, 0).repeat_interleave(2, 1) for result in reduced(make()).values()]
+        panels = [
+            result.repeat_interleave(2, 0).repeat_interleave(2, 1) for result in reduced(make()).values()
+        ]
         gap = torch.full((panels[0].shape[0], 8), 255, dtype=torch.uint8)
         rows.append(torch.cat([part for panel in panels for part in (panel, gap)][:-1], 1))
     gap = torch.full((8, rows[0].shape[1]), 255, dtype=torch.uint8)
