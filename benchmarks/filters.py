@@ -3,8 +3,8 @@
 
     python benchmarks/filters.py [--output benchmarks/results]
 
-The pictures are made here: a zone plate, whose rings grow finer than the crop's pixels can hold, and strokes as
-of small print.
+The pictures are made here: a zone plate, whose rings grow finer than the crop's pixels can hold, and strokes
+as of small print.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def draw(_: Report, path: Path) -> None:
 SECTION = Section(
     table=make_table,
     note=lambda _: (
-        f"A reduction by {REDUCTION}, from the left: PIL's bicubic `resize`, {', '.join(FILTERS)}. The table: how "
-        "far each is from PIL's (PSNR)."
+        f"A reduction by {REDUCTION}, from the left: PIL's bicubic `resize`, {', '.join(FILTERS)}. The "
+        "table: how far each is from PIL's (PSNR)."
     ),
     picture="Filters at a reduction by 4",
     draw=draw,
