@@ -71,11 +71,13 @@ _LANCZOS3_SERIES = [(-1) ** (k + 1) * (16**k - 4**k) / (6 * math.factorial(2 * k
 
 def _lanczos3(z: Tensor) -> Tensor:
     """sinc(z) sinc(z / 3), by its series around 0: there torch.sinc has no second derivative."""
-    t = torch.where(z.abs() < 3, z, 0.0) * (math.pi / 3)
+    # Numbers as tensors: torch.onnx rounds Python's to float32.
+    third, *coefficients = z.new_tensor([math.pi / 3, *reversed(_LANCZOS3_SERIES)]).unbind()
+    t = torch.where(z.abs() < 3, z, 0.0) * third
     near = t.abs() < 0.3
     square = t * t
     series = torch.zeros_like(t)
-    for coefficient in reversed(_LANCZOS3_SERIES):
+    for coefficient in coefficients:
         series = series * square + coefficient
     far = torch.where(near, 1.0, t)
     direct = (torch.cos(2 * far) - torch.cos(4 * far)) / (6 * far * far)
@@ -145,7 +147,8 @@ def sample_positions(centre: Tensor, half: Tensor, out: int) -> Tensor:
 def mask_values(x: Tensor, centre: Tensor, half: Tensor, steepness: float) -> Tensor:
     """The paper's soft boxcar (equations 5 and 6) at places x, broadcast with (B, K, 1, 1)."""
     low, high = (centre - half)[..., None, None], (centre + half)[..., None, None]
-    return torch.sigmoid(steepness * (x - low)) - torch.sigmoid(steepness * (x - high))
+    k = centre.new_tensor(steepness)
+    return torch.sigmoid(k * (x - low)) - torch.sigmoid(k * (x - high))
 
 
 def limited(value: Tensor, low: Any, high: Any) -> Tensor:
@@ -220,11 +223,11 @@ def sum_of_weights(filter: Filter, position: Tensor, stretch: Tensor) -> Tensor:
     N = rho * integral of f + sum over f's jumps of (-1/rho)^m J B_{m+1}({1/2 + rho z - s}) / (m + 1)!, with
     Bernoulli polynomials B. Exact for piecewise polynomials; for Lanczos to rounding from rho = 16 on.
     """
-    series = filter.integral * stretch
+    series = stretch * stretch.new_tensor(filter.integral)
     for jump in filter.jumps:
         place = 0.5 + stretch * jump.place - position
         fraction = place - (place.detach().ceil() - 1)  # in (0, 1]: derivatives in s are from the right
-        factor = jump.height / math.factorial(jump.order + 1)
+        factor = stretch.new_tensor(jump.height / math.factorial(jump.order + 1))
         series = series + factor * (-1 / stretch) ** jump.order * _bernoulli(jump.order + 1, fraction)
     if filter is not LANCZOS3:
         return series
@@ -244,7 +247,7 @@ def _bernoulli(order: int, x: Tensor) -> Tensor:
         6: (1.0, -3.0, 2.5, 0.0, -0.5, 0.0, 1 / 42),
     }[order]
     value = torch.zeros_like(x)
-    for coefficient in coefficients:
+    for coefficient in x.new_tensor(coefficients).unbind():
         value = value * x + coefficient
     return value
 

@@ -6,8 +6,10 @@
     table = racnn_ops.onnx.translation_table()
     torch.onnx.export(model, args, "model.onnx", dynamo=True, custom_translation_table=table)
 
-The geometry of the windows becomes ordinary ONNX operators and the sampling one ``GridSample``, so that any
-ONNX runtime runs the model, without this package. Every size but the windows' 3 or 4 may be dynamic.
+Any ONNX runtime runs the model, without this package. Every size but the windows' 3 or 4 may be dynamic. The
+geometry of the windows becomes ordinary ONNX operators, and the sampling one ``GridSample`` where an output
+reads two pixels an axis. Every other filter is the reference's own graph: tables of the weights of all
+pixels, computed in the model by the formulas of ``_filters.py``, and matrix products with them.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from . import _library
+from . import _library, reference
+from ._options import KernelOptions
 
 try:
     from onnx_ir import DataType, tensor
+    from onnx_ir.tensor_adapters import from_torch_dtype, to_torch_dtype
     from onnxscript import opset18  # what torch.onnx builds with, before it converts to the opset asked for
 except ImportError as error:
     raise ImportError(
@@ -39,10 +44,11 @@ _FORWARD = "racnn_ops::_crop_forward"
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The ``custom_translation_table`` of ``torch.onnx.export(..., dynamo=True)``.
 
-    Every forward mode is translated: windows of 3 and 4 numbers, one or K an image, each boundary, the mask,
-    ``mean`` and ``std``, every dtype; ``window_grad`` does not matter. The mask costs K masked copies of the
-    images. GridSample is in opset 16 and later; onnxruntime has it for float64 images only from opset 20 on,
-    torch's default. A derivative inside the exported model raises ``NotImplementedError``.
+    Every forward mode is translated: windows of 3 and 4 numbers, one or K an image, each filter and boundary,
+    the mask, ``mean`` and ``std``, every dtype; ``window_grad`` does not matter. Two-tap crops take
+    GridSample, which is in opset 16 and later; onnxruntime has it for float64 images only from opset 20 on,
+    torch's default. There the mask costs K masked copies of the images. A derivative inside the exported
+    model raises ``NotImplementedError``.
 
     Without the compiled library the table is empty: the model then holds the reference, which is plain torch.
     """
@@ -79,15 +85,79 @@ def _crop_forward(
     shift: Sequence[float],
     dtype: int,
     boxcar: Sequence[float] = (),  # of the gradient alone
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+    offset: Sequence[float] = (),
 ) -> Value:
-    """``racnn_ops::_crop_forward`` in ONNX; the formulas are those of ``reference.py``."""
+    """``racnn_ops::_crop_forward`` in ONNX."""
+    options = KernelOptions(
+        *(out_height, out_width, boundary, mask_steepness, tuple(scale), tuple(shift)),
+        *(to_torch_dtype(DataType(dtype)), (), interpolation, bool(antialias), tuple(offset)),
+    )
+    if options.two_taps:
+        return _two_taps(images, windows, options)
+    return _reference(images, windows, options)
+
+
+def _reference(images: Value, windows: Value, options: KernelOptions) -> Value:
+    """The reference's graph, exported by torch and put in here: its formulas are not written twice."""
+    sizes = [*images.shape, *windows.shape, *options[:2]]
+    sizes[1] = len(options.scale or options.offset) or sizes[1]
+    # Where a size is dynamic, the example has one that no other has, but for the two batches.
+    dynamic = [not isinstance(size, int) for size in sizes]
+    example = [5 + 2 * place if dynamic[place] else size for place, size in enumerate(sizes)]
+    dynamic[0] = dynamic[4] = dynamic[0] and dynamic[4]
+    example[0] = example[4] = example[4] if dynamic[0] else example[0]
+    dimensions = [torch.export.Dim.DYNAMIC if each else torch.export.Dim.STATIC for each in dynamic]
+    program = torch.onnx.export(
+        _Reference(options).eval(),
+        (
+            torch.empty(example[:4], dtype=to_torch_dtype(images.dtype)),
+            torch.zeros(example[4:-2], dtype=to_torch_dtype(windows.dtype)),
+            *example[-2:],
+        ),
+        dynamo=True,
+        dynamic_shapes=(dimensions[:4], dimensions[4:-2], *dimensions[-2:]),
+        opset_version=op.version,
+        verbose=False,
+    )
+    assert program is not None
+    graph = program.model.graph
+    inputs = [images, windows, *(size for size in options[:2] if not isinstance(size, int))]
+    return _inlined(graph, dict(zip(graph.inputs, inputs, strict=True)))
+
+
+class _Reference(nn.Module):
+    def __init__(self, options: KernelOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, images: Tensor, windows: Tensor, height: int, width: int) -> Tensor:
+        return reference.sample(images, windows, self.options._replace(height=height, width=width))
+
+
+def _inlined(graph: Any, values: dict[Any, Value]) -> Value:
+    """The output of ``graph``, of operators alone, where its inputs are ``values``."""
+    for constant in graph.initializers.values():
+        values[constant] = op.Constant(value=constant.const_value)
+    for node in graph:
+        arguments = [None if value is None else values[value] for value in node.inputs]
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        (output,) = node.outputs
+        values[output] = getattr(op, node.op_type)(*arguments, **attributes)
+    return values[graph.outputs[0]]
+
+
+def _two_taps(images: Value, windows: Value, options: KernelOptions) -> Value:
+    """Bilinear crops by GridSample; the formulas are those of ``reference.py``."""
     compute, batched = windows.dtype, len(windows.shape) == 3
     half_y = windows.shape[-1] - 1
+    boundary = options.boundary
     if not batched:
         windows = op.Unsqueeze(windows, [1])
     pixels = images if images.dtype == compute else op.Cast(images, to=compute)
-    if scale:
-        factor, term = (_constant([[[number]] for number in values], compute) for values in (scale, shift))
+    if options.scale:
+        factor, term = (_per_channel(values, compute) for values in (options.scale, options.shift))
         pixels = op.Add(op.Mul(pixels, factor), term)
 
     # A window that is not finite is replaced: no runtime shall make a position of it. Its crop follows below.
@@ -95,10 +165,13 @@ def _crop_forward(
     lost = op.Cast(op.ReduceSum(lost, [2]), to=DataType.BOOL)  # (B, K, 1)
     windows = op.Where(lost, _constant(0.0, compute), windows)
 
-    x = _Axis(windows, compute, (0, 2), op.Shape(images, start=3, end=4), out_width, boundary)
-    y = _Axis(windows, compute, (1, half_y), op.Shape(images, start=2, end=3), out_height, boundary)
-    crops = _sample(pixels, x, y, mask_steepness, "zeros" if boundary == "zeros" else "border")
+    x = _Axis(windows, compute, (0, 2), op.Shape(images, start=3, end=4), options.width, boundary)
+    y = _Axis(windows, compute, (1, half_y), op.Shape(images, start=2, end=3), options.height, boundary)
+    crops = _sample(pixels, x, y, options.mask_steepness, "zeros" if boundary == "zeros" else "border")
+    if options.offset:
+        crops = op.Add(crops, _per_channel(options.offset, compute))
 
+    dtype = from_torch_dtype(options.dtype)
     to_integer = dtype == DataType.UINT8
     crops = op.Where(op.Unsqueeze(lost, [3, 4]), _constant(0.0 if to_integer else math.nan, compute), crops)
     if to_integer:
@@ -174,6 +247,11 @@ def _grid_sample(images: Value, grid: Value, padding: str) -> Value:
 
 def _reshape(value: Value, *sizes: Value) -> Value:
     return op.Reshape(value, op.Concat(*sizes, axis=0), allowzero=1)  # a size of 0 means 0
+
+
+def _per_channel(values: Sequence[float], dtype: DataType) -> Value:
+    """(C, 1, 1)"""
+    return _constant([[[number]] for number in values], dtype)
 
 
 def _constant(value: Any, dtype: DataType) -> Value:

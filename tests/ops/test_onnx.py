@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import importlib
-import io
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,64 +16,18 @@ from samples import (
     expected,
     generator,
     make_images,
-    make_windows,
     relative_error,
-    window_dtype,
-    window_sizes,
 )
 from torch import Tensor, nn
 
 from racnn_ops import AttentionCrop, attention_crop
 
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-translation_table = importlib.import_module("racnn_ops.onnx").translation_table
+runs = importlib.import_module("onnx_runs")
+crop_with_onnx, export, runner, sample = runs.crop_with_onnx, runs.export, runs.runner, runs.sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:# The axis name")]
-
-ANY = torch.export.Dim.DYNAMIC
-CHANNELS = torch.export.Dim.AUTO  # fixed by mean and std, and by other layers
-
-
-def export(module: nn.Module, images: Tensor, windows: Tensor, **options: Any) -> torch.onnx.ONNXProgram:
-    """The exported module; the windows' last size stays, the others may change."""
-    program = torch.onnx.export(
-        module.eval(),
-        (images, windows),
-        dynamo=True,
-        custom_translation_table=translation_table(),
-        dynamic_shapes=({0: ANY, 1: CHANNELS, 2: ANY, 3: ANY}, dict.fromkeys(range(windows.dim() - 1), ANY)),
-        verbose=False,
-        **options,
-    )
-    assert program is not None
-    return program
-
-
-def runner(program: torch.onnx.ONNXProgram) -> Callable[[Tensor, Tensor], list[Tensor]]:
-    """The model's outputs as onnxruntime computes them."""
-    model = io.BytesIO()
-    program.save(model)
-    session = onnxruntime.InferenceSession(model.getvalue(), providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-
-    def run(*arguments: Tensor) -> list[Tensor]:
-        values = (argument.numpy() for argument in arguments)
-        return [torch.from_numpy(value) for value in session.run(None, dict(zip(names, values, strict=True)))]
-
-    return run
-
-
-def crop_with_onnx(module: nn.Module, images: Tensor, windows: Tensor, **options: Any) -> Tensor:
-    (crops,) = runner(export(module, images, windows, **options))(images, windows)
-    return crops
-
-
-def sample(form: int = 0, dtype: torch.dtype = torch.float32, index: int = 0) -> tuple[Tensor, Tensor]:
-    """Images and windows of a shape in `SHAPES`; windows inside, over the edge, outside, some degenerate."""
-    shape, g = SHAPES[index], generator(form, dtype, index)
-    windows = make_windows(window_sizes(form, shape.batch), shape, g)
-    return make_images(shape.images, dtype, g), windows.to(window_dtype(dtype))
 
 
 class EveryMode(nn.Module):
@@ -217,6 +169,20 @@ def test_every_opset_that_has_grid_sample(opset: int) -> None:
     assert relative_error(crops, expected(images, windows, (7, 9), **options)) <= TOLERANCE[torch.float32]
 
 
+class WithOffset(nn.Module):
+    def forward(self, images: Tensor, windows: Tensor) -> Tensor:
+        options = (5, 6, "zeros", None, [1.0] * 3, [0.5] * 3, torch.float32)
+        return torch.ops.racnn_ops._crop_forward(images, windows, *options, offset=[1.0, -2.0, 3.5])
+
+
+def test_offset_of_each_channel() -> None:
+    images, windows = sample(form=1)
+    windows[0, 0, 0] = float("nan")
+    crops, exact = crop_with_onnx(WithOffset(), images, windows), WithOffset()(images, windows)
+    assert torch.equal(crops.isnan(), exact.isnan())
+    assert relative_error(crops.nan_to_num(), exact.nan_to_num()) <= 1e-5
+
+
 class Differentiated(nn.Module):
     def forward(self, images: Tensor, windows: Tensor) -> Tensor:
         grad_output = images.new_ones(images.shape[0], images.shape[1], 5, 5)
@@ -232,7 +198,7 @@ def test_derivatives_are_refused() -> None:
 
 def test_without_the_library_the_reference_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("racnn_ops._library.has_cpu", False)
-    assert translation_table() == {}
+    assert importlib.import_module("racnn_ops.onnx").translation_table() == {}
     images, windows = sample()
     crops = crop_with_onnx(AttentionCrop((7, 9), mask_steepness=0.7), images, windows)
     assert relative_error(crops, expected(images, windows, (7, 9), mask_steepness=0.7)) <= 1e-4
