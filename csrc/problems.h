@@ -119,8 +119,8 @@ struct TapTables {
   TapTable<T> rows, columns;
 };
 
-// A pixel I of channel c enters as I * scale[c] + shift[c], and offset[c] is added to what comes out. Host
-// memory, C numbers each; null: as it is.
+// A pixel I of channel c enters as I * scale[c] + shift[c], and offset[c] is added to what comes out, with
+// FilterSpec alone. Host memory, C numbers each; null: as it is.
 struct ChannelAffine {
   const double* scale;
   const double* shift;

@@ -11,25 +11,12 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
-// `offset` is null or a line that is added.
 template <typename Out, typename T>
-RACNN_INLINE void interpolate_row(const T* lower, const T* upper, const Tap<T>& tap, int64_t size,
-                                  const T* offset, Out* out) {
+RACNN_INLINE void interpolate_row(const T* lower, const T* upper, const Tap<T>& tap, int64_t size, Out* out) {
   const Vec<T> w_lower = splat<T>(tap.w_lower), w_upper = splat<T>(tap.w_upper);
-  const auto blended = [&](int64_t e) { return w_lower * load(lower + e) + w_upper * load(upper + e); };
-  if (offset == nullptr) {
-    for (int64_t e = 0; e < size; e += kLanes) store_lanes<T>(out + e, blended(e), size - e);
-  } else {
-    for (int64_t e = 0; e < size; e += kLanes) {
-      store_lanes<T>(out + e, blended(e) + load(offset + e), size - e);
-    }
+  for (int64_t e = 0; e < size; e += kLanes) {
+    store_lanes<T>(out + e, w_lower * load(lower + e) + w_upper * load(upper + e), size - e);
   }
-}
-
-// offset[plane + e % step] for a line of the crop, zero without one.
-template <typename T>
-void set_offset_line(const ChannelAffine& affine, int64_t plane, int64_t step, int64_t size, T* line) {
-  for (int64_t e = 0; e < size; ++e) line[e] = T(affine.offset[plane + e % step]);
 }
 
 template <typename Out, typename T>
@@ -48,13 +35,11 @@ void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int6
     LineMap<T, 1> map = make_line_map<T, 1>(arena, taps.columns, layout.step);
     finish_line_map(arena, map);
     RollingLines<Image, T, 1> lines(arena, map, p.image_strides, p.affine);
-    T* offset = p.affine.offset != nullptr ? arena.take<T>(map.size() + kLanes) : nullptr;
     for (; begin < end && begin / units.per_item() == n; ++begin) {
       const Unit unit = units.unit(begin);
       for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
         const Image* image = p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c;
         lines.start_plane(image, plane);
-        if (offset != nullptr) set_offset_line(p.affine, plane, map.step, map.size() + kLanes, offset);
         Out* out = p.out + crop_offset(p.out_strides, n, p.shape.windows) + plane * p.out_strides.c;
         for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
           Out* out_row = out + i * p.out_strides.y;
@@ -62,12 +47,12 @@ void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int6
           if (!taps.finite) {
             fill_row(std::numeric_limits<T>::quiet_NaN(), map.size(), out_row);
           } else if (tap.lower == kOutside && tap.upper == kOutside) {
-            offset == nullptr ? fill_row(T(0), map.size(), out_row) : store_row(offset, map.size(), out_row);
+            fill_row(T(0), map.size(), out_row);
           } else {
             const Ahead ahead = rows_ahead(unit, plane, i);
             lines.announce(image + ahead.planes * p.image_strides.c, taps.rows[ahead.row].upper);
             const auto rows = lines.fetch(tap.lower, tap.upper);
-            interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), offset, out_row);
+            interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), out_row);
           }
         }
       }

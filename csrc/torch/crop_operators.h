@@ -77,23 +77,23 @@ struct TapOptions {
   std::optional<double> mask_steepness;
   std::string interpolation;
   bool antialias;
+  bool offset = false;  // whether one is added, which the kernels of two entries do not
 };
 
-// Calls use(taps): WindowSpec where two entries are enough, otherwise FilterSpec.
+// Calls use(taps): WindowSpec for what its kernels can, otherwise FilterSpec.
 template <typename Backend, typename Acc, typename Use>
 void with_taps(const Tensor& windows, const TapOptions& options, const Use& use) {
   const WindowSpec<Acc> spec{windows.const_data_ptr<Acc>(), int32_t(windows.size(windows.dim() - 1)),
                              parse_boundary(options.boundary), Acc(options.mask_steepness.value_or(0.0))};
   const Interpolation interpolation = parse_interpolation(options.interpolation);
-  if (interpolation == Interpolation::kBilinear && !options.antialias && spec.boundary != Boundary::kWindow) {
-    return use(spec);
-  }
+  const bool plain = interpolation == Interpolation::kBilinear && !options.antialias && !options.offset;
+  if (plain && spec.boundary != Boundary::kWindow) return use(spec);
   const bool plain_only = interpolation == Interpolation::kNearest || interpolation == Interpolation::kArea;
   check(!(plain_only && options.antialias), "antialias must be False with 'nearest' and 'area'");
   if constexpr (Backend::kHasRuns) {
     use(FilterSpec<Acc>{spec, interpolation, options.antialias || interpolation == Interpolation::kLanczos3});
   } else {
-    check(false, "no kernel on this device for this interpolation, antialias or boundary");
+    check(false, "no kernel on this device for this interpolation, antialias, boundary or offset");
   }
 }
 
@@ -108,7 +108,6 @@ ChannelAffine make_affine(const std::vector<double>& scale, const std::vector<do
                           const std::vector<double>& offset, int64_t channels) {
   check(offset.empty() || (!scale.empty() && offset.size() == scale.size()),
         "offset needs scale and shift, and must hold one number a channel");
-  check(offset.empty() || Backend::kHasRuns, "no kernel on this device adds an offset");
   if (scale.empty()) return {};
   check(channels <= Backend::kMostNormalised, "too many channels for a kernel to normalise");
   check(int64_t(scale.size()) == channels && int64_t(shift.size()) == channels,
@@ -133,7 +132,8 @@ Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t o
   const typename Backend::Guard guard(images);
   with_types<Backend>(images.scalar_type(), dtype, [&]<typename Image, typename Out>(Type<Image>, Type<Out>) {
     with_taps<Backend, Accumulate<Image>>(
-        dense_windows, {boundary, mask_steepness, interpolation, antialias}, [&]<typename Taps>(Taps taps) {
+        dense_windows, {boundary, mask_steepness, interpolation, antialias, !offset.empty()},
+        [&]<typename Taps>(Taps taps) {
           Backend::compute(ForwardProblem<Image, Out, Taps>{
               static_cast<const Image*>(images.const_data_ptr()), static_cast<Out*>(out.mutable_data_ptr()),
               shape, strides_of(images), strides_of(out), taps,
