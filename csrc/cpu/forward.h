@@ -89,7 +89,9 @@ void compute(const ForwardProblem<Image, Out, FilterSpec<T>>& p, const Units& un
     CellMaker<Image, T, 1> maker(arena, taps.rows, taps.columns, p.image_strides, layout.step);
     const int64_t cell = maker.cell(), lanes = maker.lanes();
     CellAffine<T, 1> affine(arena, p.affine, cell);
-    T* results = arena.take<T>((p.shape.out_width * layout.step + kLanes) * lanes);
+    T* const results = arena.take<T>((p.shape.out_width * layout.step + kLanes) * lanes);
+    const AxisRuns<T> columns = taps.columns;  // a copy that no store can change: it stays in registers
+    const bool normalised = affine.used();
     const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
     Out* out = p.out + crop_offset(p.out_strides, n, p.shape.windows);
     for (; begin < end && begin / units.per_item() == n; ++begin) {
@@ -101,10 +103,11 @@ void compute(const ForwardProblem<Image, Out, FilterSpec<T>>& p, const Units& un
           const int64_t numbers = (tile.end - tile.begin) * layout.step;
           if (taps.finite) {
             maker.make(image, rows, l, tile);
+            const T* const cells = maker.cells(0);
             for (int32_t j = tile.begin; j < tile.end; ++j) {
               T* const result[1] = {results + (j - tile.begin) * cell};
-              contract_cells<1>(taps.columns, j, {0}, maker.cells(0), tile.first, cell, result);
-              if (affine.used()) affine.apply(taps.columns.sums[0][j], result[0]);
+              contract_cells<1>(columns, j, {0}, cells, tile.first, cell, result);
+              if (normalised) affine.apply(columns.sums[0][j], result[0]);
             }
           } else {
             fill_row(std::numeric_limits<T>::quiet_NaN(), numbers * lanes, results);
