@@ -47,8 +47,8 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     Every forward mode is translated: windows of 3 and 4 numbers, one or K an image, each filter and boundary,
     the mask, ``mean`` and ``std``, every dtype; ``window_grad`` does not matter. Two-tap crops take
     GridSample, which is in opset 16 and later; onnxruntime has it for float64 images only from opset 20 on,
-    torch's default. There the mask costs K masked copies of the images. A derivative inside the exported
-    model raises ``NotImplementedError``.
+    torch's default. There the mask costs K masked copies of the images. Other filters need opset 18. A
+    derivative inside the exported model raises ``NotImplementedError``.
 
     Without the compiled library the table is empty: the model then holds the reference, which is plain torch.
     """

@@ -109,15 +109,14 @@ def _select(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
             (0, 2, images.shape[3], options.width),
         )
     )
-    # As signed integers: torch indexes and selects few of the others.
-    pixels = images.view(_SIGNED[images.element_size()])
+    pixels = _selectable(images)
     batch = torch.arange(images.shape[0], device=images.device).view(-1, 1, 1, 1)
     read = pixels.movedim(1, -1)[batch, y.unsqueeze(-1), x.unsqueeze(-2)]  # (B, K, h, w, C)
     inside = (y_inside.unsqueeze(-1) & x_inside.unsqueeze(-2)).unsqueeze(-1)
-    fill = pixels.new_tensor([_as_signed(int(value), images.dtype) for value in options.offset or (0,)])
+    fill = pixels.new_tensor([_as_signed(int(value), pixels.dtype) for value in options.offset or (0,)])
     crops = torch.where(inside, read, fill)
     crops = torch.where(finite[..., None, None, None], crops, torch.zeros_like(crops)).movedim(-1, 2)
-    crops = crops.view(images.dtype)
+    crops = crops.to(images.dtype) if torch.onnx.is_in_onnx_export() else crops.view(images.dtype)
     if not is_channels_last(images):
         crops = crops.contiguous()
     return crops if windows.dim() == 3 else crops.squeeze(1)
@@ -126,8 +125,18 @@ def _select(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
 _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def _selectable(images: Tensor) -> Tensor:
+    """As signed integers, since torch indexes and selects few of the others: the same bits.
+
+    ONNX has no view, and its runtimes select among int32 and int64; its Cast keeps the low bits.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return images.to(torch.int64 if images.dtype.itemsize == 8 else torch.int32)
+    return images.view(_SIGNED[images.dtype.itemsize])
+
+
 def _as_signed(value: int, dtype: torch.dtype) -> int:
-    """The number with the same bits in the signed dtype of the same size."""
+    """The number with the same bits in the signed dtype, where that does not hold it."""
     return value - 2 ** (8 * dtype.itemsize) if value >= 2 ** (8 * dtype.itemsize - 1) else value
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from samples import SHAPES, TOLERANCE, expected, relative_error
+from samples import SHAPES, TOLERANCE, expected, generator, relative_error
 from torch import Tensor, nn
 
 from racnn_ops import AttentionCrop, attention_crop, reference
@@ -96,6 +96,31 @@ def test_every_dtype(dtype: torch.dtype, options: dict[str, Any]) -> None:
         assert (crops.double() - exact.clamp(0, 255)).abs().max() <= 0.5 + 255 * TOLERANCE[torch.float32]
     else:
         assert relative_error(crops, exact) <= TOLERANCE[crops.dtype]
+
+
+class Labels(nn.Module):
+    """The crops of one map as several dtypes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crop = AttentionCrop((7, 9), interpolation="nearest")
+        self.filled = AttentionCrop((7, 9), interpolation="nearest", fill=65535)
+
+    def forward(self, images: Tensor, windows: Tensor) -> tuple[Tensor, ...]:
+        dtypes = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint32, torch.bool)
+        crops = (self.crop(images.to(dtype), windows) for dtype in dtypes)
+        large = self.crop(images.to(torch.uint64), windows).to(torch.int64)  # numpy's uint64 is two types
+        return *crops, large, self.filled(images.to(torch.uint16), windows)
+
+
+def test_integers_and_bool_are_selected_exactly() -> None:
+    _, windows = sample(form=3)
+    windows[0, 0, 0] = float("nan")
+    images = torch.randint(-(2**62), 2**62, (2, 3, 20, 30), generator=generator("labels"))
+    every_crop = runner(export(Labels(), images, windows))(images, windows)
+    for crops, exact in zip(every_crop, Labels()(images, windows), strict=True):
+        assert crops.dtype == exact.dtype
+        assert (crops.numpy() == exact.numpy()).all()
 
 
 @pytest.mark.parametrize("options", [{}, {"interpolation": "bicubic"}], ids=["two taps", "bicubic"])
