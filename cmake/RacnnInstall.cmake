@@ -15,9 +15,13 @@ if(TARGET racnn_ops_cuda)
   install(TARGETS racnn_ops_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endif()
 install(
-  FILES csrc/boxcar_taps.h csrc/geometry.h csrc/problems.h csrc/sizes.h
-  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/racnn_ops)
-install(DIRECTORY csrc/cuda DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/racnn_ops FILES_MATCHING PATTERN "*.cuh")
+  DIRECTORY csrc/
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/racnn_ops
+  FILES_MATCHING
+  PATTERN "*.h"
+  PATTERN "*.cuh"
+  PATTERN cpu EXCLUDE
+  PATTERN torch EXCLUDE)
 install(
   FILES ${PROJECT_BINARY_DIR}/racnn_ops-config.cmake ${PROJECT_BINARY_DIR}/racnn_ops-config-version.cmake
         cmake/RacnnTorch.cmake

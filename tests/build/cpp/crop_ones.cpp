@@ -24,6 +24,9 @@ static Tensor crop(const Tensor& images, const Tensor& windows, int64_t height, 
                           value(std::vector<double>{3.0}),
                           value(std::vector<double>{1.0}),
                           value(ScalarType::Float),
+                          value(std::vector<double>()),
+                          value(std::string("bilinear")),
+                          value(false),
                           value(std::vector<double>())};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("racnn_ops::_crop_forward", "", stack, TORCH_TARGET_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The window geometry without torch: where two outputs sample a window that covers four pixels.
-#include <racnn_ops/crop.h>
+#include <racnn_ops/problems.h>
 
 #include <cstdio>
 
