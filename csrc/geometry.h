@@ -34,7 +34,7 @@ enum class Boundary : int32_t {
   kZeros,   // pixels outside the image are zero
   kBorder,  // a position outside reads the edge pixel
   kClip,    // the window is clipped to the image first; what is still outside reads the edge pixel
-  kWindow,  // only the window's own pixels are read, as border reads the image's (filters.h)
+  kWindow,  // only the window's own pixels are read, as border reads the image's (filter_runs.h)
 };
 
 // Index of a tap that lies outside the image under Boundary::kZeros: it reads as zero, its weight is zero.
@@ -111,6 +111,16 @@ RACNN_HOST_DEVICE void store_window_grad(const Window<T>& window, const Window<S
   grad[1] = T(axes.y + zero);
   grad[2] = T((values == 3 ? axes.half_x + axes.half_y : axes.half_x) + zero);
   if (values == 4) grad[3] = T(axes.half_y + zero);
+}
+
+template <typename T>
+RACNN_HOST_DEVICE T lesser(T a, T b) {
+  return a < b ? a : b;
+}
+
+template <typename T>
+RACNN_HOST_DEVICE T greater(T a, T b) {
+  return a > b ? a : b;
 }
 
 template <typename T>

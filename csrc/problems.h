@@ -6,7 +6,7 @@
 
 #include <type_traits>
 
-#include "filters.h"
+#include "filter_runs.h"
 
 // The pairs of image and crop dtypes that have kernels, by torch's names; Python composes the others from
 // these. Of images and crops that both have gradients:

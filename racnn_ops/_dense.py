@@ -26,13 +26,17 @@ def contract_dense(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def _contract(pixels: Tensor, rows: Tensor, columns: Tensor) -> Any:
-    if _forward_levels() > 1:
+    if forward_levels() > 1:
         return _bounded(_crops, pixels, rows, columns)
     return _Contraction.apply(pixels, rows, columns)
 
 
-def _forward_levels() -> int:
-    """How many torch.func.jvp are at work: inside a second one a Function's ``jvp`` counts as constant."""
+def forward_levels() -> int:
+    """How many torch.func.jvp are at work.
+
+    Inside a second one torch takes the tangent from an autograd.Function's ``jvp`` to be constant, without an
+    error: there plain operations have to answer.
+    """
     jvp = torch._C._functorch.TransformType.Jvp
     return sum(level.key() == jvp for level in torch._C._functorch.get_interpreter_stack() or ())
 

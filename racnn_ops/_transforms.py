@@ -22,6 +22,7 @@ from torch import Tensor
 
 from . import reference
 from ._arguments import is_channels_last
+from ._dense import forward_levels
 from ._options import KernelOptions
 from ._vmap import fold, unfold
 
@@ -31,18 +32,8 @@ Tables = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def crop_by_taps(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
     """The crops, for any composition of transforms."""
-    contraction = None if _forward_levels() > 1 else _contract
+    contraction = None if forward_levels() > 1 else _contract
     return reference.sample(images, windows, options, contraction)
-
-
-def _forward_levels() -> int:
-    """How many torch.func.jvp are at work.
-
-    Inside a second one torch takes the tangent from an autograd.Function's ``jvp`` to be constant, without an
-    error: there the reference's plain operations answer.
-    """
-    jvp = torch._C._functorch.TransformType.Jvp
-    return sum(level.key() == jvp for level in torch._C._functorch.get_interpreter_stack() or ())
 
 
 def _contract(pixels: Tensor, rows: reference.AxisTaps, columns: reference.AxisTaps) -> Tensor:

@@ -70,9 +70,7 @@ def sample(
     pixels = normalise(images, windows.dtype, options)
     boxcar = Boxcar.of(options.boxcar).scaled_to(height, width) if options.boxcar else None
 
-    batched = windows if windows.dim() == 3 else windows.unsqueeze(1)
-    finite = torch.isfinite(batched).all(-1)
-    safe = torch.where(finite.unsqueeze(-1), batched, torch.zeros_like(batched))
+    batched, finite, safe = _safe_windows(windows)
     geometry = safe if boxcar is None else safe.detach()
     y_axis = geometry[..., 1], geometry[..., -1], height, options.height, options
     x_axis = geometry[..., 0], geometry[..., 2], width, options.width, options
@@ -97,11 +95,16 @@ def sample(
     return crops if windows.dim() == 3 else crops.squeeze(1)
 
 
+def _safe_windows(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As (B, K, values); which are finite, (B, K); and the same with zeros for those that are not."""
+    batched = windows if windows.dim() == 3 else windows.unsqueeze(1)
+    finite = torch.isfinite(batched).all(-1)
+    return batched, finite, torch.where(finite.unsqueeze(-1), batched, torch.zeros_like(batched))
+
+
 def _select(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
     """The nearest pixels as they are, of any dtype; outside the options' offset, or 0."""
-    batched = (windows if windows.dim() == 3 else windows.unsqueeze(1)).detach()
-    finite = torch.isfinite(batched).all(-1)
-    safe = torch.where(finite.unsqueeze(-1), batched, torch.zeros_like(batched))
+    _, finite, safe = _safe_windows(windows.detach())
     (y, y_inside), (x, x_inside) = (
         _nearest(safe[..., place], safe[..., half], size, out, options.boundary)
         for place, half, size, out in (

@@ -231,3 +231,12 @@ def relative_error(actual: Tensor, exact: Tensor) -> float:
         return 0.0
     error = (actual.detach().double() - exact.detach()).abs().max()
     return float(error / exact.detach().abs().max().clamp(min=1.0))
+
+
+def check_vmap_and_compile(crop: Callable[[Tensor], Tensor], windows: Tensor) -> None:
+    """Mapped over the windows of an image, and compiled, it gives the same."""
+    exact = crop(windows)
+    torch.testing.assert_close(torch.func.vmap(crop, in_dims=1, out_dims=1)(windows), exact)
+    torch._dynamo.reset()
+    compiled = torch.compile(crop, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(windows), exact)

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from .cases import Case, Inputs, floor_of_mode, make_inputs
 from .contestants import OURS, Contestant, crop_function, make_step
 from .images import Source
+from .results import Record
 from .timing import Call, calls_of_a_sample, input_sets, interleaved, sampler
 from .validation import Validator, WrongResult
 
@@ -19,8 +19,8 @@ def all_inputs(case: Case, source: Source, device: torch.device) -> list[Inputs]
     return [make_inputs(case, source, device, seed) for seed in range(input_sets(case, device))]
 
 
-class Comparison:
-    """Collects the records of ``times`` and ``refused``.
+class Collector:
+    """Collects records of times and of contestants that were refused.
 
     Args:
         tick: called after each round, for a progress bar.
@@ -30,8 +30,16 @@ class Comparison:
         self.source = source
         self.device = device
         self.tick = tick
-        self.times: list[dict[str, Any]] = []
-        self.refused: list[dict[str, Any]] = []
+        self.times: list[Record] = []
+        self.refused: list[Record] = []
+
+    def refuse(self, contestant: str, case: Record, mode: str, error: Exception) -> None:
+        reason = str(error) if isinstance(error, WrongResult) else f"{type(error).__name__}: {error}"
+        self.refused.append({"contestant": contestant, "case": case, "mode": mode, "reason": reason})
+
+
+class Comparison(Collector):
+    """Collects the records of ``times`` and ``refused``."""
 
     def run(self, experiment: str, case: Case, contestants: Sequence[Contestant], rounds: int) -> None:
         inputs = all_inputs(case, self.source, self.device)
@@ -47,7 +55,9 @@ class Comparison:
                 try:
                     errors[contestant.name] = validator.check(contestant, steps[0])
                 except Exception as error:  # whatever it is, another's failure must not end the run
-                    self._refuse(contestant, case, mode, error)
+                    if contestant is OURS:
+                        raise
+                    self.refuse(contestant.name, case.to_json(), mode, error)
                 else:
                     admitted[contestant.name] = calls_of_a_sample(steps, self.device)
             measured = interleaved(admitted, rounds, sampler(self.device), after_round=self.tick)
@@ -65,11 +75,3 @@ class Comparison:
                         **times._asdict(),
                     }
                 )
-
-    def _refuse(self, contestant: Contestant, case: Case, mode: str, error: Exception) -> None:
-        if contestant is OURS:
-            raise error
-        reason = str(error) if isinstance(error, WrongResult) else f"{type(error).__name__}: {error}"
-        self.refused.append(
-            {"contestant": contestant.name, "case": case.to_json(), "mode": mode, "reason": reason}
-        )

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from .cases import Inputs
+from .comparison import Collector
 from .filter_cases import STEPS, FilterCase, make_filter_inputs
 from .filter_contestants import Crop, FilterContestant
-from .images import Source
 from .results import Record
 from .timing import Call, calls_of_a_sample, interleaved, sampler
 from .validation import TOLERANCE, WINDOW_GRAD_TOLERANCE, WrongResult, relative_error
@@ -30,19 +30,8 @@ THEIR_LEVELS = 1.25
 Found = dict[str, Tensor]
 
 
-class FilterComparison:
-    """Collects the records of ``filters`` and ``refused``.
-
-    Args:
-        tick: called after each round, for a progress bar.
-    """
-
-    def __init__(self, source: Source, device: torch.device, tick: Callable[[], None]) -> None:
-        self.source = source
-        self.device = device
-        self.tick = tick
-        self.times: list[Record] = []
-        self.refused: list[Record] = []
+class FilterComparison(Collector):
+    """Collects the records of ``filters`` and ``refused``."""
 
     def run(self, case: FilterCase, contestants: Sequence[FilterContestant], rounds: int) -> None:
         inputs = make_filter_inputs(case, self.source, self.device)
@@ -67,7 +56,7 @@ class FilterComparison:
                 except Exception as error:  # whatever it is, another's failure must not end the run
                     if contestant.measure is None:
                         raise
-                    self._refuse(contestant, case, step, error)
+                    self.refuse(contestant.name, case.to_json(), step, error)
                 else:
                     found.setdefault(contestant.name, (contestant, results))
                     calls[contestant] = call
@@ -84,12 +73,6 @@ class FilterComparison:
                         **times._asdict(),
                     }
                 )
-
-    def _refuse(self, contestant: FilterContestant, case: FilterCase, step: str, error: Exception) -> None:
-        reason = str(error) if isinstance(error, WrongResult) else f"{type(error).__name__}: {error}"
-        self.refused.append(
-            {"contestant": contestant.name, "case": case.to_json(), "mode": step, "reason": reason}
-        )
 
 
 def _truth(contestant: FilterContestant) -> FilterContestant:

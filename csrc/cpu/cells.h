@@ -40,14 +40,14 @@ OutputTiles output_tiles(Arena& arena, const AxisRuns<T>& columns, int64_t most_
       const Run& run = columns.runs[tile.end];
       if (run.count == 0) continue;
       const bool none = tile.pixels == 0;
-      const int32_t first = none || run.first < tile.first ? run.first : tile.first;
-      const int32_t run_end = run.first + run.count, tile_end = tile.first + tile.pixels;
-      const int32_t end = none || run_end > tile_end ? run_end : tile_end;
+      const int32_t first = none ? run.first : lesser(run.first, tile.first);
+      const int32_t run_end = run.first + run.count;
+      const int32_t end = none ? run_end : greater(run_end, tile.first + tile.pixels);
       if (!none && end - first > most_pixels) break;
       tile.first = first;
       tile.pixels = end - first;
     }
-    row.most_pixels = tile.pixels > row.most_pixels ? tile.pixels : row.most_pixels;
+    row.most_pixels = greater(row.most_pixels, tile.pixels);
     row.tiles[row.count++] = tile;
     j = tile.end;
   }
@@ -73,16 +73,9 @@ class CellMaker {
       : rows_(rows), images_(images), step_(step), wide_(step >= kWidePixel) {
     tiles_ = output_tiles(arena, columns, kTileNumbers / kSets / cell());
     int32_t tall = 0;
-    for (int32_t i = 0; i < rows.out; ++i) tall = rows.runs[i].count > tall ? rows.runs[i].count : tall;
-    const int64_t numbers = tiles_.most_pixels * cell() + kLanes * kLanes;
-    for (T*& cells : cells_) {
-      cells = arena.take<T>(numbers);
-      for (int64_t e = 0; e < numbers; ++e) cells[e] = T(0);
-    }
-    for (T*& lines : lines_) {
-      lines = arena.take<T>(kLanes * kChunk);
-      for (int64_t e = 0; e < kLanes * kChunk; ++e) lines[e] = T(0);
-    }
+    for (int32_t i = 0; i < rows.out; ++i) tall = greater(tall, rows.runs[i].count);
+    for (T*& cells : cells_) cells = arena.take<T>(tiles_.most_pixels * cell() + kLanes * kLanes);
+    for (T*& lines : lines_) lines = arena.take<T>(kLanes * kChunk);
     if (!direct()) widened_ = arena.take<T>(int64_t(tall) * kChunk);
   }
 
@@ -91,13 +84,14 @@ class CellMaker {
   const OutputTiles& tiles() const { return tiles_; }
   const T* cells(int s) const { return cells_[s]; }
 
-  // The cells of a tile's pixels for rows [l, l + lanes()) of a unit: set s by the rows' weights s.
+  // The cells of a tile's pixels for rows [l, l + lanes()) of a unit: set s by the rows' weights s. Whole
+  // vectors are turned: what lies behind the tile's last pixel is not read.
   void make(const Image* image, const UnitRows& unit_rows, int64_t l, const OutputTile& tile) {
     const int64_t numbers = tile.pixels * step_;
     if (wide_) return blend_row(image, unit_rows, l, tile, 0, numbers, cells_);
-    const int64_t count = unit_rows.count() - l < kLanes ? unit_rows.count() - l : kLanes;
+    const int64_t count = lesser<int64_t>(unit_rows.count() - l, kLanes);
     for (int64_t e = 0; e < numbers; e += kChunk) {
-      const int64_t n = numbers - e < kChunk ? numbers - e : kChunk;
+      const int64_t n = lesser(numbers - e, kChunk);
       for (int64_t lane = 0; lane < count; ++lane) {
         T* to[kSets];
         for (int s = 0; s < kSets; ++s) to[s] = lines_[s] + lane * kChunk;
@@ -167,23 +161,21 @@ struct CellAffine {
   T *scale, *shift[kSets], *offset;  // [cell]
 
   CellAffine(Arena& arena, const ChannelAffine& affine, int64_t cell) : affine_(affine), cell_(cell) {
-    scale = arena.take<T>(cell);
-    offset = arena.take<T>(cell);
-    for (T*& numbers : shift) numbers = arena.take<T>(cell);
+    scale = filled(arena, T(1));
+    offset = filled(arena, T(0));
+    for (T*& numbers : shift) numbers = filled(arena, T(0));
   }
 
   bool used() const { return affine_.scale != nullptr; }
 
   // For rows [l, l + lanes) of a unit, those of which there are none as the last.
   void set(const UnitRows& rows, int64_t l, int64_t lanes, const AxisRuns<T>& taps) {
+    if (!used()) return;
     for (int64_t e = 0; e < cell_; ++e) {
-      const int64_t row = l + e % lanes < rows.count() ? l + e % lanes : rows.count() - 1;
-      const int64_t c = rows.plane(row) + e / lanes;
-      scale[e] = used() ? T(affine_.scale[c]) : T(1);
-      offset[e] = affine_.offset != nullptr ? T(affine_.offset[c]) : T(0);
-      for (int s = 0; s < kSets; ++s) {
-        shift[s][e] = used() ? T(affine_.shift[c]) * taps.sums[s][rows.row(row)] : T(0);
-      }
+      const int64_t row = lesser(l + e % lanes, rows.count() - 1), c = rows.plane(row) + e / lanes;
+      scale[e] = T(affine_.scale[c]);
+      if (affine_.offset != nullptr) offset[e] = T(affine_.offset[c]);
+      for (int s = 0; s < kSets; ++s) shift[s][e] = T(affine_.shift[c]) * taps.sums[s][rows.row(row)];
     }
   }
 
@@ -194,6 +186,12 @@ struct CellAffine {
   }
 
  private:
+  T* filled(Arena& arena, T value) const {
+    T* numbers = arena.take<T>(cell_);
+    for (int64_t e = 0; e < cell_; ++e) numbers[e] = value;
+    return numbers;
+  }
+
   ChannelAffine affine_;
   int64_t cell_;
 };

@@ -68,7 +68,7 @@ void store_cells(const T* cells, const UnitRows& rows, int64_t l, int64_t lanes,
     return out + rows.plane(row) * strides.c + rows.row(row) * strides.y;
   };
   if (lanes == 1) return store_row(cells, numbers, row_of(l));
-  const int64_t count = rows.count() - l < lanes ? rows.count() - l : lanes;
+  const int64_t count = lesser(rows.count() - l, lanes);
   alignas(64) T lines[kLanes * kLanes];
   for (int64_t e = 0; e < numbers; e += kLanes) {
     transpose(cells + e * kLanes, kLanes, lines, kLanes);

@@ -14,7 +14,7 @@ template <typename Grad, typename T>
 void make_grad_cells(const Grad* grad, const Strides& strides, const UnitRows& rows, int64_t l, int64_t lanes,
                      const PlaneLayout& layout, int64_t pixels, T* lines, T* cells) {
   const int64_t numbers = pixels * layout.step, padded = numbers + kLanes;
-  const int64_t count = rows.count() - l < lanes ? rows.count() - l : lanes;
+  const int64_t count = lesser(rows.count() - l, lanes);
   for (int64_t lane = 0; lane < count; ++lane) {
     const Grad* row = grad + rows.plane(l + lane) * strides.c + rows.row(l + lane) * strides.y;
     T* to = lanes == 1 ? cells : lines + lane * padded;

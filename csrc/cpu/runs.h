@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Taps of any length (filters.h) as the kernels read them.
+// Taps of any length (filter_runs.h) as the kernels read them.
 #pragma once
 
 #include "taps.h"
@@ -49,7 +49,7 @@ AxisRuns<T> axis_runs(Arena& arena, const FilterAxis<T>& axis) {
     });
     const int64_t numbers = kSets * int64_t(run.count);
     if (numbers > left) {
-      left = kSets * longest * (out - j < 64 ? out - j : 64);
+      left = kSets * longest * lesser(out - j, 64);
       room = arena.take<T>(left);
     }
     table.runs[j] = run;

@@ -51,11 +51,6 @@ struct Tiling {
   int threads() const { return (column_lanes * row_lanes * channel_lanes + kWarp - 1) / kWarp * kWarp; }
 };
 
-template <typename T>
-RACNN_HOST_DEVICE T lesser(T a, T b) {
-  return a < b ? a : b;
-}
-
 struct Tile {
   int32_t column, row;  // where it begins
   int64_t channel;

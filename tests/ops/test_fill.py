@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from samples import FILTERS, each_filter, generator
+from samples import FILTERS, check_vmap_and_compile, each_filter, generator
 from torch import Tensor
 
 from racnn_ops import AttentionCrop, attention_crop, reference
@@ -140,12 +140,7 @@ def test_vmap_and_compile() -> None:
     def crop(windows: Tensor) -> Tensor:
         return attention_crop(images, windows, (4, 5), fill=[1.0, 2.0, 3.0], mean=0.5)
 
-    expected = crop(windows)
-    mapped = torch.func.vmap(crop, in_dims=1, out_dims=1)(windows)
-    torch.testing.assert_close(mapped, expected)
-    torch._dynamo.reset()
-    compiled = torch.compile(crop, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(windows), expected)
+    check_vmap_and_compile(crop, windows)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from samples import FILTERS, each_filter, generator
+from samples import FILTERS, check_vmap_and_compile, each_filter, generator
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
@@ -264,12 +264,7 @@ def test_vmap_and_compile(options: dict[str, Any]) -> None:
     def crop(windows: Tensor) -> Tensor:
         return attention_crop(images, windows, (4, 5), **options)
 
-    expected = crop(windows)
-    mapped = torch.func.vmap(crop, in_dims=1, out_dims=1)(windows)
-    torch.testing.assert_close(mapped, expected)
-    torch._dynamo.reset()
-    compiled = torch.compile(crop, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(windows), expected)
+    check_vmap_and_compile(crop, windows)
 
 
 @pytest.mark.parametrize(
