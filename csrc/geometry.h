@@ -183,6 +183,11 @@ RACNN_HOST_DEVICE Position<T> sample_position(const Axis<T>& axis, int32_t j) {
 }
 
 template <typename T>
+RACNN_HOST_DEVICE int32_t lower_pixel(const Axis<T>& axis, int32_t j) {
+  return sample_position(axis, j).pixel;
+}
+
+template <typename T>
 RACNN_HOST_DEVICE T sigmoid(T z) {
   return T(1) / (T(1) + std::exp(-z));
 }

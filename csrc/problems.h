@@ -5,6 +5,7 @@
 #pragma once
 
 #include <type_traits>
+#include <utility>
 
 #include "filter_runs.h"
 
@@ -79,27 +80,12 @@ RACNN_HOST_DEVICE Window<T> load_window(const WindowSpec<T>& spec, int64_t n) {
   return load_window(spec.data + n * spec.values, spec.values);
 }
 
-template <typename T>
-RACNN_HOST_DEVICE Axis<T> x_axis(const WindowSpec<T>& spec, const Window<T>& w, const CropShape& shape) {
-  return make_axis(w.x, w.half_x, shape.width, shape.out_width, spec.boundary, spec.steepness);
-}
-
-template <typename T>
-RACNN_HOST_DEVICE Axis<T> y_axis(const WindowSpec<T>& spec, const Window<T>& w, const CropShape& shape) {
-  return make_axis(w.y, w.half_y, shape.height, shape.out_height, spec.boundary, spec.steepness);
-}
-
 // Windows whose taps are runs of any length. A type of its own: WindowSpec's have two entries, as a constant.
 template <typename T>
 struct FilterSpec : WindowSpec<T> {
   Interpolation interpolation;
   bool antialias;
 };
-
-template <typename T>
-RACNN_HOST_DEVICE FilterAxis<T> filter_axis(const FilterSpec<T>& spec, const Axis<T>& axis) {
-  return make_filter_axis(axis, spec.interpolation, spec.antialias, spec.boundary);
-}
 
 // In the place of windows: tap tables that were made elsewhere. Crop n is the contraction
 //
@@ -118,6 +104,76 @@ template <typename T>
 struct TapTables {
   TapTable<T> rows, columns;
 };
+
+// One axis of one crop in a table: its taps are used as those of an Axis.
+template <typename T>
+struct TableAxis {
+  const int32_t* pixels;  // [out]
+  const T* weights;       // [out, 2]
+  int32_t size, out;
+};
+
+template <typename T>
+RACNN_HOST_DEVICE int32_t lower_pixel(const TableAxis<T>& axis, int32_t j) {
+  return axis.pixels[j];
+}
+
+template <typename T>
+RACNN_HOST_DEVICE Tap<T> linear_tap(const TableAxis<T>& axis, int32_t j) {
+  const int64_t lower = axis.pixels[j], upper = lower + 1;
+  Tap<T> tap{kOutside, kOutside, T(0), T(0)};
+  if (lower >= 0 && lower < axis.size) {
+    tap.lower = int32_t(lower);
+    tap.w_lower = axis.weights[2 * int64_t(j)];
+  }
+  if (upper >= 0 && upper < axis.size) {
+    tap.upper = int32_t(upper);
+    tap.w_upper = axis.weights[2 * int64_t(j) + 1];
+  }
+  return tap;
+}
+
+template <typename T>
+RACNN_HOST_DEVICE Tap<T> make_tap(const TableAxis<T>& axis, int32_t j) {
+  return linear_tap(axis, j);
+}
+
+// Both axes of a crop: Axis of WindowSpec, FilterAxis of FilterSpec, TableAxis of TapTables.
+template <typename Axis>
+struct alignas(16) CropAxes {
+  Axis x, y;
+  bool finite;  // otherwise the crop is NaN, and sends nothing to its image
+};
+
+template <typename T>
+RACNN_HOST_DEVICE CropAxes<Axis<T>> crop_axes(const WindowSpec<T>& spec, const CropShape& s, int64_t n) {
+  const Window<T> w = load_window(spec, n);
+  return {make_axis(w.x, w.half_x, s.width, s.out_width, spec.boundary, spec.steepness),
+          make_axis(w.y, w.half_y, s.height, s.out_height, spec.boundary, spec.steepness), is_finite(w)};
+}
+
+template <typename T>
+RACNN_HOST_DEVICE CropAxes<FilterAxis<T>> crop_axes(const FilterSpec<T>& spec, const CropShape& s,
+                                                    int64_t n) {
+  const WindowSpec<T>& windows = spec;
+  const CropAxes<Axis<T>> plain = crop_axes(windows, s, n);
+  return {make_filter_axis(plain.x, spec.interpolation, spec.antialias, spec.boundary),
+          make_filter_axis(plain.y, spec.interpolation, spec.antialias, spec.boundary), plain.finite};
+}
+
+template <typename T>
+RACNN_HOST_DEVICE TableAxis<T> table_axis(const TapTable<T>& table, int32_t size, int32_t out, int64_t n) {
+  return {table.pixels + n * out, table.weights + n * out * 2, size, out};
+}
+
+template <typename T>
+RACNN_HOST_DEVICE CropAxes<TableAxis<T>> crop_axes(const TapTables<T>& taps, const CropShape& s, int64_t n) {
+  return {table_axis(taps.columns, s.width, s.out_width, n), table_axis(taps.rows, s.height, s.out_height, n),
+          true};
+}
+
+template <typename Taps>
+using AxesOf = decltype(crop_axes(std::declval<Taps>(), CropShape{}, 0));
 
 // A pixel I of channel c enters as I * scale[c] + shift[c], and offset[c] is added to what comes out, with
 // FilterSpec alone. Host memory, C numbers each; null: as it is.

@@ -31,7 +31,7 @@ void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int6
   while (begin < end) {
     const int64_t n = begin / units.per_item();
     Arena arena;
-    const CropTaps<T> taps = crop_taps(arena, p.taps, p.shape, n);
+    const auto taps = crop_taps(arena, p.taps, p.shape, n);
     LineMap<T, 1> map = make_line_map<T, 1>(arena, taps.columns, layout.step);
     finish_line_map(arena, map);
     RollingLines<Image, T, 1> lines(arena, map, p.image_strides, p.affine);
@@ -85,7 +85,7 @@ void compute(const ForwardProblem<Image, Out, FilterSpec<T>>& p, const Units& un
   while (begin < end) {
     const int64_t n = begin / units.per_item();
     Arena arena;
-    const CropRuns<T> taps = crop_taps(arena, p.taps, p.shape, n);
+    const auto taps = crop_taps(arena, p.taps, p.shape, n);
     CellMaker<Image, T, 1> maker(arena, taps.rows, taps.columns, p.image_strides, layout.step);
     const int64_t cell = maker.cell(), lanes = maker.lanes();
     CellAffine<T, 1> affine(arena, p.affine, cell);

@@ -205,14 +205,14 @@ class NearCopy {
 // What crop n reads along an axis, from the window or from its table.
 template <typename T>
 Range range_of(const Axis<T>& axis) {
-  const int32_t first = sample_position(axis, 0).pixel, last = sample_position(axis, axis.out - 1).pixel;
+  const int32_t first = lower_pixel(axis, 0), last = lower_pixel(axis, axis.out - 1);
   return {std::max(first, 0), std::min(last + 2, axis.size)};
 }
 
 template <typename T>
-Range range_of(const TapTable<T>& table, int64_t n, int32_t out, int32_t size) {
-  const auto [first, last] = std::minmax_element(table.pixels + n * out, table.pixels + (n + 1) * out);
-  return {std::max(*first, 0), int32_t(std::clamp<int64_t>(int64_t(*last) + 2, 0, size))};
+Range range_of(const TableAxis<T>& axis) {
+  const auto [first, last] = std::minmax_element(axis.pixels, axis.pixels + axis.out);
+  return {std::max(*first, 0), int32_t(std::clamp<int64_t>(int64_t(*last) + 2, 0, axis.size))};
 }
 
 // A little more than the runs of a window hold.
@@ -225,25 +225,11 @@ Range range_of(const FilterAxis<T>& f) {
   return {within(first), within(last) + 1};
 }
 
-template <typename T>
-Box box_of(const TapTables<T>& tables, const CropShape& s, int64_t n) {
-  return {range_of(tables.rows, n, s.out_height, s.height),
-          range_of(tables.columns, n, s.out_width, s.width)};
-}
-
-template <typename T>
-Box box_of(const WindowSpec<T>& windows, const CropShape& s, int64_t n) {
-  const Window<T> window = load_window(windows, n);
-  if (!is_finite(window)) return {};
-  return {range_of(y_axis(windows, window, s)), range_of(x_axis(windows, window, s))};
-}
-
-template <typename T>
-Box box_of(const FilterSpec<T>& spec, const CropShape& s, int64_t n) {
-  const Window<T> window = load_window(spec, n);
-  if (!is_finite(window)) return {};
-  return {range_of(filter_axis(spec, y_axis(spec, window, s))),
-          range_of(filter_axis(spec, x_axis(spec, window, s)))};
+template <typename Taps>
+Box box_of(const Taps& taps, const CropShape& s, int64_t n) {
+  const auto axes = crop_axes(taps, s, n);
+  if (!axes.finite) return {};
+  return {range_of(axes.y), range_of(axes.x)};
 }
 
 // How many pixels of a box a crop reads: with two entries a tap it may skip most.

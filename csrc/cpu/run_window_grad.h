@@ -35,8 +35,9 @@ void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units
   while (begin < end) {
     const int64_t n = begin / units.per_item();
     Arena arena;
-    const CropRuns<T> taps = crop_runs<true>(arena, p.taps, p.shape, n);
-    CellMaker<Image, T, 3> maker(arena, taps.rows, taps.columns, p.image_strides, layout.step);
+    const CropAxes<FilterAxis<T>> axes = crop_axes(p.taps, p.shape, n);
+    const AxisRuns<T> row_runs = axis_taps<true>(arena, axes.y), columns = axis_taps<true>(arena, axes.x);
+    CellMaker<Image, T, 3> maker(arena, row_runs, columns, p.image_strides, layout.step);
     const int64_t cell = maker.cell(), lanes = maker.lanes();
     const int64_t padded = p.shape.out_width * layout.step + kLanes;
     T* grad_lines = arena.take<T>(padded * lanes);
@@ -53,23 +54,22 @@ void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units
       for (T* sum : sums) {
         for (int64_t e = 0; e < cell; ++e) sum[e] = T(0);
       }
-      for (int64_t l = 0; taps.finite && !still && l < rows.count(); l += lanes) {
-        affine.set(rows, l, lanes, taps.rows);
+      for (int64_t l = 0; axes.finite && !still && l < rows.count(); l += lanes) {
+        affine.set(rows, l, lanes, row_runs);
         make_grad_cells(grad, p.grad_strides, rows, l, lanes, layout, p.shape.out_width, grad_lines,
                         grad_cells);
         for (const OutputTile& tile : maker.tiles()) {
           maker.make(image, rows, l, tile);
           for (int32_t j = tile.begin; j < tile.end; ++j) {
-            contract_cells<2>(taps.columns, j, {1, 2}, maker.cells(0), tile.first, cell,
-                              {slopes[0], slopes[1]});
-            contract_cells<1>(taps.columns, j, {0}, maker.cells(1), tile.first, cell, {slopes[2]});
-            contract_cells<1>(taps.columns, j, {0}, maker.cells(2), tile.first, cell, {slopes[3]});
+            contract_cells<2>(columns, j, {1, 2}, maker.cells(0), tile.first, cell, {slopes[0], slopes[1]});
+            contract_cells<1>(columns, j, {0}, maker.cells(1), tile.first, cell, {slopes[2]});
+            contract_cells<1>(columns, j, {0}, maker.cells(2), tile.first, cell, {slopes[3]});
             const T* g = grad_cells + j * cell;
             for (int s = 0; s < kAxisSums; ++s) {
               const T* shift = affine.shift[s < 2 ? 0 : s - 1];
-              const T columns = taps.columns.sums[s < 2 ? s + 1 : 0][j];
+              const T weights = columns.sums[s < 2 ? s + 1 : 0][j];
               for (int64_t e = 0; e < cell; ++e) {
-                sums[s][e] += g[e] * (affine.scale[e] * slopes[s][e] + shift[e] * columns);
+                sums[s][e] += g[e] * (affine.scale[e] * slopes[s][e] + shift[e] * weights);
               }
             }
           }

@@ -29,8 +29,8 @@ struct AxisRuns {
   }
 };
 
-template <bool kGrad, typename T>
-AxisRuns<T> axis_runs(Arena& arena, const FilterAxis<T>& axis) {
+template <bool kGrad = false, typename T>
+AxisRuns<T> axis_taps(Arena& arena, const FilterAxis<T>& axis) {
   constexpr int kSets = kGrad ? AxisRuns<T>::kSets : 1;
   const int32_t out = axis.axis.out;
   AxisRuns<T> table{axis.axis.size, out, arena.take<Run>(out), arena.take<T*>(out), {}};
@@ -66,24 +66,6 @@ AxisRuns<T> axis_runs(Arena& arena, const FilterAxis<T>& axis) {
     left -= numbers;
   }
   return table;
-}
-
-template <typename T>
-struct CropRuns {
-  AxisRuns<T> rows, columns;
-  bool finite;  // as CropTaps'
-};
-
-template <bool kGrad, typename T>
-CropRuns<T> crop_runs(Arena& arena, const FilterSpec<T>& spec, const CropShape& s, int64_t n) {
-  const Window<T> window = load_window(spec, n);
-  return {axis_runs<kGrad>(arena, filter_axis(spec, y_axis(spec, window, s))),
-          axis_runs<kGrad>(arena, filter_axis(spec, x_axis(spec, window, s))), is_finite(window)};
-}
-
-template <typename T>
-CropRuns<T> crop_taps(Arena& arena, const FilterSpec<T>& spec, const CropShape& s, int64_t n) {
-  return crop_runs<false>(arena, spec, s, n);
 }
 
 }  // namespace racnn::cpu::RACNN_ISA

@@ -115,9 +115,8 @@ void window_grad_of_crop(const WindowGradProblem<Image, Grad>& p, const Units& u
   using T = Accumulate<Image>;
   const int64_t n = begin / units.per_item();
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
-  const Window<T> window = load_window(p.taps, n);
-  WindowGradTables<T, kMask> tables(x_axis(p.taps, window, p.shape), y_axis(p.taps, window, p.shape),
-                                    layout.step);
+  const CropAxes<Axis<T>> axes = crop_axes(p.taps, p.shape, n);
+  WindowGradTables<T, kMask> tables(axes.x, axes.y, layout.step);
   RollingLines<Image, T, WindowGradTables<T, kMask>::kSets> lines(tables.arena, tables.map, p.image_strides,
                                                                   p.affine);
   T* buffer = tables.arena.template take<T>(tables.map.size() + kLanes);

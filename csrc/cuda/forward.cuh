@@ -23,9 +23,9 @@ struct ForwardStrip {
   static constexpr int kRows = kChannels * kColumns == 1 && sizeof(Out) <= 4 ? 4 : 2;
 };
 
-template <typename Image, typename Out>
+template <typename Image, typename Out, typename Taps>
 struct ForwardParams {
-  ForwardProblem<Image, Out> problem;
+  ForwardProblem<Image, Out, Taps> problem;
   Tiling tiling;
   int64_t tiles;  // of all crops
   AffineParams<Accumulate<Image>> affine;
@@ -67,8 +67,8 @@ struct Finish {
 };
 
 // One output row of a strip from its two interpolated source rows. `out` is its first element of the thread.
-template <typename Strip, typename Image, typename Out>
-__device__ __forceinline__ void store_forward_row(const ForwardParams<Image, Out>& p,
+template <typename Strip, typename Image, typename Out, typename Taps>
+__device__ __forceinline__ void store_forward_row(const ForwardParams<Image, Out, Taps>& p,
                                                   const SourceColumns<Image, Strip>& columns,
                                                   const RowTap<Accumulate<Image>>& row,
                                                   const InterpolatedRow<Image, Strip>& lower,
@@ -104,8 +104,8 @@ __device__ __forceinline__ void store_forward_row(const ForwardParams<Image, Out
 }
 
 // A strip of one thread with its kRows row taps, of which the first `count` are rows of the crop.
-template <typename Strip, typename Image, typename Out>
-__device__ __forceinline__ void forward_strip(const ForwardParams<Image, Out>& p,
+template <typename Strip, typename Image, typename Out, typename Taps>
+__device__ __forceinline__ void forward_strip(const ForwardParams<Image, Out, Taps>& p,
                                               const SourceColumns<Image, Strip>& columns,
                                               const RowTap<Accumulate<Image>>* rows, int32_t count,
                                               int32_t first_column,
@@ -127,12 +127,12 @@ __device__ __forceinline__ void forward_strip(const ForwardParams<Image, Out>& p
   }
 }
 
-template <typename Strip, typename Image, typename Out>
-__device__ __forceinline__ void forward_tile(const ForwardParams<Image, Out>& p, int64_t crop,
-                                             const Tile& tile, const Axes<Accumulate<Image>>& axes,
+template <typename Strip, typename Image, typename Out, typename Taps>
+__device__ __forceinline__ void forward_tile(const ForwardParams<Image, Out, Taps>& p, int64_t crop,
+                                             const Tile& tile, const AxesOf<Taps>& axes,
                                              const RowTap<Accumulate<Image>>* rows) {
   using T = Accumulate<Image>;
-  const ForwardProblem<Image, Out>& problem = p.problem;
+  const ForwardProblem<Image, Out, Taps>& problem = p.problem;
   const Share share = share_of<Strip>(p.tiling, tile, problem.shape, threadIdx.x);
   if (!share.exists) return;
   const Strides &in_strides = problem.image_strides, &out_strides = problem.out_strides;
@@ -157,17 +157,17 @@ __device__ __forceinline__ void forward_tile(const ForwardParams<Image, Out>& p,
   }
 }
 
-template <typename Image, typename Out, bool kWide>
+template <typename Image, typename Out, typename Taps, bool kWide>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, kWide>)
-    forward_kernel(ForwardParams<Image, Out> p) {
+    forward_kernel(ForwardParams<Image, Out, Taps> p) {
   using T = Accumulate<Image>;
   using Strip = ForwardStrip<Out, kWide>;
-  Axes<T>* const axes = shared_memory<Axes<T>>();
+  auto* const axes = shared_memory<AxesOf<Taps>>();
   RowTap<T>* const rows = reinterpret_cast<RowTap<T>*>(axes + 1);
   for (int64_t t = blockIdx.x; t < p.tiles; t += gridDim.x) {
     const int64_t crop = t / p.tiling.tiles();
     const Tile tile = tile_at(p.tiling, t % p.tiling.tiles());
-    if (threadIdx.x == 0) *axes = make_axes(p.problem.taps, crop, p.problem.shape);
+    if (threadIdx.x == 0) *axes = crop_axes(p.problem.taps, p.problem.shape, crop);
     __syncthreads();
     make_row_taps<Strip::kRows>(axes->y, tile.row, p.tiling.rows,
                                 p.problem.image_strides.y * int64_t(sizeof(Image)), rows);
@@ -178,8 +178,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, k
 }
 
 // Whether neighbouring channels can be read and written as one word.
-template <typename Image, typename Out>
-bool is_wide(const ForwardProblem<Image, Out>& p) {
+template <typename Image, typename Out, typename Taps>
+bool is_wide(const ForwardProblem<Image, Out, Taps>& p) {
   constexpr int kChannels = kStripChannels<Out, true>;
   const Strides &in = p.image_strides, &out = p.out_strides;
   return p.shape.channels >= kFewestWideChannels && in.c == 1 && out.c == 1 &&
@@ -187,8 +187,9 @@ bool is_wide(const ForwardProblem<Image, Out>& p) {
          can_pack<kChannels>(p.out, p.shape.channels, {out.b, out.k, out.y, out.x});
 }
 
-template <bool kWide, typename Image, typename Out>
-cudaError_t launch_forward(const ForwardProblem<Image, Out>& p, cudaStream_t stream, int64_t max_blocks) {
+template <bool kWide, typename Image, typename Out, typename Taps>
+cudaError_t launch_forward(const ForwardProblem<Image, Out, Taps>& p, cudaStream_t stream,
+                           int64_t max_blocks) {
   using T = Accumulate<Image>;
   using Strip = ForwardStrip<Out, kWide>;
   const Strides& out = p.out_strides;
@@ -197,14 +198,15 @@ cudaError_t launch_forward(const ForwardProblem<Image, Out>& p, cudaStream_t str
                       can_pack<Strip::kColumns>(p.out, p.shape.out_width, {out.b, out.k, out.c, out.y});
   const Tiling tiling = make_tiling<Strip>(p.shape, {channels_fastest, packed, Strip::kChannels});
   const int64_t tiles = tiling.tiles() * p.shape.batch * p.shape.windows;
-  const size_t shared_bytes = sizeof(Axes<T>) + tiling.rows * sizeof(RowTap<T>);
-  return launch(forward_kernel<Image, Out, kWide>, dim3(unsigned(std::min(tiles, max_blocks))),
-                dim3(tiling.threads()), shared_bytes, stream,
-                ForwardParams<Image, Out>{p, tiling, tiles, AffineParams<T>(p.affine, p.shape.channels)});
+  const size_t shared_bytes = sizeof(AxesOf<Taps>) + tiling.rows * sizeof(RowTap<T>);
+  return launch(
+      forward_kernel<Image, Out, Taps, kWide>, dim3(unsigned(std::min(tiles, max_blocks))),
+      dim3(tiling.threads()), shared_bytes, stream,
+      ForwardParams<Image, Out, Taps>{p, tiling, tiles, AffineParams<T>(p.affine, p.shape.channels)});
 }
 
-template <typename Image, typename Out>
-cudaError_t compute(const ForwardProblem<Image, Out>& p, cudaStream_t stream,
+template <typename Image, typename Out, typename Taps>
+cudaError_t compute(const ForwardProblem<Image, Out, Taps>& p, cudaStream_t stream,
                     int64_t max_blocks = kMaxBlocks) {
   if (p.shape.batch == 0 || p.shape.windows == 0 || p.shape.channels == 0) return cudaSuccess;
   return is_wide(p) ? launch_forward<true>(p, stream, max_blocks)

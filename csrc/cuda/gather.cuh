@@ -11,26 +11,27 @@ namespace racnn {
 constexpr int kFewOutputs = 64;  // a thread adds up alone
 
 // The window at hand, in shared memory.
-template <typename T>
+template <typename T, typename Taps>
 struct ImageGradTables {
-  Axes<T>* axes;
-  InverseTaps<T> columns, rows;
+  using Inverse = InverseTaps<T, decltype(AxesOf<Taps>::x)>;
+
+  AxesOf<Taps>* axes;
+  Inverse columns, rows;
 
   static RACNN_HOST_DEVICE size_t bytes(const Tiling& tiling) {
-    return sizeof(Axes<T>) + InverseTaps<T>::bytes(tiling.columns) + InverseTaps<T>::bytes(tiling.rows);
+    return sizeof(AxesOf<Taps>) + Inverse::bytes(tiling.columns) + Inverse::bytes(tiling.rows);
   }
 
   __device__ __forceinline__ explicit ImageGradTables(const Tiling& tiling)
-      : axes(shared_memory<Axes<T>>()),
+      : axes(shared_memory<AxesOf<Taps>>()),
         columns(reinterpret_cast<unsigned char*>(axes + 1), tiling.columns),
-        rows(reinterpret_cast<unsigned char*>(axes + 1) + InverseTaps<T>::bytes(tiling.columns),
-             tiling.rows) {}
+        rows(reinterpret_cast<unsigned char*>(axes + 1) + Inverse::bytes(tiling.columns), tiling.rows) {}
 
   // Whether the crop reads any pixel of the tile; only then are there tables. The same for all threads.
-  __device__ __forceinline__ bool make(const WindowSpec<T>& windows, int64_t crop, const CropShape& shape,
+  __device__ __forceinline__ bool make(const Taps& taps, int64_t crop, const CropShape& shape,
                                        const Tiling& tiling, const Tile& tile) const {
     __syncthreads();  // all are done with the window before
-    if (threadIdx.x == 0) *axes = make_axes(windows, crop, shape);
+    if (threadIdx.x == 0) *axes = crop_axes(taps, shape, crop);
     __syncthreads();
     if (!axes->finite || !reaches(axes->x, tile.column, tiling.columns) ||
         !reaches(axes->y, tile.row, tiling.rows)) {
@@ -63,8 +64,8 @@ struct Gather {
 };
 
 // Pixel (ty, tx) of the tile.
-template <typename T>
-__device__ __forceinline__ Gather<T> gather_at(const ImageGradTables<T>& tables, const Round& round,
+template <typename T, typename Taps>
+__device__ __forceinline__ Gather<T> gather_at(const ImageGradTables<T, Taps>& tables, const Round& round,
                                                int32_t tx, int32_t ty) {
   return {tables.columns.masks[tx] * tables.rows.masks[ty], tables.columns.reading(tx, round.column),
           tables.rows.reading(ty, round.row)};

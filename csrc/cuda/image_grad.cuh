@@ -34,9 +34,9 @@ struct PixelStrip {
 constexpr int kPixelColumnLanes = kWarp;  // about square tiles meet the fewest windows
 constexpr int kTeamColumns = 8;  // lanes of a warp that works together: 8 columns x 4 rows of outputs
 
-template <typename Grad, typename Image>
+template <typename Grad, typename Image, typename Taps>
 struct ImageGradParams {
-  ImageGradProblem<Grad, Image> problem;
+  ImageGradProblem<Grad, Image, Taps> problem;
   Tiling tiling;  // of an image
   int64_t tiles;  // of all images
   AffineParams<Accumulate<Image>> affine;
@@ -68,8 +68,8 @@ __device__ __forceinline__ Pack<Grad, kChannels> load_channels(const Grad* grad,
 
 // Adds up every row_step-th row and column_step-th column of the outputs, from the given ones on, two columns
 // at a time to have more loads in flight. `grad` is the round's first output, at the thread's first channel.
-template <bool kWide, int kChannels, typename Grad, typename T>
-__device__ __forceinline__ void add_outputs(const ImageGradTables<T>& tables, const Gather<T>& at,
+template <bool kWide, int kChannels, typename Grad, typename T, typename Taps>
+__device__ __forceinline__ void add_outputs(const ImageGradTables<T, Taps>& tables, const Gather<T>& at,
                                             const Grad* grad, const Strides& strides, int32_t count,
                                             int32_t row, int32_t row_step, int32_t column,
                                             int32_t column_step, T (&sums)[kChannels]) {
@@ -107,8 +107,8 @@ __device__ __forceinline__ Gather<T> broadcast(const Gather<T>& own, int lane) {
 
 // The warp works out the large gathers of its lanes one after another. `grad` is the round's first output;
 // every lane calls, with its first channel.
-template <bool kWide, int kChannels, typename Grad, typename T>
-__device__ __forceinline__ void add_together(const ImageGradTables<T>& tables, const Gather<T>& own,
+template <bool kWide, int kChannels, typename Grad, typename T, typename Taps>
+__device__ __forceinline__ void add_together(const ImageGradTables<T, Taps>& tables, const Gather<T>& own,
                                              const Grad* grad, const Strides& strides, int64_t channel,
                                              int32_t count, T (&sums)[kChannels]) {
   const unsigned large = __ballot_sync(kAllLanes, own.is_large());
@@ -130,9 +130,9 @@ __device__ __forceinline__ void add_together(const ImageGradTables<T>& tables, c
 
 // Adds a round to the sums of a thread's pixels. All threads of the block call; those without work with count
 // = 0.
-template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
-__device__ __forceinline__ void add_round(const ImageGradParams<Grad, Image>& p,
-                                          const ImageGradTables<T>& tables, int64_t number,
+template <typename Strip, bool kWide, typename Grad, typename Image, typename Taps, typename T>
+__device__ __forceinline__ void add_round(const ImageGradParams<Grad, Image, Taps>& p,
+                                          const ImageGradTables<T, Taps>& tables, int64_t number,
                                           const Round& round, const Tile& tile, const Share& share,
                                           int64_t channel, int32_t count,
                                           T (&sums)[Strip::kRows][Strip::kChannels]) {
@@ -158,13 +158,13 @@ __device__ __forceinline__ void add_round(const ImageGradParams<Grad, Image>& p,
   }
 }
 
-// Adds crop `number`, whose tables are made but for the fractions. `made` is the round of those that are
+// Adds crop `number`, whose tables are made but for the weights. `made` is the round of those that are
 // there.
-template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
-__device__ __forceinline__ void add_crop(const ImageGradParams<Grad, Image>& p,
-                                         const ImageGradTables<T>& tables, int64_t number, const Tile& tile,
-                                         const Share& share, int64_t channel, int32_t count, Round& made,
-                                         T (&sums)[Strip::kRows][Strip::kChannels]) {
+template <typename Strip, bool kWide, typename Grad, typename Image, typename Taps, typename T>
+__device__ __forceinline__ void add_crop(const ImageGradParams<Grad, Image, Taps>& p,
+                                         const ImageGradTables<T, Taps>& tables, int64_t number,
+                                         const Tile& tile, const Share& share, int64_t channel, int32_t count,
+                                         Round& made, T (&sums)[Strip::kRows][Strip::kChannels]) {
   const int32_t row_end = tables.rows.firsts[p.tiling.rows + 1];
   const int32_t column_end = tables.columns.firsts[p.tiling.columns + 1];
   for (int32_t i = tables.rows.firsts[0]; i < row_end; i += kTabledOutputs) {
@@ -172,8 +172,8 @@ __device__ __forceinline__ void add_crop(const ImageGradParams<Grad, Image>& p,
       if (made.row != i || made.column != j) {
         made = {i, j};
         __syncthreads();  // all are done with the round before
-        tables.rows.make_fractions(tables.axes->y, i, lesser(i + kTabledOutputs, row_end));
-        tables.columns.make_fractions(tables.axes->x, j, lesser(j + kTabledOutputs, column_end));
+        tables.rows.make_weights(tables.axes->y, i, lesser(i + kTabledOutputs, row_end));
+        tables.columns.make_weights(tables.axes->x, j, lesser(j + kTabledOutputs, column_end));
         __syncthreads();
       }
       add_round<Strip, kWide>(p, tables, number, made, tile, share, channel, count, sums);
@@ -181,8 +181,8 @@ __device__ __forceinline__ void add_crop(const ImageGradParams<Grad, Image>& p,
   }
 }
 
-template <typename Strip, bool kWide, typename Grad, typename Image, typename T>
-__device__ __forceinline__ void store_pixels(const ImageGradParams<Grad, Image>& p, int64_t image,
+template <typename Strip, bool kWide, typename Grad, typename Image, typename Taps, typename T>
+__device__ __forceinline__ void store_pixels(const ImageGradParams<Grad, Image, Taps>& p, int64_t image,
                                              const Share& share, int64_t channel, int32_t count,
                                              const T (&sums)[Strip::kRows][Strip::kChannels]) {
   const Strides& strides = p.problem.image_strides;
@@ -209,13 +209,13 @@ __device__ __forceinline__ void store_pixels(const ImageGradParams<Grad, Image>&
   }
 }
 
-template <typename Grad, typename Image, bool kWide>
+template <typename Grad, typename Image, typename Taps, bool kWide>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, true>)
-    image_grad_kernel(ImageGradParams<Grad, Image> p) {
+    image_grad_kernel(ImageGradParams<Grad, Image, Taps> p) {
   using T = Accumulate<Image>;
   using Strip = PixelStrip<Image, kWide>;
-  const ImageGradProblem<Grad, Image>& problem = p.problem;
-  const ImageGradTables<T> tables(p.tiling);
+  const ImageGradProblem<Grad, Image, Taps>& problem = p.problem;
+  const ImageGradTables<T, Taps> tables(p.tiling);
   // The tile's rectangle is one of pixels: the tiling's crop is the image.
   const CropShape pixels = image_as_crop(problem.shape);
   for (int64_t t = blockIdx.x; t < p.tiles; t += gridDim.x) {
@@ -243,8 +243,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, t
   }
 }
 
-template <typename Grad, typename Image>
-bool is_wide(const ImageGradProblem<Grad, Image>& p) {
+template <typename Grad, typename Image, typename Taps>
+bool is_wide(const ImageGradProblem<Grad, Image, Taps>& p) {
   constexpr int kChannels = PixelStrip<Image, true>::kChannels;
   const Strides &grad = p.grad_strides, &out = p.image_strides;
   return p.shape.channels >= kFewestWideChannels && grad.c == 1 && out.c == 1 &&
@@ -252,8 +252,8 @@ bool is_wide(const ImageGradProblem<Grad, Image>& p) {
          can_pack<kChannels>(p.grad_images, p.shape.channels, {out.b, out.y, out.x});
 }
 
-template <bool kWide, typename Grad, typename Image>
-cudaError_t launch_image_grad(const ImageGradProblem<Grad, Image>& p, cudaStream_t stream,
+template <bool kWide, typename Grad, typename Image, typename Taps>
+cudaError_t launch_image_grad(const ImageGradProblem<Grad, Image, Taps>& p, cudaStream_t stream,
                               int64_t max_blocks) {
   using T = Accumulate<Image>;
   using Strip = PixelStrip<Image, kWide>;
@@ -263,13 +263,14 @@ cudaError_t launch_image_grad(const ImageGradProblem<Grad, Image>& p, cudaStream
   const Tiling tiling = make_tiling<Strip>(image_as_crop(p.shape),
                                            {channels_fastest, true, thread_channels, kPixelColumnLanes, 0});
   const int64_t tiles = tiling.tiles() * p.shape.batch;
-  return launch(image_grad_kernel<Grad, Image, kWide>, dim3(unsigned(std::min(tiles, max_blocks))),
-                dim3(tiling.threads()), ImageGradTables<T>::bytes(tiling), stream,
-                ImageGradParams<Grad, Image>{p, tiling, tiles, AffineParams<T>(p.affine, p.shape.channels)});
+  return launch(
+      image_grad_kernel<Grad, Image, Taps, kWide>, dim3(unsigned(std::min(tiles, max_blocks))),
+      dim3(tiling.threads()), ImageGradTables<T, Taps>::bytes(tiling), stream,
+      ImageGradParams<Grad, Image, Taps>{p, tiling, tiles, AffineParams<T>(p.affine, p.shape.channels)});
 }
 
-template <typename Grad, typename Image>
-cudaError_t compute(const ImageGradProblem<Grad, Image>& p, cudaStream_t stream,
+template <typename Grad, typename Image, typename Taps>
+cudaError_t compute(const ImageGradProblem<Grad, Image, Taps>& p, cudaStream_t stream,
                     int64_t max_blocks = kMaxBlocks) {
   if (p.shape.batch == 0 || p.shape.channels == 0) return cudaSuccess;
   return is_wide(p) ? launch_image_grad<true>(p, stream, max_blocks)

@@ -39,19 +39,19 @@ struct SlopeSums {
 // A block's shared memory. kRows is the strips' height.
 template <typename T, int kRows>
 struct GradTables {
-  Axes<T>* axes;
+  CropAxes<Axis<T>>* axes;
   RowTap<T>* rows;          // [tile rows]
   TapSlope<T>* row_slopes;  // [tile rows]
   T* scratch;               // [warps, kAxisSums]
 
   __device__ __forceinline__ explicit GradTables(int32_t count)
-      : axes(shared_memory<Axes<T>>()),
+      : axes(shared_memory<CropAxes<Axis<T>>>()),
         rows(reinterpret_cast<RowTap<T>*>(axes + 1)),
         row_slopes(reinterpret_cast<TapSlope<T>*>(rows + count)),
         scratch(reinterpret_cast<T*>(row_slopes + count)) {}
 
   static size_t bytes(const Tiling& tiling) {
-    return sizeof(Axes<T>) + tiling.rows * (sizeof(RowTap<T>) + sizeof(TapSlope<T>)) +
+    return sizeof(CropAxes<Axis<T>>) + tiling.rows * (sizeof(RowTap<T>) + sizeof(TapSlope<T>)) +
            tiling.threads() / kWarp * kAxisSums * sizeof(T);
   }
 

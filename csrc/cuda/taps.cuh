@@ -13,19 +13,6 @@
 
 namespace racnn {
 
-// The geometry of a block's window, in shared memory: not in registers between its uses.
-template <typename T>
-struct alignas(16) Axes {
-  Axis<T> x, y;
-  bool finite;
-};
-
-template <typename T>
-RACNN_HOST_DEVICE Axes<T> make_axes(const WindowSpec<T>& spec, int64_t n, const CropShape& shape) {
-  const Window<T> window = load_window(spec, n);
-  return {x_axis(spec, window, shape), y_axis(spec, window, shape), is_finite(window)};
-}
-
 // A tap of which both indices may be read. An entry outside the image has weight zero; its index repeats the
 // other one's, so that no pixel is touched that the formula does not touch (0 * NaN is NaN).
 template <typename T>
@@ -57,7 +44,7 @@ struct alignas(16) RowTap {
   int32_t plan;
 };
 
-template <typename T>
+template <template <typename> typename Axis, typename T>
 RACNN_HOST_DEVICE RowTap<T> make_row_tap(const Axis<T>& axis, int32_t i, bool begins_strip,
                                          int64_t row_bytes) {
   const ReadableTap<T> row = readable(make_tap(axis, i));
@@ -75,7 +62,7 @@ RACNN_HOST_DEVICE RowTap<T> make_row_tap(const Axis<T>& axis, int32_t i, bool be
 }
 
 // The rows [begin, begin + count) of a tile; those beyond the crop load nothing.
-template <int kRows, typename T>
+template <int kRows, template <typename> typename Axis, typename T>
 __device__ __forceinline__ void make_row_taps(const Axis<T>& axis, int32_t begin, int32_t count,
                                               int64_t row_bytes, RowTap<T>* rows) {
   for (int32_t r = threadIdx.x; r < count; r += blockDim.x) {
@@ -92,8 +79,9 @@ struct SourceColumns {
   T w_lower[Strip::kColumns], w_upper[Strip::kColumns];
   bool inside[Strip::kColumns];  // is a column of the crop, and reads a pixel
 
-  __device__ __forceinline__ SourceColumns(const Axis<T>& axis, int32_t first, int32_t step,
-                                           const Image* image, int64_t stride) {
+  template <typename Axis>
+  __device__ __forceinline__ SourceColumns(const Axis& axis, int32_t first, int32_t step, const Image* image,
+                                           int64_t stride) {
     RACNN_UNROLL
     for (int m = 0; m < Strip::kColumns; ++m) {
       const int32_t j = first + m * step;

@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, t
   const int64_t crops = problem.shape.batch * problem.shape.windows;
   for (int64_t block = blockIdx.x; block < crops * p.slots; block += gridDim.x) {
     const int64_t crop = block / p.slots, slot = block % p.slots;
-    if (threadIdx.x == 0) *tables.axes = make_axes(problem.taps, crop, problem.shape);
+    if (threadIdx.x == 0) *tables.axes = crop_axes(problem.taps, problem.shape, crop);
     __syncthreads();
     T sums[kAxisSums] = {};
     for (int64_t t = slot; t < p.tiling.tiles(); t += p.slots) {

@@ -10,8 +10,6 @@
 #include "../cuda/boxcar_grad.cuh"
 #include "../cuda/forward.cuh"
 #include "../cuda/image_grad.cuh"
-#include "../cuda/tap_forward.cuh"
-#include "../cuda/tap_image_grad.cuh"
 #include "../cuda/window_grad.cuh"
 #include "register.h"
 

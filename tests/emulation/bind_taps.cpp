@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "../../csrc/cuda/tap_forward.cuh"
-#include "../../csrc/cuda/tap_image_grad.cuh"
+#include "../../csrc/cuda/forward.cuh"
+#include "../../csrc/cuda/image_grad.cuh"
 #include "bindings.h"
 
 namespace racnn {
