@@ -54,6 +54,14 @@ RACNN_HOST_DEVICE FilterAxis<T> make_filter_axis(const Axis<T>& axis, Interpolat
   return f;
 }
 
+// Whether the runs are the two entries of `axis` itself: nothing is reduced, nor lies beyond what may be
+// read.
+template <typename T>
+RACNN_HOST_DEVICE bool has_two_entries(const FilterAxis<T>& f) {
+  return f.interpolation == Interpolation::kBilinear && f.width == T(1) && f.first == 0 &&
+         f.last == f.axis.size - 1;
+}
+
 // A pixel of a run. The derivatives are by the window's centre and half side along the axis.
 template <typename T>
 struct RunEntry {

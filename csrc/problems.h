@@ -190,7 +190,7 @@ struct ForwardProblem {
   CropShape shape;
   Strides image_strides, out_strides;
   Taps taps;  // WindowSpec, FilterSpec or TapTables
-  ChannelAffine affine;
+  ChannelAffine affine{};
 };
 
 template <typename T>
@@ -215,8 +215,8 @@ struct ImageGradProblem {
   Image* grad_images;       // [B, C, H, W], every element is written
   CropShape shape;
   Strides grad_strides, image_strides;
-  Taps taps;             // WindowSpec, FilterSpec or TapTables
-  ChannelAffine affine;  // the shift does not matter here
+  Taps taps;               // WindowSpec, FilterSpec or TapTables
+  ChannelAffine affine{};  // the shift does not matter here
 };
 
 template <typename T>

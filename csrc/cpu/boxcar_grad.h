@@ -69,25 +69,23 @@ void energy_row(const BoxcarProblem<Grad>& p, const Grad* row, T* widened, T* en
 template <typename Grad>
 void compute(const BoxcarProblem<Grad>& p, const Units& units, int64_t begin, int64_t end) {
   using T = Accumulate<Grad>;
-  while (begin < end) {
-    const int64_t n = begin / units.per_item();
-    const Window<T> window = load_window(p.windows + n * p.values, p.values);
-    Arena arena;
-    const BoxcarColumns<T> x = make_boxcar_columns(arena, window.half_x, p.steepness, p.shape.out_width);
-    T* widened = arena.take<T>(p.shape.out_width);
-    T* energy = arena.take<T>(p.shape.out_width + kLanes);
-    for (; begin < end && begin / units.per_item() == n; ++begin) {
-      const Unit unit = units.unit(begin);
-      BoxcarSums<T> total{};
-      const Grad* grad = p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows) +
-                         unit.plane_begin * p.grad_strides.c;
-      for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
-        energy_row(p, grad + i * p.grad_strides.y, widened, energy);
-        const BoxcarTap<T> y = make_boxcar_tap(window.half_y, p.steepness, i, p.shape.out_height);
-        accumulate_boxcar_row(energy, x, y, p.shape.out_width, p.shrink, total);
-      }
-      reinterpret_cast<BoxcarSums<T>*>(p.workspace)[begin] = total;
+  const int64_t n = begin / units.per_item();
+  const Window<T> window = load_window(p.windows + n * p.values, p.values);
+  Arena arena;
+  const BoxcarColumns<T> x = make_boxcar_columns(arena, window.half_x, p.steepness, p.shape.out_width);
+  T* widened = arena.take<T>(p.shape.out_width);
+  T* energy = arena.take<T>(p.shape.out_width + kLanes);
+  for (; begin < end; ++begin) {
+    const Unit unit = units.unit(begin);
+    BoxcarSums<T> total{};
+    const Grad* grad =
+        p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows) + unit.plane_begin * p.grad_strides.c;
+    for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
+      energy_row(p, grad + i * p.grad_strides.y, widened, energy);
+      const BoxcarTap<T> y = make_boxcar_tap(window.half_y, p.steepness, i, p.shape.out_height);
+      accumulate_boxcar_row(energy, x, y, p.shape.out_width, p.shrink, total);
     }
+    reinterpret_cast<BoxcarSums<T>*>(p.workspace)[begin] = total;
   }
 }
 

@@ -109,7 +109,7 @@ class CellMaker {
   }
 
  private:
-  static constexpr int64_t kChunk = 256;  // numbers of a line that are turned at a time
+  static constexpr int64_t kChunk = 512;  // numbers of a line that are turned at a time
 
   bool direct() const { return step_ > 1 || images_.x == 1; }
 

@@ -201,34 +201,32 @@ void compute(const ImageGradProblem<Grad, Image, Taps>& p, const Units& units, i
   using T = Accumulate<Image>;
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
   const int64_t row_size = p.shape.width * layout.step, out_size = p.shape.out_width * layout.step;
-  while (begin < end) {
-    const int64_t b = begin / units.per_item();
-    Arena arena;
-    TransposedCrop<T>* crops = arena.take<TransposedCrop<T>>(p.shape.windows);
-    int64_t count = 0;
-    for (int64_t n = b * p.shape.windows; n < (b + 1) * p.shape.windows; ++n) {
-      const auto taps = crop_taps(arena, p.taps, p.shape, n);
-      if (taps.finite) crops[count++] = {n, make_transposed<T>(arena, taps, layout.step)};
-    }
-    const ImageGradLines<T> lines{arena.take<T>(row_size + kLanes), arena.take<T>(out_size + kLanes),
-                                  arena.take<T>(out_size + kLanes), arena.take<T>(row_size + kLanes)};
-    for (; begin < end && begin / units.per_item() == b; ++begin) {
-      const Unit unit = units.unit(begin);
-      for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-        for (int32_t y = unit.row_begin; y < unit.row_end; ++y) {
-          bool start = true;
-          for (int64_t k = 0; k < count; ++k) {
-            const Transposed<T>& t = crops[k].window;
-            if (!t.reads_row(y)) continue;
-            const Grad* grad = p.grad_output + crop_offset(p.grad_strides, crops[k].number, p.shape.windows) +
-                               plane * p.grad_strides.c;
-            add_up_outputs(p, t.y, layout, grad, y, lines);
-            add_columns(t, layout.step, row_size, start, lines);
-            start = false;
-          }
-          if (start) fill_row(T(0), row_size, lines.row);
-          write_row(p, b, plane, y, layout, lines.row);
+  const int64_t b = begin / units.per_item();
+  Arena arena;
+  TransposedCrop<T>* crops = arena.take<TransposedCrop<T>>(p.shape.windows);
+  int64_t count = 0;
+  for (int64_t n = b * p.shape.windows; n < (b + 1) * p.shape.windows; ++n) {
+    const auto taps = crop_taps(arena, p.taps, p.shape, n);
+    if (taps.finite) crops[count++] = {n, make_transposed<T>(arena, taps, layout.step)};
+  }
+  const ImageGradLines<T> lines{arena.take<T>(row_size + kLanes), arena.take<T>(out_size + kLanes),
+                                arena.take<T>(out_size + kLanes), arena.take<T>(row_size + kLanes)};
+  for (; begin < end; ++begin) {
+    const Unit unit = units.unit(begin);
+    for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
+      for (int32_t y = unit.row_begin; y < unit.row_end; ++y) {
+        bool start = true;
+        for (int64_t k = 0; k < count; ++k) {
+          const Transposed<T>& t = crops[k].window;
+          if (!t.reads_row(y)) continue;
+          const Grad* grad = p.grad_output + crop_offset(p.grad_strides, crops[k].number, p.shape.windows) +
+                             plane * p.grad_strides.c;
+          add_up_outputs(p, t.y, layout, grad, y, lines);
+          add_columns(t, layout.step, row_size, start, lines);
+          start = false;
         }
+        if (start) fill_row(T(0), row_size, lines.row);
+        write_row(p, b, plane, y, layout, lines.row);
       }
     }
   }

@@ -11,9 +11,15 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
+// Item by item: what `compute` gets are units of one crop or image.
 template <typename Problem>
 void run_units(const Problem& problem, const Units& units, int64_t begin, int64_t end) {
-  compute(problem, units, begin, end);
+  while (begin < end) {
+    const int64_t item_end = (begin / units.per_item() + 1) * units.per_item();
+    const int64_t stop = lesser(end, item_end);
+    compute(problem, units, begin, stop);
+    begin = stop;
+  }
 }
 
 using Float = float;

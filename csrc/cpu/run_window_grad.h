@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cells.h"
+#include "window_grad.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
@@ -32,55 +33,58 @@ void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
   // No weight moves with the window, and a gradient that is not finite has no part in the sums either.
   const bool still = p.taps.interpolation == Interpolation::kNearest && !(p.taps.steepness > T(0));
-  while (begin < end) {
-    const int64_t n = begin / units.per_item();
-    Arena arena;
-    const CropAxes<FilterAxis<T>> axes = crop_axes(p.taps, p.shape, n);
-    const AxisRuns<T> row_runs = axis_taps<true>(arena, axes.y), columns = axis_taps<true>(arena, axes.x);
-    CellMaker<Image, T, 3> maker(arena, row_runs, columns, p.image_strides, layout.step);
-    const int64_t cell = maker.cell(), lanes = maker.lanes();
-    const int64_t padded = p.shape.out_width * layout.step + kLanes;
-    T* grad_lines = arena.take<T>(padded * lanes);
-    T* grad_cells = arena.take<T>(padded * lanes);
-    T *slopes[kAxisSums], *sums[kAxisSums];  // by x, half_x, y, half_y; one for each number of a cell
-    for (T*& slope : slopes) slope = arena.take<T>(cell);
-    for (T*& sum : sums) sum = arena.take<T>(cell);
-    CellAffine<T, 3> affine(arena, p.affine, cell);
-    const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
-    const Grad* grad = p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows);
-    for (; begin < end && begin / units.per_item() == n; ++begin) {
-      const Unit unit = units.unit(begin);
-      const UnitRows rows{unit};
-      for (T* sum : sums) {
-        for (int64_t e = 0; e < cell; ++e) sum[e] = T(0);
-      }
-      for (int64_t l = 0; axes.finite && !still && l < rows.count(); l += lanes) {
-        affine.set(rows, l, lanes, row_runs);
-        make_grad_cells(grad, p.grad_strides, rows, l, lanes, layout, p.shape.out_width, grad_lines,
-                        grad_cells);
-        for (const OutputTile& tile : maker.tiles()) {
-          maker.make(image, rows, l, tile);
-          for (int32_t j = tile.begin; j < tile.end; ++j) {
-            contract_cells<2>(columns, j, {1, 2}, maker.cells(0), tile.first, cell, {slopes[0], slopes[1]});
-            contract_cells<1>(columns, j, {0}, maker.cells(1), tile.first, cell, {slopes[2]});
-            contract_cells<1>(columns, j, {0}, maker.cells(2), tile.first, cell, {slopes[3]});
-            const T* g = grad_cells + j * cell;
-            for (int s = 0; s < kAxisSums; ++s) {
-              const T* shift = affine.shift[s < 2 ? 0 : s - 1];
-              const T weights = columns.sums[s < 2 ? s + 1 : 0][j];
-              for (int64_t e = 0; e < cell; ++e) {
-                sums[s][e] += g[e] * (affine.scale[e] * slopes[s][e] + shift[e] * weights);
-              }
+  const int64_t n = begin / units.per_item();
+  const CropAxes<FilterAxis<T>> axes = crop_axes(p.taps, p.shape, n);
+  if (has_two_entries(axes.x) && has_two_entries(axes.y)) {
+    return compute(WindowGradProblem<Image, Grad>{p.grad_output, p.images, p.grad_windows, p.workspace,
+                                                  p.shape, p.grad_strides, p.image_strides, p.taps, p.affine},
+                   units, begin, end);
+  }
+  Arena arena;
+  const AxisRuns<T> row_runs = axis_taps<true>(arena, axes.y), columns = axis_taps<true>(arena, axes.x);
+  CellMaker<Image, T, 3> maker(arena, row_runs, columns, p.image_strides, layout.step);
+  const int64_t cell = maker.cell(), lanes = maker.lanes();
+  const int64_t padded = p.shape.out_width * layout.step + kLanes;
+  T* grad_lines = arena.take<T>(padded * lanes);
+  T* grad_cells = arena.take<T>(padded * lanes);
+  T *slopes[kAxisSums], *sums[kAxisSums];  // by x, half_x, y, half_y; one for each number of a cell
+  for (T*& slope : slopes) slope = arena.take<T>(cell);
+  for (T*& sum : sums) sum = arena.take<T>(cell);
+  CellAffine<T, 3> affine(arena, p.affine, cell);
+  const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
+  const Grad* grad = p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows);
+  for (; begin < end; ++begin) {
+    const Unit unit = units.unit(begin);
+    const UnitRows rows{unit};
+    for (T* sum : sums) {
+      for (int64_t e = 0; e < cell; ++e) sum[e] = T(0);
+    }
+    for (int64_t l = 0; axes.finite && !still && l < rows.count(); l += lanes) {
+      affine.set(rows, l, lanes, row_runs);
+      make_grad_cells(grad, p.grad_strides, rows, l, lanes, layout, p.shape.out_width, grad_lines,
+                      grad_cells);
+      for (const OutputTile& tile : maker.tiles()) {
+        maker.make(image, rows, l, tile);
+        for (int32_t j = tile.begin; j < tile.end; ++j) {
+          contract_cells<2>(columns, j, {1, 2}, maker.cells(0), tile.first, cell, {slopes[0], slopes[1]});
+          contract_cells<1>(columns, j, {0}, maker.cells(1), tile.first, cell, {slopes[2]});
+          contract_cells<1>(columns, j, {0}, maker.cells(2), tile.first, cell, {slopes[3]});
+          const T* g = grad_cells + j * cell;
+          for (int s = 0; s < kAxisSums; ++s) {
+            const T* shift = affine.shift[s < 2 ? 0 : s - 1];
+            const T weights = columns.sums[s < 2 ? s + 1 : 0][j];
+            for (int64_t e = 0; e < cell; ++e) {
+              sums[s][e] += g[e] * (affine.scale[e] * slopes[s][e] + shift[e] * weights);
             }
           }
         }
       }
-      T totals[kAxisSums] = {};
-      for (int s = 0; s < kAxisSums; ++s) {
-        for (int64_t e = 0; e < cell; ++e) totals[s] += sums[s][e];
-      }
-      p.workspace[begin] = {totals[0], totals[1], totals[2], totals[3]};
     }
+    T totals[kAxisSums] = {};
+    for (int s = 0; s < kAxisSums; ++s) {
+      for (int64_t e = 0; e < cell; ++e) totals[s] += sums[s][e];
+    }
+    p.workspace[begin] = {totals[0], totals[1], totals[2], totals[3]};
   }
 }
 

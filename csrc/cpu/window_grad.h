@@ -148,16 +148,8 @@ void window_grad_of_crop(const WindowGradProblem<Image, Grad>& p, const Units& u
 
 template <typename Image, typename Grad>
 void compute(const WindowGradProblem<Image, Grad>& p, const Units& units, int64_t begin, int64_t end) {
-  while (begin < end) {
-    const int64_t crop_end = (begin / units.per_item() + 1) * units.per_item();
-    const int64_t stop = crop_end < end ? crop_end : end;
-    if (p.taps.steepness > 0) {
-      window_grad_of_crop<true>(p, units, begin, stop);
-    } else {
-      window_grad_of_crop<false>(p, units, begin, stop);
-    }
-    begin = stop;
-  }
+  p.taps.steepness > 0 ? window_grad_of_crop<true>(p, units, begin, end)
+                       : window_grad_of_crop<false>(p, units, begin, end);
 }
 
 }  // namespace racnn::cpu::RACNN_ISA

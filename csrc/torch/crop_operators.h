@@ -12,6 +12,8 @@
 //   compute(problem)                          runs the kernel of any struct in problems.h
 #pragma once
 
+#include <algorithm>
+#include <initializer_list>
 #include <optional>
 #include <string>
 
@@ -19,27 +21,14 @@
 
 namespace racnn {
 
-inline Boundary parse_boundary(const std::string& name) {
-  if (name == "zeros") return Boundary::kZeros;
-  if (name == "border") return Boundary::kBorder;
-  if (name == "clip") return Boundary::kClip;
-  check(name == "window", "boundary must be 'zeros', 'border', 'clip' or 'window'");
-  return Boundary::kWindow;
-}
-
-inline Interpolation parse_interpolation(const std::string& name) {
-  if (name == "nearest") return Interpolation::kNearest;
-  if (name == "bilinear") return Interpolation::kBilinear;
-  if (name == "bicubic") return Interpolation::kBicubic;
-  if (name == "lanczos3") return Interpolation::kLanczos3;
-  check(name == "area", "interpolation must be 'nearest', 'bilinear', 'bicubic', 'lanczos3' or 'area'");
-  return Interpolation::kArea;
-}
-
-inline Energy parse_energy(const std::string& name) {
-  if (name == "abs") return Energy::kAbs;
-  check(name == "square", "energy must be 'abs' or 'square'");
-  return Energy::kSquare;
+// The enumerator of an option by its name; `names` are in the enumeration's order.
+template <typename Enum>
+Enum parse(const char* option, const std::string& name, std::initializer_list<const char*> names) {
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found != names.end()) return Enum(found - names.begin());
+  std::string message = std::string(option) + " must be one of";
+  for (const char* each : names) message += std::string(" '") + each + "'";
+  throw std::invalid_argument(message);
 }
 
 inline bool has_window_axis(const Tensor& windows) { return windows.dim() == 3; }
@@ -83,9 +72,12 @@ struct TapOptions {
 // Calls use(taps): WindowSpec for what its kernels can, otherwise FilterSpec.
 template <typename Backend, typename Acc, typename Use>
 void with_taps(const Tensor& windows, const TapOptions& options, const Use& use) {
-  const WindowSpec<Acc> spec{windows.const_data_ptr<Acc>(), int32_t(windows.size(windows.dim() - 1)),
-                             parse_boundary(options.boundary), Acc(options.mask_steepness.value_or(0.0))};
-  const Interpolation interpolation = parse_interpolation(options.interpolation);
+  const WindowSpec<Acc> spec{
+      windows.const_data_ptr<Acc>(), int32_t(windows.size(windows.dim() - 1)),
+      parse<Boundary>("boundary", options.boundary, {"zeros", "border", "clip", "window"}),
+      Acc(options.mask_steepness.value_or(0.0))};
+  const Interpolation interpolation = parse<Interpolation>(
+      "interpolation", options.interpolation, {"nearest", "bilinear", "bicubic", "lanczos3", "area"});
   const bool plain = interpolation == Interpolation::kBilinear && !options.antialias && !options.offset;
   if (plain && spec.boundary != Boundary::kWindow) return use(spec);
   const bool plain_only = interpolation == Interpolation::kNearest || interpolation == Interpolation::kArea;
@@ -218,7 +210,7 @@ Tensor crop_boxcar_grad(Tensor grad_output, Tensor windows, double steepness, st
       empty_dense({windows.sizes().begin(), windows.sizes().end()}, false, acc_dtype, windows);
   if (shape.batch == 0 || shape.windows == 0) return grad_windows;
   const typename Backend::Guard guard(grad_output);
-  const Energy kind = parse_energy(energy);
+  const Energy kind = parse<Energy>("energy", energy, {"abs", "square"});
   const Tensor workspace =
       empty_dense({Backend::boxcar_grad_workspace(shape, kind)}, false, acc_dtype, windows);
   with_type<Backend>(grad_output.scalar_type(), [&]<typename Grad>(Type<Grad>) {

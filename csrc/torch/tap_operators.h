@@ -78,13 +78,8 @@ Tensor tap_crop(Tensor images, Tensor rows, Tensor row_weights, Tensor columns, 
   if (is_empty(shape)) return out;
   const typename Backend::Guard guard(images);
   with_accumulate_type(taps.dtype, [&]<typename T>(Type<T>) {
-    Backend::compute(TapForwardProblem<T>{images.const_data_ptr<T>(),
-                                          out.mutable_data_ptr<T>(),
-                                          shape,
-                                          strides_of(images),
-                                          strides_of(out),
-                                          taps.tables<T>(),
-                                          {}});
+    Backend::compute(TapForwardProblem<T>{images.const_data_ptr<T>(), out.mutable_data_ptr<T>(), shape,
+                                          strides_of(images), strides_of(out), taps.tables<T>()});
   });
   return out;
 }
@@ -101,12 +96,8 @@ Tensor tap_image_grad(Tensor grad_output, Tensor rows, Tensor row_weights, Tenso
   const typename Backend::Guard guard(grad_output);
   with_accumulate_type(taps.dtype, [&]<typename T>(Type<T>) {
     Backend::compute(TapImageGradProblem<T>{grad_output.const_data_ptr<T>(),
-                                            grad_images.mutable_data_ptr<T>(),
-                                            shape,
-                                            strides_of(grad_output),
-                                            strides_of(grad_images),
-                                            taps.tables<T>(),
-                                            {}});
+                                            grad_images.mutable_data_ptr<T>(), shape, strides_of(grad_output),
+                                            strides_of(grad_images), taps.tables<T>()});
   });
   return grad_images;
 }

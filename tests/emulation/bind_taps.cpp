@@ -18,13 +18,8 @@ struct Tables {
 
 void tap_crop(const py::array& images, const Tables& tables, py::array& out, const Options& options) {
   with_type<float, double>(images, [&]<typename T>(Type<T>) {
-    check_launch(compute(TapForwardProblem<T>{data<T>(images),
-                                              mutable_data<T>(out),
-                                              shape_of(images, out),
-                                              strides_of(images),
-                                              strides_of(out),
-                                              tables.get<T>(),
-                                              {}},
+    check_launch(compute(TapForwardProblem<T>{data<T>(images), mutable_data<T>(out), shape_of(images, out),
+                                              strides_of(images), strides_of(out), tables.get<T>()},
                          cudaStream_t{}, options.max_blocks));
   });
 }
@@ -32,13 +27,9 @@ void tap_crop(const py::array& images, const Tables& tables, py::array& out, con
 void tap_image_grad(const py::array& grad_output, const Tables& tables, py::array& grad_images,
                     const Options& options) {
   with_type<float, double>(grad_output, [&]<typename T>(Type<T>) {
-    check_launch(compute(TapImageGradProblem<T>{data<T>(grad_output),
-                                                mutable_data<T>(grad_images),
-                                                shape_of(grad_images, grad_output),
-                                                strides_of(grad_output),
-                                                strides_of(grad_images),
-                                                tables.get<T>(),
-                                                {}},
+    check_launch(compute(TapImageGradProblem<T>{data<T>(grad_output), mutable_data<T>(grad_images),
+                                                shape_of(grad_images, grad_output), strides_of(grad_output),
+                                                strides_of(grad_images), tables.get<T>()},
                          cudaStream_t{}, options.max_blocks));
   });
 }

@@ -247,3 +247,22 @@ def test_kernels_answer(device: str) -> None:
         windows = torch.tensor([[2.0, 2.0, 1.5]], device=device, requires_grad=True)
         crops = attention_crop(images, windows, 3, boundary="window", **options)
         assert type(crops.grad_fn).__name__ == "_CropBackward", options
+
+
+@pytest.mark.parametrize("boundary", ["zeros", "border", "clip"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_what_is_not_reduced_takes_the_kernels_of_two_entries(boundary: str, dtype: torch.dtype) -> None:
+    """To the bit the plain interpolation, in a batch with windows that are reduced too."""
+    images = make_images((1, 3, 40, 50), dtype, generator(0))
+    windows = torch.tensor([[[20.2, 17.1, 9.4], [25.0, 20.0, 19.5], [2.3, 1.1, 4.0]]])
+    results = []
+    for antialias in (False, True):
+        leaf = windows.clone().requires_grad_()
+        crops = attention_crop(
+            images, leaf, (20, 23), dtype=torch.float32, boundary=boundary, antialias=antialias
+        )
+        (grad,) = torch.autograd.grad(crops.square().sum(), leaf)
+        results.append((crops.detach(), grad))
+    for plain, antialiased in zip(*results, strict=True):
+        assert torch.equal(plain[:, ::2], antialiased[:, ::2])
+        assert not torch.equal(plain[:, 1], antialiased[:, 1])
