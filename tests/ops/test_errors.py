@@ -358,7 +358,7 @@ def test_numbers_of_any_kind_are_right(crop: Any) -> None:
                 ),
             )
             for filter, message in (
-                (("cubic", False), "interpolation must be one of 'nearest' 'bilinear' 'bicubic' 'lanczos3' 'area'"),
+                (("cubic", False), "interpolation must be one of 'nearest' 'bilinear' 'bicubic' 'lanczos3'"),
                 (("nearest", True), "antialias must be False with 'nearest' and 'area'"),
                 (("area", True), "antialias must be False with 'nearest' and 'area'"),
             )
