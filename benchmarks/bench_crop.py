@@ -2,6 +2,7 @@
 """Times racnn_ops.attention_crop and what people use instead, side by side, on real images.
 
     python benchmarks/bench_crop.py [--quick] [--device cuda] [--threads N] …
+    python benchmarks/bench_crop.py --only main [dtype …]
     python benchmarks/bench_crop.py --filters-only
 
 Every contestant's crops and gradients are compared with the reference before it is timed. Contestants take
@@ -51,6 +52,9 @@ def parse_arguments() -> argparse.Namespace:
     rounds = f"samples of each median; default {ROUNDS}, quick {QUICK_ROUNDS}"
     add("--rounds", type=_at_least(3), help=rounds)
     add("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
+    names = ("main", *sweeps(Case(1), quick=True))
+    what = "only the main case with all that is measured on it, or these sweeps"
+    add("--only", nargs="+", choices=names, metavar="NAME", help=f"{what}: {', '.join(names)}")
     add("--no-compile", action="store_true", help="leave out torch.compile, which takes a while")
     add("--filters-only", action="store_true", help="show the tables of longer filters, and write nothing")
     add("--synthetic", action="store_true", help="random images instead of photographs")
@@ -104,9 +108,9 @@ class Filters:
     """The plan for filters of more than two pixels. They have kernels on the CPU alone."""
 
     def __init__(self, arguments: argparse.Namespace, main_case: Case, console: Console) -> None:
-        on_cpu = arguments.device == "cpu"
-        self.cases = filter_cases(main_case, arguments.quick) if on_cpu else []
-        self.contestants = installed(filter_contestants.ALL, console) if on_cpu else []
+        wanted = arguments.device == "cpu" and (arguments.filters_only or not arguments.only)
+        self.cases = filter_cases(main_case, arguments.quick) if wanted else []
+        self.contestants = installed(filter_contestants.ALL, console) if wanted else []
         self.rounds = max(arguments.rounds // 2, 3)
         self.total = self.rounds * sum(len(case.steps) for case in self.cases)
 
@@ -119,7 +123,8 @@ class Filters:
 def measure(arguments: argparse.Namespace, console: Console) -> Record:
     device = torch.device(arguments.device)
     main_case = Case(arguments.batch, image=arguments.image, crop=arguments.crop)
-    variants = sweeps(main_case, arguments.quick)
+    only = arguments.only or ["main", *sweeps(main_case, arguments.quick)]
+    variants = {name: cases for name, cases in sweeps(main_case, arguments.quick).items() if name in only}
     source, images = choose_source(arguments, console)
     contestants = [
         contestant
@@ -135,14 +140,17 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
         "sweeps": list(variants),
     }
     sweep_rounds = max(arguments.rounds // 2, 3)
-    plan: list[tuple[str, Case, list[Contestant], int]] = [("main", main_case, contestants, arguments.rounds)]
+    plan: list[tuple[str, Case, list[Contestant], int]] = []
+    if "main" in only:
+        plan.append(("main", main_case, contestants, arguments.rounds))
     for name, cases in variants.items():
         plain = [contestant for contestant in PLAIN if contestant in contestants]
         plan += [(name, case, plain, sweep_rounds) for case in cases]
     bar = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*bar, console=console, transient=True) as progress:
         rounds = sum(len(case.modes) * rounds for _, case, _, rounds in plan)
-        task = progress.add_task("copy bandwidth", total=rounds + filters.total + PROBES)
+        rounds += filters.total + PROBES * ("main" in only)
+        task = progress.add_task("copy bandwidth", total=rounds)
         results["copy_bytes_per_s"] = copy_bandwidth(device)
         comparison = Comparison(source, device, lambda: progress.advance(task))
         for name, case, takers, rounds in plan:
@@ -157,7 +165,9 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
             progress.update(task, description=what)
             progress.advance(task)
 
-        results |= probe(main_case, source, device, arguments.rounds, contestants, note)
+        results |= {name: [] for name in ("memory", "overhead", "threads", "launches", "device_times")}
+        if "main" in only:
+            results |= probe(main_case, source, device, arguments.rounds, contestants, note)
     return results
 
 

@@ -24,7 +24,8 @@ def draw(data: Record, path: Path) -> None:
     results = Results(data)
     figure, panels = plt.subplots(1, len(MODES), figsize=(11, 2.9), sharey=True, layout="constrained")
     names = [c.name for c in ALL if any(results.time(results.main, mode, c.name) for mode in MODES)]
-    longest = max(results.ratio(results.main, mode, name) or 1 for mode in MODES for name in names)
+    ratios = (results.ratio(results.main, mode, name) for mode in MODES for name in names)
+    longest = max(filter(None, ratios), default=1)
     for panel, (mode, title) in zip(panels, MODES.items(), strict=True):
         _draw_panel(panel, results, mode, names)
         panel.set_title(title, fontsize=10, color=TEXT_COLOUR)

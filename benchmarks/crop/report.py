@@ -54,7 +54,8 @@ def details(results: Results) -> str:
     parts += [_sweep(results, experiment) for experiment in results.data["sweeps"]]
     if results.data["device_times"]:
         parts.append(_kernels_alone(results))
-    parts += [_memory(results), _host(results)]
+    if results.data["memory"]:
+        parts += [_memory(results), _host(results)]
     parts += [not_timed(record) for record in results.data["refused"]]
     return "\n\n".join(parts) + "\n"
 

@@ -38,7 +38,7 @@ def test_memory_beyond_the_results_is_that_of_tables(
 
 @needs_cuda
 @pytest.mark.parametrize("channels", [3, 64])
-def test_a_step_is_few_launches_and_never_waits(channels: int) -> None:
+def test_a_step_on_cuda_is_few_launches_and_never_waits(channels: int) -> None:
     case = Case(batch=2, channels=channels, image=64, crop=32)
     inputs = make_inputs(case, synthetic, torch.device("cuda"))
     for record in cuda_probes.launches(case, inputs, [OURS]):
@@ -48,7 +48,7 @@ def test_a_step_is_few_launches_and_never_waits(channels: int) -> None:
 
 @needs_cuda
 @pytest.mark.parametrize("types", cuda_probes.DTYPES, ids=" to ".join)
-def test_every_step_is_captured_in_a_graph(types: tuple[str, str]) -> None:
+def test_every_step_is_captured_in_a_cuda_graph(types: tuple[str, str]) -> None:
     case = Case(batch=2, image=64, crop=32, dtype=types[0], out_dtype=types[1])
     inputs = [make_inputs(case, synthetic, torch.device("cuda"), seed) for seed in range(2)]
     records = cuda_probes.device_times(case, inputs, [OURS], rounds=3)

@@ -15,6 +15,7 @@ from torch import Tensor
 from racnn_ops import attention_crop
 
 THREADS = (1, 2, 3, 7, 2 * (os.cpu_count() or 1) + 1)
+REPEATS = int(os.environ.get("RACNN_TEST_REPEATS", "3"))
 # Many small crops, few large ones, one whose channels are cut into groups.
 SHAPES = (Shape(9, 3, 20, 30, 16, 24), Shape(1, 3, 260, 300, 200, 224), Shape(2, 64, 14, 14, 11, 13))
 
@@ -87,10 +88,11 @@ def test_any_number_of_threads_with_every_filter(
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_repeated_runs(device: str, channels_last: bool) -> None:
-    first = list(everything(device, torch.float32, channels_last))
-    for _ in range(3):
-        check_same(device, torch.float32, channels_last, first)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_repeated_runs(device: str, dtype: torch.dtype, channels_last: bool) -> None:
+    first = list(everything(device, dtype, channels_last))
+    for _ in range(REPEATS):
+        check_same(device, dtype, channels_last, first)
 
 
 def test_deterministic_algorithms_are_all_there_are(device: str) -> None:
