@@ -2,7 +2,7 @@
 """Times racnn_ops.attention_crop and what people use instead, side by side, on real images.
 
     python benchmarks/bench_crop.py [--quick] [--device cuda] [--threads N] …
-    python benchmarks/bench_crop.py --only main [dtype …]
+    python benchmarks/bench_crop.py --only main probes [dtype …]
     python benchmarks/bench_crop.py --filters-only
 
 Every contestant's crops and gradients are compared with the reference before it is timed. Contestants take
@@ -52,8 +52,8 @@ def parse_arguments() -> argparse.Namespace:
     rounds = f"samples of each median; default {ROUNDS}, quick {QUICK_ROUNDS}"
     add("--rounds", type=_at_least(3), help=rounds)
     add("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
-    names = ("main", *sweeps(Case(1), quick=True))
-    what = "only the main case with all that is measured on it, or these sweeps"
+    names = ("main", "probes", *sweeps(Case(1), quick=True))
+    what = "of the main case, the probes (memory, host, kernels alone) and the sweeps only these"
     add("--only", nargs="+", choices=names, metavar="NAME", help=f"{what}: {', '.join(names)}")
     add("--no-compile", action="store_true", help="leave out torch.compile, which takes a while")
     add("--filters-only", action="store_true", help="show the tables of longer filters, and write nothing")
@@ -123,7 +123,7 @@ class Filters:
 def measure(arguments: argparse.Namespace, console: Console) -> Record:
     device = torch.device(arguments.device)
     main_case = Case(arguments.batch, image=arguments.image, crop=arguments.crop)
-    only = arguments.only or ["main", *sweeps(main_case, arguments.quick)]
+    only = arguments.only or ["main", "probes", *sweeps(main_case, arguments.quick)]
     variants = {name: cases for name, cases in sweeps(main_case, arguments.quick).items() if name in only}
     source, images = choose_source(arguments, console)
     contestants = [
@@ -149,7 +149,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
     bar = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*bar, console=console, transient=True) as progress:
         rounds = sum(len(case.modes) * rounds for _, case, _, rounds in plan)
-        rounds += filters.total + PROBES * ("main" in only)
+        rounds += filters.total + PROBES * ("probes" in only)
         task = progress.add_task("copy bandwidth", total=rounds)
         results["copy_bytes_per_s"] = copy_bandwidth(device)
         comparison = Comparison(source, device, lambda: progress.advance(task))
@@ -166,7 +166,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
             progress.advance(task)
 
         results |= {name: [] for name in ("memory", "overhead", "threads", "launches", "device_times")}
-        if "main" in only:
+        if "probes" in only:
             results |= probe(main_case, source, device, arguments.rounds, contestants, note)
     return results
 

@@ -115,17 +115,17 @@ class Check:
         for part in step.parts:
             self.done = {n: self.done[n] for n, key in keys.items() if self.done.get(n, {}).get("key") == key}
             before = self.done.get(part.name, {})
-            how = ""
             if unmet:
                 record = {"result": "not run", "reason": unmet}
             elif before.get("result") == "ok" and not anew:
-                record, how = before, "done before"
+                record = before
             elif step.missing:
                 record = {"result": "skipped", "reason": step.missing}
             else:
                 print(f"== {part.name}", flush=True)
                 record = self._part(part, min(step.limit, self.limit))
-            print(f"   {part.name}: {record['result']} {how or record['reason']}".rstrip(), flush=True)
+            told = "done before" if record is before else record["reason"]
+            print(f"   {part.name}: {record['result']} {told}".rstrip(), flush=True)
             self.done[part.name] = {**record, "step": step.name, "key": keys[part.name]}
             self._write()
             found.add(record["result"])

@@ -68,8 +68,9 @@ def counters(lines: Sequence[str]) -> list[Record]:
 def predictions(path: Path = COST_MODEL) -> dict[str, float]:
     """Seconds by the name of a launch, such as "forward, headline, float32, planar"; {} without a file."""
     try:
-        launches = json.loads(path.read_text(encoding="utf-8"))["launches"]
-        return {name: float(launch["us"]) / 1e6 for name, launch in launches.items()}
+        table = json.loads(path.read_text(encoding="utf-8"))
+        launches = table.get("launches", table)
+        return {name: launch["time"] / 1e6 for name, launch in launches.items() if "time" in launch}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
@@ -87,7 +88,8 @@ def predicted(record: Record, model: dict[str, float]) -> float | None:
 
 def markdown(data: Record) -> str:
     """All tables, with what they were measured on."""
-    facts = [data["name"] or data["device"], data["driver"] and f"driver {data['driver']}"]
+    where = "Rehearsal on a CPU" if data["device"] == "cpu" else data["name"]
+    facts = [where, data["driver"] and f"driver {data['driver']}"]
     facts += [f"torch {data['torch']}", data["date"], f"commit `{data['commit'] or 'unknown'}`"]
     made = f"{', '.join(filter(None, facts))}. Made by `python tools/check_gpu.py`."
     sections = [made, _steps(data["parts"])]

@@ -80,7 +80,7 @@ def all_steps(device: str, output: Path, wheel: Path | None = None, jobs: int = 
     ``output`` is the folder of logs and results. With ``device="cpu"`` the same commands run on the CPU and
     on small images: a rehearsal. ``jobs`` are the suite's processes; 0: one.
     """
-    every = device if device == "cuda" else "cpu and float64 or test_devices"
+    every = device if device == "cuda" else "test_devices or cpu and torch.float64-torch.float64"
     right = ("library", "smoke", "determinism")  # a time of wrong results says nothing
     every_run = {"RACNN_TEST_REPEATS": str(REPEATS if device == "cuda" else 3)}
     return [
@@ -99,7 +99,7 @@ def all_steps(device: str, output: Path, wheel: Path | None = None, jobs: int = 
         Step(
             "headline",
             "the main case against grid_sample, roi_align and compiled grid_sample; kernels alone",
-            [_benchmark("headline", device, output, ["main"])],
+            [_benchmark("headline", device, output, ["main", "probes"] if device == "cuda" else ["main"])],
             right,
         ),
         _counters(device, output, right),
@@ -108,7 +108,7 @@ def all_steps(device: str, output: Path, wheel: Path | None = None, jobs: int = 
         Step(
             "benchmark",
             "the sweeps of the full benchmark; its main case is that of headline",
-            [_benchmark(" and ".join(names), device, output, names) for names in SWEEPS],
+            [_benchmark(f"benchmark {n}", device, output, names) for n, names in enumerate(SWEEPS, 1)],
             (*right, "headline"),
         ),
     ]
