@@ -101,19 +101,29 @@ class Check:
         while more := {name for step in wanted for name in by_name[step].needs} - wanted:
             wanted |= more
         results: dict[str, str] = {}
+        keys = self._keys(steps)
         for step in steps:
             if step.name in wanted:
                 anew = step.always or (again and step.name in (chosen or by_name))
                 unmet = next((f"{name}: {results[name]}" for name in step.needs if results[name] != "ok"), "")
-                results[step.name] = self._step(step, steps, unmet, anew)
+                results[step.name] = self._step(step, keys, unmet, anew)
+                if step.always:  # it may have built the library, on which all others depend
+                    keys = self._keys(steps)
         return int("failed" in results.values())
 
-    def _step(self, step: Step, steps: Sequence[Step], unmet: str, anew: bool) -> str:
-        # Anew for each step: the first may build the library, on which all others depend.
-        keys = {part.name: fingerprint(part, self.here) for step in steps for part in step.parts}
+    def _keys(self, steps: Sequence[Step]) -> dict[str, str]:
+        """Of all parts; forgets what was done with other inputs."""
+        keys = {
+            part.name: "" if step.always else fingerprint(part, self.here)
+            for step in steps
+            for part in step.parts
+        }
+        self.done = {name: part for name, part in self.done.items() if part["key"] == keys.get(name)}
+        return keys
+
+    def _step(self, step: Step, keys: dict[str, str], unmet: str, anew: bool) -> str:
         found = set()
         for part in step.parts:
-            self.done = {n: self.done[n] for n, key in keys.items() if self.done.get(n, {}).get("key") == key}
             before = self.done.get(part.name, {})
             if unmet:
                 record = {"result": "not run", "reason": unmet}
@@ -127,6 +137,7 @@ class Check:
             told = "done before" if record is before else record["reason"]
             print(f"   {part.name}: {record['result']} {told}".rstrip(), flush=True)
             self.done[part.name] = {**record, "step": step.name, "key": keys[part.name]}
+            self.done = {name: self.done[name] for name in keys if name in self.done}  # in order
             self._write()
             found.add(record["result"])
         return next(result for result in ("failed", "not run", "skipped", "ok") if result in found)
@@ -171,14 +182,12 @@ class Check:
 
 
 def run_within(limit: float, command: Sequence[str], env: Any, output: Any) -> int | None:
-    """The exit status, or None if it took longer; then it and all that it started are killed."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    """The exit status of a command, or None if it took longer: then it is killed with all that it started."""
+    libc, parent_death_signal = ctypes.CDLL(None), 1  # PR_SET_PDEATHSIG
 
     def alone() -> None:
         os.setpgid(0, 0)  # to be killed as a whole
-        libc.prctl(
-            1, signal.SIGKILL
-        )  # PR_SET_PDEATHSIG: also when this process is killed, so that the GPU is free
+        libc.prctl(parent_death_signal, signal.SIGKILL)  # if this process is killed: the next needs the GPU
 
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **env}

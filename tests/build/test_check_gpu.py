@@ -29,7 +29,7 @@ PROVENANCE = {"commit": "c0ffee", "date": "2030-01-02"}
 TIMINGS = ["headline", "counters", "benchmark 1", "benchmark 2", "benchmark 3"]
 
 NVIDIA_SMI = "echo 'NVIDIA Stand-in, 580.1'"
-SANITIZER = "echo '3 passed in 0.01s'"
+SANITIZER = """echo "$@"; echo '3 passed in 0.01s'"""
 FORWARD = "void racnn::forward_kernel<float, float, false>(racnn::ForwardParams<T>)"
 LAUNCHES = [  # of the same kernel twice
     ("0", "dram__bytes.sum", "1"),
@@ -140,8 +140,10 @@ def test_without_a_library_nothing_is_done(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_tables")
 def test_a_failed_step_is_done_again_and_alone(tmp_path: Path) -> None:
-    assert run(tmp_path, planted(tmp_path, racecheck="false"))[0] == 1
-    status, done = run(tmp_path, planted(tmp_path))
+    steps = planted(tmp_path, racecheck=f'test -e "{tmp_path}/repaired"')
+    assert run(tmp_path, steps)[0] == 1
+    (tmp_path / "repaired").touch()
+    status, done = run(tmp_path, steps)
     assert status == 0
     assert done == [f"racecheck test_{name}" for name in ("edge_cases", "boxcar", "layout")]
 
@@ -160,6 +162,22 @@ def test_changed_inputs_and_another_gpu_count(tmp_path: Path, monkeypatch: pytes
     assert run(tmp_path, steps)[1] == ["one"]
     changed = [replace(steps[0], parts=[replace(part, env={"RACNN_TEST_REPEATS": "5"})])]
     assert run(tmp_path, changed)[1] == ["one"]
+
+
+@pytest.mark.usefixtures("no_tables")
+def test_a_library_that_was_built_is_what_the_rest_was_done_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_gpu, "ROOT", tmp_path)
+    (tmp_path / "racnn_ops").mkdir()
+    library = tmp_path / "racnn_ops" / "libracnn_ops.so"
+    steps = planted(tmp_path, library=f'test -e "{library}" || touch "{library}"')
+    steps[0] = replace(steps[0], always=True)
+    assert run(tmp_path, steps, "smoke")[1] == ["library", "smoke"]
+    assert list(results(tmp_path)) == ["library", "smoke"]
+    assert run(tmp_path, steps, "smoke")[1] == ["library"]
+    library.write_text("another")
+    assert run(tmp_path, steps, "smoke")[1] == ["library", "smoke"]
 
 
 @pytest.mark.usefixtures("no_tables")
@@ -370,5 +388,8 @@ def test_rehearsal_on_the_cpu(tmp_path: Path) -> None:
     }
     assert (data["name"], data["driver"], data["device"]) == ("NVIDIA Stand-in", "580.1", "cpu")
     assert any("CUDA" in line or "GPU" in line for line in data["parts"]["smoke"]["left_out"])
+    told = (gpu_steps.folder_of("memcheck test_layout", output) / "log.txt").read_text()
+    assert told.startswith("--tool memcheck --error-exitcode 9 --kernel-name kns=racnn ")
+    assert "tests/ops/test_layout.py -k cpu -m not slow" in told
     assert "| racnn_ops | " in (output / "check_gpu.md").read_text()
     assert {record["experiment"] for record in data["benchmark"]["times"]} == {"main"}
