@@ -60,6 +60,17 @@ def git(checkout: Path, *arguments: str) -> str:
     ).stdout
 
 
+def test_parts_are_measured_alone(tmp_path: Path) -> None:
+    sizes = ("--batch", "2", "--image", "32", "--crop", "16", "--rounds", "3")
+    options = ("--only", "layout", "--synthetic", "--device", "cpu", "--output", tmp_path)
+    result = run("bench_crop.py", *sizes, *options)
+    assert result.returncode == 0, result.stderr
+    (path,) = tmp_path.glob("cpu-*.json")
+    report = json.loads(path.read_text())
+    assert {record["experiment"] for record in report["times"]} == set(report["sweeps"]) == {"layout"}
+    assert report["filters"] == report["memory"] == report["overhead"] == []
+
+
 @pytest.mark.skipif(not IGNORED.exists(), reason="not a checkout")
 def test_a_run_leaves_the_tree_as_it_was(results_path: Path) -> None:
     """Also where its name is that of a committed file: another machine of the same brand."""
@@ -195,6 +206,7 @@ def test_floors_are_the_bytes_that_must_move(
         (("--rounds", "0"), "--rounds: must be a whole number of at least 3, got '0'"),
         (("--threads", "two"), "--threads: must be a whole number of at least 1, got 'two'"),
         (("--device", "tpu"), "invalid choice: 'tpu'"),
+        (("--only", "speed"), "invalid choice: 'speed'"),
     ],
 )
 def test_wrong_options_are_named(options: tuple[str, str], message: str) -> None:

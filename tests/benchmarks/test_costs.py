@@ -9,11 +9,15 @@ import pytest
 import torch
 from conftest import needs_cuda
 
+import kernel_launches
 from crop import cuda_probes, probes
 from crop.cases import MODES, Case, make_inputs
 from crop.contestants import OURS
 from crop.images import synthetic
 from racnn_ops import _library
+
+OPERATORS = {"_crop_forward", "_crop_window_grad", "_crop_image_grad", "_crop_boxcar_grad"}
+OPERATORS |= {"_tap_crop", "_tap_image_grad"}
 
 if not _library.has_cpu:
     pytest.skip(f"no compiled library: {_library.cpu_error}", allow_module_level=True)
@@ -34,6 +38,14 @@ def test_memory_beyond_the_results_is_that_of_tables(
     (record,) = (record for record in records if record["mode"] == mode)
     rows_and_columns = case.batch * windows * 2 * case.crop
     assert record["torch_bytes"] - record["result_bytes"] <= 64 * rows_and_columns
+
+
+def test_a_profiler_sees_every_operator() -> None:
+    with torch.profiler.profile() as profiler:
+        for call in kernel_launches.calls(Case(1, image=32, crop=16), torch.device("cpu")):
+            call()
+    names = {event.name.removeprefix("racnn_ops::") for event in profiler.events()}
+    assert names & OPERATORS == OPERATORS
 
 
 @needs_cuda
