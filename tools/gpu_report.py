@@ -66,13 +66,15 @@ def counters(lines: Sequence[str]) -> list[Record]:
 
 
 def predictions(path: Path = COST_MODEL) -> dict[str, float]:
-    """Seconds by the name of a launch, such as "forward, headline, float32, planar"; {} without a file."""
+    """Seconds of a case, all its launches, by its name: "forward, headline, float32, planar"; {}: no file."""
+    seconds: dict[str, float] = {}
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        launches = table.get("launches", table)
-        return {name: launch["time"] / 1e6 for name, launch in launches.items() if "time" in launch}
+        for name, launch in json.loads(path.read_text(encoding="utf-8"))["launches"].items():
+            case = name.partition(": ")[0]
+            seconds[case] = seconds.get(case, 0.0) + launch["time_us"] / 1e6
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+    return seconds
 
 
 def predicted(record: Record, model: dict[str, float]) -> float | None:
@@ -129,7 +131,7 @@ def _kernels_alone(benchmark: Record, model: dict[str, float]) -> list[str]:
         )
         row = {"Kernels alone (CUDA graph), µs": f"{record['case']['label']}, {record['step']}"}
         row["racnn_ops"] = _microseconds(record.get("median_s"))
-        row["predicted"] = _microseconds(predicted(record, model))
+        row["predicted for an H100"] = _microseconds(predicted(record, model))
         row["a copy of the fewest bytes"] = _microseconds(
             record["floor_bytes"] / benchmark["copy_bytes_per_s"]
         )

@@ -164,8 +164,9 @@ def _asks_for_a_device(path: Path) -> bool:
 
 def _sanitizer(tool: str, device: str) -> Step:
     program = find_tool("compute-sanitizer")
-    # Only our kernels: torch's own are not ours to judge.
-    prefix = (program or "", "--tool", tool, "--error-exitcode", "9", "--kernel-name", "kns=racnn")
+    prefix = [program or "", "--tool", tool, "--error-exitcode", "9"]
+    if tool != "initcheck":  # which has to see what torch's kernels write
+        prefix += ["--kernel-name", "kns=racnn"]  # torch's own are not ours to judge
     # Without the caching allocator every tensor has bounds of its own.
     env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     parts = []

@@ -361,13 +361,14 @@ def test_predictions_stand_beside_what_was_measured(
 ) -> None:
     model = tmp_path / "model.json"
     launches = {"forward": 28, "window_grad": 60, "image_grad": 170}
-    names = {f"{kernel}, headline, float32, planar": {"time": us} for kernel, us in launches.items()}
+    names = {f"{kernel}, headline, float32, planar": {"time_us": us} for kernel, us in launches.items()}
+    names["window_grad, headline, float32, planar: finish_window_grad_kernel"] = {"time_us": 2}
     model.write_text(json.dumps({"launches": names}))
     predict = gpu_report.predictions
     monkeypatch.setattr(gpu_report, "predictions", lambda: predict(model))
     text = gpu_report.markdown(json.loads((finished / "check_gpu.json").read_text()))
     assert "| 64x3x448² → 224², forward | 36.0 | 28.0 | 25.0 | 180.0 |" in text
-    assert "| 64x3x448² → 224², backward both | 300.0 | 230.0 | 25.0 |  |" in text
+    assert "| 64x3x448² → 224², backward both | 300.0 | 232.0 | 25.0 |  |" in text
     model.write_text("[]")
     assert predict(model) == predict(tmp_path / "none.json") == {}
 
