@@ -112,14 +112,18 @@ class Check:
         return int("failed" in results.values())
 
     def _keys(self, steps: Sequence[Step]) -> dict[str, str]:
-        """Of all parts; forgets what was done with other inputs."""
-        keys = {
-            part.name: "" if step.always else fingerprint(part, self.here)
-            for step in steps
-            for part in step.parts
-        }
+        """Of all parts. Forgets what was done with other inputs, or whose results are not here any more."""
+        keys = {}
+        for step in steps:
+            for part in step.parts:
+                keys[part.name] = "" if step.always else fingerprint(part, self.here)
+                if self.done.get(part.name, {}).get("result") == "ok" and self._lacks_results(part):
+                    del self.done[part.name]
         self.done = {name: part for name, part in self.done.items() if part["key"] == keys.get(name)}
         return keys
+
+    def _lacks_results(self, part: Part) -> bool:
+        return part.makes != "" and not any(folder_of(part.name, self.output).glob(part.makes))
 
     def _step(self, step: Step, keys: dict[str, str], unmet: str, anew: bool) -> str:
         found = set()
@@ -164,6 +168,8 @@ class Check:
             record |= {"result": "failed", "reason": f"exit status {status}"}
         elif part.is_test and not re.search(r"^\d+ passed|, \d+ passed", text, flags=re.MULTILINE):
             record |= {"result": "failed", "reason": "no test passed"}
+        elif self._lacks_results(part):
+            record |= {"result": "failed", "reason": f"made no {part.makes}"}
         if record["result"] == "failed":
             print("\n".join(text.splitlines()[-20:]))
         return record

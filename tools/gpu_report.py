@@ -25,16 +25,16 @@ def measured(parts: Record, output: Path, commit: str | None) -> Record:
     """Of parts that succeeded: "benchmark", a report as bench_crop.py writes it; "counters" of kernels."""
     good = [name for name, part in parts.items() if part["result"] == "ok"]
     found: Record = {}
-    if "headline" in good:
-        names = [name for name in good if parts[name]["step"] in ("headline", "benchmark")]
-        paths = [path for name in names for path in folder_of(name, output).glob("*.json")]
+    names = [name for name in good if parts[name]["step"] in ("headline", "benchmark")]
+    paths = [path for name in names for path in folder_of(name, output).glob("*.json")]
+    if "headline" in good and paths:
         reports = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
         found["benchmark"] = {**joined(reports), "name": paths[0].stem}
         if not found["benchmark"]["git"]["commit"]:
             found["benchmark"]["git"] = {"commit": commit, "changed": None}
-    if "counters" in good:
-        lines = (folder_of("counters", output) / "ncu.csv").read_text(encoding="utf-8").splitlines()
-        found["counters"] = counters(lines)
+    counted = folder_of("counters", output) / "ncu.csv"
+    if "counters" in good and counted.exists():
+        found["counters"] = counters(counted.read_text(encoding="utf-8").splitlines())
     return found
 
 
@@ -65,7 +65,7 @@ def counters(lines: Sequence[str]) -> list[Record]:
     return sorted(last.values(), key=lambda launch: (launch["kernel"], launch["grid"]))
 
 
-def predictions(path: Path = COST_MODEL) -> dict[str, float]:
+def predictions(path: Path) -> dict[str, float]:
     """Seconds of a case, all its launches, by its name: "forward, headline, float32, planar"; {}: no file."""
     seconds: dict[str, float] = {}
     try:
@@ -99,7 +99,7 @@ def markdown(data: Record) -> str:
         from crop import report  # loads the libraries, which are there by now
 
         sections += [report.main_table(data["benchmark"]), report.main_note(data["benchmark"])]
-        sections += _kernels_alone(data["benchmark"], predictions())
+        sections += _kernels_alone(data["benchmark"], predictions(COST_MODEL))
     if data.get("counters"):
         sections.append(_counters(data["counters"]))
     return "\n\n".join(sections) + "\n"

@@ -49,6 +49,7 @@ class Part:
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[Path] = ()
+    makes: str = ""  # a pattern: the file that it leaves in its folder besides the log
     is_test: bool = False  # pytest, which must have passed something: it is content with nothing but skips
     refusals: Sequence[
         str
@@ -184,7 +185,7 @@ def _benchmark(name: str, device: str, output: Path, experiments: Sequence[str])
     if device == "cpu":
         command += ["--synthetic", "--no-compile", "--batch", "2", "--image", "32", "--crop", "16"]
         command += ["--rounds", "3"]
-    return Part(name, command, inputs=[ROOT / "benchmarks"])
+    return Part(name, command, inputs=[ROOT / "benchmarks"], makes="*.json")
 
 
 def _counters(device: str, output: Path, needs: Sequence[str]) -> Step:
@@ -194,6 +195,6 @@ def _counters(device: str, output: Path, needs: Sequence[str]) -> Step:
     command += ["--kernel-name", f"regex:^({'|'.join(kernels())})$"]
     command += [sys.executable, "benchmarks/kernel_launches.py", "--device", device]
     refusals = ("ERR_NVGPUCTRPERM", "LibraryNotLoaded")
-    part = Part("counters", command, inputs=[ROOT / "benchmarks"], refusals=refusals)
+    part = Part("counters", command, inputs=[ROOT / "benchmarks"], makes="ncu.csv", refusals=refusals)
     does = "ncu: waves, instructions, wavefronts and DRAM bytes of each kernel"
     return Step("counters", does, [part], needs, "" if ncu else "ncu was not found")
