@@ -2,9 +2,9 @@
 """From the source distribution to a wheel for many torches and Pythons, and to a C++ package."""
 
 import re
+import shutil
 import sys
 import sysconfig
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -24,8 +24,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})"
     run_checked(sys.executable, "-c", code, cwd=ROOT)
     (archive,) = folder.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+    shutil.unpack_archive(archive, folder)
     return folder / archive.name.removesuffix(".tar.gz")
 
 
