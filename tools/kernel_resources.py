@@ -96,6 +96,12 @@ def compile_all(nvcc: str) -> dict[str, Kernels]:
 
 def parse(report: str, code: dict[str, Code]) -> Kernels:
     """The kernels in the output of ``ptxas -v``, by readable name; `code` is by mangled name."""
+    kernels = parse_mangled(report, code)
+    readable = demangle(list(kernels))
+    return dict(sorted((readable[name], resources) for name, resources in kernels.items()))
+
+
+def parse_mangled(report: str, code: dict[str, Code]) -> Kernels:
     kernels: dict[str, Resources] = {}
     for block in re.split(r"Compiling entry function ", report)[1:]:
         name = re.match(r"'(\w+)'", block)
@@ -110,8 +116,7 @@ def parse(report: str, code: dict[str, Code]) -> Kernels:
         kernels[name[1]] = Resources(
             int(used[1]), int(shared[1]) if shared else 0, stack, sum(spills), code.get(name[1], [])
         )
-    readable = demangle(list(kernels))
-    return dict(sorted((readable[name], resources) for name, resources in kernels.items()))
+    return kernels
 
 
 def demangle(names: list[str]) -> dict[str, str]:

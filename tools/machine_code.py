@@ -8,14 +8,15 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 # After these others may have run in between, or the instruction before was another.
 _JUMPS = ("BRA", "BRX", "JMP", "CALL", "RET", "EXIT", "BSYNC", "BREAK", "WARPSYNC")
 _INSTRUCTION = re.compile(
-    r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(.+?)\s*;"  # address, text without its predicate
-    r"\s*/\* 0x[0-9a-f]{16} \*/\s*/\* 0x([0-9a-f]{16}) \*/"
+    r"/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P\w+)\s+)?(.+?)\s*;"  # address, predicate, text
+    r"\s*/\* 0x([0-9a-f]{8})[0-9a-f]{8} \*/\s*/\* 0x([0-9a-f]{16}) \*/"
 )
 
 
@@ -24,6 +25,8 @@ class Instruction:
     address: int
     text: str  # without its predicate
     control: int  # the scheduler's bits
+    predicate: str = ""  # P0, !P0, ...; none: always
+    immediate: int = 0  # the 32 bits in which most instructions have a number, if they have one
 
     @property
     def operation(self) -> str:
@@ -43,6 +46,16 @@ class Instruction:
     def sets(self) -> int:
         """The scoreboard that is set until the result is there; 7: none."""
         return self.control >> 5 & 7
+
+    @property
+    def stall(self) -> int:
+        """Cycles until the next instruction of the warp."""
+        return self.control & 15
+
+    @property
+    def sets_when_read(self) -> int:
+        """The scoreboard that is set until its operands have been read; 7: none."""
+        return self.control >> 8 & 7
 
     def waits_for(self, scoreboard: int) -> bool:
         return bool(self.control >> 11 + scoreboard & 1)
@@ -72,7 +85,8 @@ def parse(listing: str) -> dict[str, Code]:
         instructions = _INSTRUCTION.findall(function)
         name = function.split(maxsplit=1)[0]
         functions[name] = [
-            Instruction(int(a, 16), text, int(bits, 16) >> 41) for a, text, bits in instructions
+            Instruction(int(address, 16), text, int(bits, 16) >> 41, predicate, int(number, 16))
+            for address, predicate, text, number, bits in instructions
         ]
     return functions
 
@@ -95,3 +109,19 @@ def loops(code: Code) -> list[Code]:
     spans = [(i.target, i.address) for i in code if i.operation.startswith("BRA") and i.target is not None]
     found = [[i for i in code if begin <= i.address <= end] for begin, end in spans if begin < end]
     return sorted(found, key=len)
+
+
+def busiest_loop(code: Code, executed: Sequence[float]) -> Code:
+    """Of the loops that access global memory and hold no other such loop, the one with most executions.
+
+    executed: of each instruction. Empty if there is no such loop.
+    """
+    times = {instruction.address: count for instruction, count in zip(code, executed, strict=True)}
+    innermost: list[Code] = []
+    for loop in loops(code):
+        addresses = {i.address for i in loop}
+        if any(i.operation.startswith(("LDG", "STG")) for i in loop) and not any(
+            other[0].address in addresses for other in innermost
+        ):
+            innermost.append(loop)
+    return max(innermost, key=lambda loop: sum(times[i.address] for i in loop), default=[])

@@ -33,5 +33,9 @@ PYBIND11_MODULE(emulated_kernels, m) {
   racnn::bind_window_grad(m);
   racnn::bind_image_grad(m);
   racnn::bind_boxcar_grad(m);
+#if defined(RACNN_TRACED)
+  racnn::bind_tracer(m);
+#else
   racnn::bind_taps(m);
+#endif
 }

@@ -11,12 +11,16 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "../../csrc/problems.h"
 #include "cuda_emulation.h"
+#if defined(RACNN_TRACED)
+#include "tracer.h"
+#endif
 
 namespace racnn {
 
@@ -56,13 +60,20 @@ void with_type(const py::array& array, const F& f) {
 }
 
 // The pairs of images and crops that have kernels. Under a sanitizer those are left out that differ from
-// another only by a conversion: they would take minutes to compile.
+// another only by a conversion: they would take minutes to compile. Costs are counted of the pairs in
+// cost_cases.py.
 template <typename Image, typename Crop>
 constexpr bool is_built() {
 #if defined(RACNN_FEW_TYPES)
   return (std::is_same_v<Image, Crop> && !std::is_same_v<Image, __nv_bfloat16>) ||
          (std::is_same_v<Image, float> && std::is_same_v<Crop, __half>) ||
          (std::is_same_v<Image, uint8_t> && std::is_same_v<Crop, __nv_bfloat16>);
+#elif defined(RACNN_ONLY_FLOAT32)
+  return std::is_same_v<Image, float> && std::is_same_v<Crop, float>;
+#elif defined(RACNN_TRACED)
+  return std::is_same_v<Image, Crop> ||
+         (std::is_same_v<Image, uint8_t> &&
+          (std::is_same_v<Crop, float> || std::is_same_v<Crop, __nv_bfloat16>));
 #else
   using Types = BackendTypes<__half, __nv_bfloat16>;
 #define RACNN_IS_PAIR(IMAGE, CROP) \
@@ -116,11 +127,19 @@ WindowSpec<Acc> window_spec(const py::array& windows, const Options& options) {
   return {data<Acc>(windows), window_values(windows), options.boundary, Acc(options.mask_steepness)};
 }
 
+struct LineAlignedDelete {
+  void operator()(void* memory) const { operator delete(memory, std::align_val_t(128)); }
+};
+
 // A kernel's workspace, of exactly the size that it asks for, so that AddressSanitizer sees its ends.
 template <typename T>
-std::unique_ptr<T[]> poisoned(int64_t count) {
-  std::unique_ptr<T[]> memory(new T[size_t(count)]);
+std::unique_ptr<T, LineAlignedDelete> poisoned(int64_t count) {
+  const size_t bytes = size_t(count) * sizeof(T);
+  std::unique_ptr<T, LineAlignedDelete> memory(static_cast<T*>(operator new(bytes, std::align_val_t(128))));
   std::fill_n(memory.get(), count, std::numeric_limits<T>::quiet_NaN());
+#if defined(RACNN_TRACED)
+  emulation::tracer::add_region("workspace", memory.get(), bytes, false);
+#endif
   return memory;
 }
 
@@ -134,5 +153,6 @@ void bind_window_grad(py::module_& m);
 void bind_image_grad(py::module_& m);
 void bind_boxcar_grad(py::module_& m);
 void bind_taps(py::module_& m);
+void bind_tracer(py::module_& m);  // with RACNN_TRACED
 
 }  // namespace racnn

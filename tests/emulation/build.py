@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Builds the emulated kernels, once for each sanitizer, and runs Python scripts under a sanitizer.
 
-``python tests/emulation/build.py [none|address|thread]`` builds by hand.
+``python tests/emulation/build.py [none|address|thread|trace]`` builds by hand.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import sys
 from functools import cache
 from pathlib import Path
 
-SANITIZERS = ("none", "address", "thread")
+SANITIZERS = ("none", "address", "thread", "trace")
 
 _SOURCE = Path(__file__).resolve().parent
-_BUILD = _SOURCE.parents[1] / "build"
-_RUNTIMES = {"none": (), "address": ("libasan.so", "libstdc++.so"), "thread": ("libtsan.so",)}
+_ROOT = _SOURCE.parents[1]
+_RUNTIMES = {"none": (), "address": ("libasan.so", "libstdc++.so"), "thread": ("libtsan.so",), "trace": ()}
 
 
 class CannotBuild(Exception):
@@ -27,16 +27,20 @@ class CannotBuild(Exception):
 
 
 @cache
-def build(sanitizer: str) -> Path:
-    """The folder with the built modules ``emulated_kernels`` and ``planted_faults``."""
+def build(sanitizer: str, root: Path = _ROOT, *options: str) -> Path:
+    """The folder with the built modules ``emulated_kernels`` and ``planted_faults``.
+
+    root: where ``csrc`` and ``tests/emulation`` are.
+    """
     try:
         import pybind11
     except ImportError as error:
         raise CannotBuild("pybind11 is not installed") from error
-    folder = _BUILD / f"emulation-{sanitizer}"
-    options = [f"-DRACNN_SANITIZER={sanitizer}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    folder = root / "build" / f"emulation-{sanitizer}"
+    options = (f"-DRACNN_SANITIZER={sanitizer}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", *options)
+    target = "emulated_kernels" if sanitizer == "trace" else "all"
     try:
-        cmake_build(_SOURCE, folder, *options)
+        cmake_build(root / "tests" / "emulation", folder, *options, target=target)
     except RuntimeError as error:
         if "Could not find CUDA_HOST_HEADERS" in str(error):
             raise CannotBuild("CUDA's host headers (cuda_fp16.h) were not found; set CUDA_HOME") from error
@@ -58,13 +62,16 @@ def cmake_build(source: Path, folder: Path, *options: str, target: str = "all") 
         _run(["cmake", "--build", str(folder), "--target", target, "-j", jobs])
 
 
-def python(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with the modules of one build on its path and the sanitizer's runtime loaded first."""
-    folder = build(sanitizer)
+def python(sanitizer: str, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python with the modules of one build on its path and the sanitizer's runtime loaded first.
+
+    folder: that of another build than ``build(sanitizer)``.
+    """
+    folder = folder or build(sanitizer)
     runtimes = [runtime(folder, name) for name in _RUNTIMES[sanitizer]]
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{folder}{os.pathsep}{_SOURCE.parent}",
+        "PYTHONPATH": os.pathsep.join(map(str, (folder, _SOURCE.parent, _ROOT / "tools"))),
         "PYTHONMALLOC": "malloc",  # every object its own red zones
         "LD_PRELOAD": ":".join(runtimes),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own

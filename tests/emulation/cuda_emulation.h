@@ -69,7 +69,25 @@ enum class Collective : uint8_t {
 struct Configuration {
   dim3 grid, block;
   size_t shared_bytes;
+  const void* kernel = nullptr;  // the function, and what it was called with
+  const void* params = nullptr;
+  size_t params_bytes = 0;
+
+  size_t blocks() const { return size_t(grid.x) * grid.y * grid.z; }
+  size_t threads() const { return size_t(block.x) * block.y * block.z; }
 };
+
+// Is told of what runs. The build that counts (tracer.cpp) has one, the others none.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void begin_launch(const Configuration& configuration) = 0;
+  virtual bool wants(size_t block) = 0;  // the others are left out
+  virtual void begin_block(size_t block) = 0;
+  virtual void end_block() = 0;
+};
+
+void set_observer(Observer* observer);
 
 // Run blocks and threads from the last to the first: a right kernel gives the same bits.
 void set_reverse_order(bool reverse);
@@ -95,6 +113,8 @@ uint64_t meet(Collective kind, unsigned mask, uint64_t value, unsigned source, c
 
 unsigned lane();
 
+int thread_number();  // in the block
+
 template <typename T>
 void check_aligned(const T* pointer, const Site& site) {
   if (reinterpret_cast<uintptr_t>(pointer) % alignof(T) != 0) fail("misaligned load", site);
@@ -105,7 +125,9 @@ cudaError_t launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_
                    const std::type_identity_t<Params>& params) {
   static_assert(std::is_trivially_copyable_v<Params>, "kernel parameters are copied byte by byte");
   static_assert(sizeof(Params) <= 4096, "kernel parameters are limited to 4 KiB");
-  return run({grid, block, shared_bytes}, [&] { kernel(params); });
+  const Configuration c{grid,    block,         shared_bytes, reinterpret_cast<const void*>(kernel),
+                        &params, sizeof(Params)};
+  return run(c, [&] { kernel(params); });
 }
 
 // `width` splits the warp into segments, `source` is a lane of the caller's own segment.

@@ -25,8 +25,6 @@ namespace {
 constexpr unsigned kMaxBlockThreads = 1024, kMaxBlockZ = 64, kMaxGridX = 0x7fffffff, kMaxGridYZ = 65535;
 constexpr size_t kMaxSharedBytes = 48 << 10;  // more needs an opt-in that no kernel here asks for
 
-size_t thread_count(const dim3& d) { return size_t(d.x) * d.y * d.z; }
-
 // The bytes between variables of the section belong to AddressSanitizer: no checked write here.
 [[gnu::no_sanitize("address", "thread")]] void poison_static_shared() {
   for (volatile char* p = __start_emulation_shared; p != __stop_emulation_shared; ++p) *p = char(kPoison);
@@ -34,6 +32,7 @@ size_t thread_count(const dim3& d) { return size_t(d.x) * d.y * d.z; }
 
 bool reverse_order = false;
 std::vector<Launch> launches;
+Observer* observer = nullptr;
 
 // Block n does not begin with thread 0: ThreadSanitizer gives its thread numbers out again, in order, and
 // takes threads of one number for one thread. So it would not see two blocks' threads of one index race.
@@ -45,9 +44,9 @@ std::vector<int> thread_order(size_t threads, size_t block) {
 }
 
 bool within_limits(const Configuration& c) {
-  const size_t threads = thread_count(c.block);
+  const size_t threads = c.threads();
   return threads >= 1 && threads <= kMaxBlockThreads && c.block.x <= kMaxBlockThreads &&
-         c.block.y <= kMaxBlockThreads && c.block.z <= kMaxBlockZ && thread_count(c.grid) >= 1 &&
+         c.block.y <= kMaxBlockThreads && c.block.z <= kMaxBlockZ && c.blocks() >= 1 &&
          c.grid.x <= kMaxGridX && c.grid.y <= kMaxGridYZ && c.grid.z <= kMaxGridYZ &&
          c.shared_bytes <= kMaxSharedBytes;
 }
@@ -58,9 +57,13 @@ Thread& current() { return *const_cast<Thread*>(static_cast<const Thread*>(self)
 
 void set_reverse_order(bool reverse) { reverse_order = reverse; }
 
+void set_observer(Observer* o) { observer = o; }
+
 std::vector<Launch> take_launches() { return std::exchange(launches, {}); }
 
 unsigned lane() { return current().lane(); }
+
+int thread_number() { return current().number; }
 
 void* shared_memory() { return current().owner->shared(); }
 
@@ -77,18 +80,22 @@ void fail(const char* message, const Site& site) {
 cudaError_t run(const Configuration& c, const std::function<void()>& kernel) {
   if (!within_limits(c)) return cudaErrorInvalidConfiguration;
   char end_clock = 0;  // all threads happen before what follows the launch
-  const size_t blocks = thread_count(c.grid);
+  const size_t blocks = c.blocks();
   launches.push_back({blocks, 0});
+  if (observer != nullptr) observer->begin_launch(c);
   for (size_t i = 0; i < blocks; ++i) {
     const size_t n = reverse_order ? blocks - 1 - i : i;
+    if (observer != nullptr && !observer->wants(n)) continue;
     const uint3 index{unsigned(n % c.grid.x), unsigned(n / c.grid.x % c.grid.y),
                       unsigned(n / c.grid.x / c.grid.y)};
     if (+__start_emulation_shared != +__stop_emulation_shared) {
       acquire(&end_clock);  // static shared memory is the same for all blocks
       poison_static_shared();
     }
-    auto block = std::make_unique<Block>(c, index, thread_order(thread_count(c.block), n));
+    auto block = std::make_unique<Block>(c, index, thread_order(c.threads(), n));
+    if (observer != nullptr) observer->begin_block(n);
     const std::optional<std::string> error = block->run(kernel, &end_clock);
+    if (observer != nullptr) observer->end_block();
     {
       const Hidden hidden;
       launches.back().idle += block->loads() == 0;
