@@ -35,6 +35,7 @@ from emulation.predicted_time import predict  # noqa: E402
 
 TABLE = _ROOT / "tests" / "emulation" / "cost_model.json"
 TOLERANCE = 0.02
+_ABOUT = "times are predictions of a model, never measured: tests/emulation/README.md says what stands where"
 
 Row = dict[str, Any]
 Table = dict[str, Row]
@@ -66,7 +67,7 @@ def compile_code(nvcc: str, chosen: Sequence[CostCase], root: Path = _ROOT) -> K
     lines += [f"template cudaError_t compute(const {p}&, cudaStream_t, int64_t);" for p in sorted(problems)]
     cuobjdump = machine_code.find_cuobjdump(nvcc)
     if cuobjdump is None:
-        sys.exit("no cuobjdump was found: it is beside nvcc or comes with triton")
+        raise RuntimeError("no cuobjdump was found: it is beside nvcc or comes with triton")
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder) / "kernels.cu", Path(folder) / "kernels.cubin"
         source.write_text("\n".join([*lines, "}\n"]))
@@ -84,22 +85,30 @@ def compile_code(nvcc: str, chosen: Sequence[CostCase], root: Path = _ROOT) -> K
             [*command, str(source), "-o", str(cubin)], capture_output=True, text=True, check=False
         )
         if result.returncode != 0:
-            sys.exit(f"the kernels do not compile:\n{result.stderr}")
+            raise RuntimeError(f"the kernels do not compile:\n{result.stderr}")
         return kernel_resources.parse_mangled(result.stderr, machine_code.disassemble(cuobjdump, cubin))
 
 
-def measure(chosen: Sequence[CostCase], nvcc: str | None, root: Path = _ROOT, *options: str) -> Table:
-    """A row for each launch. `options` are CMake's."""
-    kernels = compile_code(nvcc, chosen, root) if nvcc else {}
+def run_cases(
+    script: str, chosen: Sequence[CostCase], kernels: Kernels, root: Path = _ROOT, *options: str
+) -> dict[CostCase, Any]:
+    """What a script of tests/emulation finds out about each case. `options` are CMake's."""
     job = Job(list(chosen), {name: kernel.code for name, kernel in kernels.items()})
     with tempfile.TemporaryDirectory() as folder:
         job_file, results_file = Path(folder) / "job", Path(folder) / "results"
         job_file.write_bytes(pickle.dumps(job))
-        arguments = ("-m", "emulation.count_costs", str(job_file), str(results_file))
+        arguments = ("-m", f"emulation.{script}", str(job_file), str(results_file))
         run = python("trace", *arguments, folder=build("trace", root, *options))
         if run.returncode != 0:
-            sys.exit(f"counting failed:\n{run.stderr}")
-        launches: dict[CostCase, list[Launch]] = pickle.loads(results_file.read_bytes())
+            raise RuntimeError(f"{script} failed:\n{run.stderr}")
+        results: dict[CostCase, Any] = pickle.loads(results_file.read_bytes())
+    return results
+
+
+def measure(chosen: Sequence[CostCase], nvcc: str | None, root: Path = _ROOT, *options: str) -> Table:
+    """A row for each launch, of the sources in `root`. Without nvcc there is only what the tracer counts."""
+    kernels = compile_code(nvcc, chosen, root) if nvcc else {}
+    launches: dict[CostCase, list[Launch]] = run_cases("count_costs", chosen, kernels, root, *options)
     table: Table = {}
     for case, of_case in launches.items():
         rows = [_row(case, launch, kernels) for launch in of_case]
@@ -188,24 +197,25 @@ def read_table() -> tuple[str, Table]:
 
 def write_table(release: str, table: Table) -> None:
     rows = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in table.items())
-    TABLE.write_text(f'{{\n"nvcc": "{release}",\n"launches": {{\n{rows}\n}}\n}}\n')
+    head = f'"about": "{_ABOUT}",\n"nvcc": "{release}"'
+    TABLE.write_text(f'{{\n{head},\n"launches": {{\n{rows}\n}}\n}}\n')
 
 
-# Title, name, width.
+# Title, name, width. Between brackets stands what the table says.
 _COLUMNS = (
-    ("predicted us", "time_us", 22),
-    ("of floor", "share_of_floor", 18),
+    ("predicted us", "time_us", 13),
+    ("of floor", "share_of_floor", 15),
     ("bound", "bound", 10),
-    ("dram", "dram_us", 7),
-    ("issue", "issue_us", 7),
-    ("wavefr.", "wavefronts_us", 7),
+    ("dram", "dram_us", 6),
+    ("issue", "issue_us", 6),
+    ("wavefronts", "wavefronts_us", 10),
     ("latency", "latency_us", 7),
     ("last wave", "last_wave_us", 9),
     ("waves", "waves", 6),
-    ("instr", "instructions", 16),
+    ("instructions", "instructions", 13),
     ("in flight", "loads_in_flight", 9),
-    ("dram MB", "dram_mb", 8),
-    ("fewest", "fewest_mb", 7),
+    ("dram MB", "dram_mb", 7),
+    ("fewest MB", "fewest_mb", 9),
 )
 
 
@@ -218,9 +228,9 @@ def show(measured: Table, table: Table) -> str:
         cells = [f"{key:<{width_of_key}}"]
         for _, name, width in _COLUMNS:
             now, before = row.get(name, ""), table.get(key, {}).get(name, "")
-            text = f"{now:g}" if isinstance(now, (int, float)) else str(now)
+            text = f"{now:.3g}" if isinstance(now, (int, float)) else str(now)
             if before not in ("", now) and width > 10:
-                text += f" ({before:g})"
+                text += f" ({before:.3g})"
             cells.append(f"{text:>{width}}")
         lines.append(" | ".join(cells))
     return "\n".join(lines)
@@ -240,7 +250,9 @@ def main() -> None:
     if arguments.update:
         if nvcc is None:
             sys.exit("no nvcc was found: set CUDA_HOME")
-        write_table(release, measured | ({k: v for k, v in table.items() if arguments.only not in k}))
+        if arguments.only and release != table_release:
+            sys.exit(f"the table was made with nvcc {table_release}: update all of it")
+        write_table(release, table | measured if arguments.only else measured)
     elif found := problems(measured, table, release == table_release):
         sys.exit("\n".join(found))
 

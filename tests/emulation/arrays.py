@@ -48,6 +48,11 @@ def place(values: Array, layout: str) -> Array:
     return copy
 
 
+def poison(array: Array) -> None:
+    """Fills `array` in place, whatever its strides."""
+    array.view(f"u{array.itemsize}")[...] = -1 % (1 << 8 * array.itemsize)
+
+
 class Result:
     """A poisoned array for a kernel to write, with ``guard`` poisoned elements before and behind it."""
 
@@ -57,9 +62,7 @@ class Result:
     def take(self) -> Array:
         """What was written; nothing may have been written around it."""
         result: Array = self.array.copy()
-        self.array.view(np.uint8 if self.array.itemsize == 1 else f"u{self.array.itemsize}")[...] = -1 % (
-            1 << 8 * self.array.itemsize
-        )
+        poison(self.array)
         assert (self._buffer.view(np.uint8) == _POISON).all(), "the kernel wrote beside its result"
         return result
 

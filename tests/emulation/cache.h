@@ -23,7 +23,7 @@ class Cache {
       found->second.sectors |= bit;
       return hit;
     }
-    if (entries_.size() == capacity_) {
+    if (!order_.empty() && entries_.size() >= capacity_) {
       entries_.erase(order_.back());
       order_.pop_back();
     }

@@ -127,17 +127,16 @@ def _zeros(shape: tuple[int, ...], dtype: str, layout: str) -> Array:
 
 
 _TYPES = [(t, t) for t in ("float32", "float16", "bfloat16", "float64", "uint8")]
-_TYPES_OF = {
+COUNTED_TYPES = {
     "forward": [*_TYPES, ("uint8", "float32"), ("uint8", "bfloat16")],
     "window_grad": [*_TYPES[:4], ("uint8", "bfloat16")],
     "image_grad": _TYPES[:4],
     "boxcar_grad": _TYPES[:4],
 }
-KERNELS = tuple(_TYPES_OF)
 
 
 def cases() -> Iterator[CostCase]:
-    for kernel, types in _TYPES_OF.items():
+    for kernel, types in COUNTED_TYPES.items():
         case = CostCase("headline", kernel)
         for image, crop in types:
             yield replace(case, image=image, crop=crop)

@@ -31,13 +31,13 @@ def count(case: CostCase, programs: dict[str, Program]) -> list[Launch]:
     emulated_kernels.reset_trace(H100.l1_bytes // 4, H100.l2_bytes)
     emulated_kernels.sample_blocks(case.batch, TRACED_BLOCKS)
     arrays = case.run(emulated_kernels)  # kept until the end
-    regions = [_region(region) for region in emulated_kernels.regions()]
+    regions = [region_of(region) for region in emulated_kernels.regions()]
     launches = []
     for traced in emulated_kernels.take_traced_launches():
         blocks = int(np.prod(traced.grid))
         scale = blocks / len(traced.blocks)
         empty = sum(block.empty for block in traced.blocks)
-        program = programs.get(traced.kernel)
+        program = programs[traced.kernel] if programs else None
         launches.append(
             Launch(
                 kernel=traced.kernel,
@@ -46,9 +46,7 @@ def count(case: CostCase, programs: dict[str, Program]) -> list[Launch]:
                 shared_bytes=traced.shared_bytes,
                 # A kernel all of whose blocks are "empty" works on no large array.
                 empty_blocks=empty * scale if empty < len(traced.blocks) else 0.0,
-                traffic=_traffic(
-                    traced, blocks / len(traced.blocks), [len(region.bytes) for region in regions]
-                ),
+                traffic=_traffic(traced, scale, [len(region.bytes) for region in regions]),
                 work=_work(traced, blocks, program, Memory(regions)) if program else None,
             )
         )
@@ -56,10 +54,23 @@ def count(case: CostCase, programs: dict[str, Program]) -> list[Launch]:
     return launches
 
 
-def _region(region: Any) -> Region:
+def region_of(region: Any) -> Region:
     if region.name == "workspace":  # it is gone after the launch
         return Region(region.begin, np.zeros(region.bytes, np.uint8), region.is_data)
     return Region.at(region.begin, region.bytes, region.is_data)
+
+
+def block_of(traced: Any, number: int, program: Program, memory: Memory) -> Block:
+    """A block of a traced launch, as machine code."""
+    return Block(
+        program,
+        memory,
+        number,
+        grid=traced.grid,
+        block=traced.block,
+        shared=traced.shared_bytes,
+        params=traced.params,
+    )
 
 
 def _traffic(traced: Any, scale: float, sizes: list[int]) -> Traffic:
@@ -90,16 +101,7 @@ def _work(traced: Any, blocks: int, program: Program, memory: Memory) -> Work:
     for value in values:
         alike = np.flatnonzero(loads == value)
         memory.forget()
-        block = Block(
-            program,
-            memory,
-            traced.blocks[alike[len(alike) // 2]].number,
-            grid=traced.grid[0],
-            threads=traced.block[0],
-            shared=traced.shared_bytes,
-            params=traced.params,
-        )
-        costs.append(block.run())
+        costs.append(block_of(traced, traced.blocks[alike[len(alike) // 2]].number, program, memory).run())
     # Of how many blocks each is the example.
     weights = [float(np.interp(loads, values, row).mean()) for row in np.eye(len(values))]
 

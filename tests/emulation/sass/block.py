@@ -7,6 +7,9 @@ Among the threads that can go on, those at the lowest address do: where lanes pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from .memory import Memory, shared_wavefronts
@@ -32,8 +35,11 @@ _ALL = 16  # a convergence barrier of our own, beside the code's: the whole warp
 _NOWHERE = np.iinfo(np.int64).max
 
 
+Size = Sequence[int]  # along x, y and z
+
+
 class Block:
-    """Block `number` of a one-dimensional grid. shared: bytes of dynamic shared memory."""
+    """Block `number` of a grid. shared: bytes of dynamic shared memory."""
 
     def __init__(
         self,
@@ -41,13 +47,15 @@ class Block:
         memory: Memory,
         number: int,
         *,
-        grid: int,
-        threads: int,
+        grid: Size,
+        block: Size,
         shared: int,
         params: bytes,
     ) -> None:
         self._program, self._memory, self._number = program, memory, number
-        sizes = np.array([threads, 1, 1, grid, 1, 1], np.uint32).tobytes()
+        self._grid, self._block = grid, block
+        threads = int(np.prod(block))
+        sizes = np.array([*block, *grid], np.uint32).tobytes()
         lanes = -(-threads // WARP) * WARP
         self._registers = Registers(lanes, sizes.ljust(_PARAMS_OFFSET, b"\0") + params)
         self._shared = np.zeros(_RESERVED_SHARED + shared, np.uint8)
@@ -212,8 +220,14 @@ class Block:
     # What asks for the thread's place, or for other lanes.
 
     def _s2r(self, step: Step, mask: Array, active: Array) -> int:
-        special = {"SR_TID.X": self._thread, "SR_CTAID.X": self._number, "SR_LANEID": self._thread % WARP}
-        special |= dict.fromkeys(("SR_TID.Y", "SR_TID.Z", "SR_CTAID.Y", "SR_CTAID.Z", "SR_CgaCtaId"), 0)
+        special: dict[str, Any] = {"SR_LANEID": self._thread % WARP, "SR_CgaCtaId": 0}
+        for name, index, size in (
+            ("SR_TID", self._thread, self._block),
+            ("SR_CTAID", self._number, self._grid),
+        ):
+            special[f"{name}.X"] = index % size[0]
+            special[f"{name}.Y"] = index // size[0] % size[1]
+            special[f"{name}.Z"] = index // size[0] // size[1]
         value = np.broadcast_to(special[step.texts[1]], len(self._thread)).astype(np.uint32)
         step.operands[0].write(self._registers, mask, value)
         return SPECIAL_REGISTER_CYCLES
