@@ -105,9 +105,8 @@ def run_cases(
     return results
 
 
-def measure(chosen: Sequence[CostCase], nvcc: str | None, root: Path = _ROOT, *options: str) -> Table:
-    """A row for each launch, of the sources in `root`. Without nvcc there is only what the tracer counts."""
-    kernels = compile_code(nvcc, chosen, root) if nvcc else {}
+def measure(chosen: Sequence[CostCase], kernels: Kernels, root: Path = _ROOT, *options: str) -> Table:
+    """A row for each launch. `kernels` are those of `root`; if there are none, the tracer alone counts."""
     launches: dict[CostCase, list[Launch]] = run_cases("count_costs", chosen, kernels, root, *options)
     table: Table = {}
     for case, of_case in launches.items():
@@ -244,7 +243,7 @@ def main() -> None:
     nvcc = kernel_resources.find_nvcc()
     release = kernel_resources.nvcc_release(nvcc) if nvcc else ""
     chosen = [case for case in cases() if arguments.only in case.key]
-    measured = measure(chosen, nvcc)
+    measured = measure(chosen, compile_code(nvcc, chosen) if nvcc else {})
     table_release, table = read_table() if TABLE.exists() else ("", {})
     print(show(measured, table))
     if arguments.update:

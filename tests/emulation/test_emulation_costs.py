@@ -31,11 +31,10 @@ NO_WORK = Work(
 
 
 @pytest.fixture(scope="module")
-def nvcc() -> str:
-    found = kernel_resources.find_nvcc()
-    if found is None:
-        pytest.skip("nvcc was not found: set CUDA_HOME")
-    return found
+def kernels() -> kernel_resources.Kernels:
+    """The machine code of all that is counted; none without nvcc."""
+    nvcc = kernel_resources.find_nvcc()
+    return tool.compile_code(nvcc, list(cases())) if nvcc else {}
 
 
 def launch(blocks: int, traffic: Traffic = NO_TRAFFIC, work: Work = NO_WORK) -> Launch:
@@ -92,7 +91,7 @@ def test_counts_are_those_that_can_be_worked_out() -> None:
     """An aligned row of 224 float32 is 28 sectors in 7 lines, for 7 warps."""
     boxcar = CostCase("headline", "boxcar_grad")
     forward = replace(boxcar, kernel="forward")
-    measured = tool.measure([boxcar, forward, replace(forward, layout="channels_last")], None)
+    measured = tool.measure([boxcar, forward, replace(forward, layout="channels_last")], {})
     energy, planar, interleaved = measured[boxcar.key], *(measured[k] for k in list(measured)[-2:])
     assert energy["load_sectors"] == pytest.approx(4 * energy["loads"], rel=0.1)  # windows have one
     assert energy["dram_mb"] == pytest.approx(energy["fewest_mb"], rel=0.02)
@@ -105,25 +104,26 @@ def test_counts_are_those_that_can_be_worked_out() -> None:
 
 
 @pytest.mark.slow
-def test_machine_code_computes_what_the_kernels_compute(nvcc: str) -> None:
-    """Bit by bit, but where the GPU has exponentials of its own: in the taps of the boxcar."""
+def test_machine_code_computes_what_the_kernels_compute(kernels: kernel_resources.Kernels) -> None:
+    """Bit by bit, but for divisions of float64, and exponentials: the boxcar's taps."""
+    if not kernels:
+        pytest.skip("nvcc was not found: set CUDA_HOME")
     chosen = []
     for kernel, types in COUNTED_TYPES.items():
         case = CostCase("crossing", kernel, batch=1, windows=2, size=40, out=24, half_side=10.3)
         chosen += [replace(case, image=i, crop=c) for i, c in types if "float16" != c != "uint8"]
         chosen.append(replace(case, layout="channels_last", channels=8, windows=1))
         chosen.append(replace(case, name="strong zoom", size=10, out=64, half_side=1.3))
-    differences = tool.run_cases("run_machine_code", chosen, tool.compile_code(nvcc, chosen))
+    differences = tool.run_cases("run_machine_code", chosen, kernels)
     for case, difference in differences.items():
         exact = case.kernel != "boxcar_grad" and case.image != "float64"
         assert difference <= (0 if exact else 1e-6 if case.image != "float64" else 1e-14), case.key
 
 
 @pytest.mark.slow
-def test_no_launch_costs_more_than_the_table_says() -> None:
-    nvcc = kernel_resources.find_nvcc()
+def test_no_launch_costs_more_than_the_table_says(kernels: kernel_resources.Kernels) -> None:
     release, table = tool.read_table()
-    same_nvcc = nvcc is not None and kernel_resources.nvcc_release(nvcc) == release
-    measured = tool.measure(list(cases()), nvcc if same_nvcc else None)
+    same_nvcc = bool(kernels) and release == kernel_resources.nvcc_release(kernel_resources.find_nvcc())
+    measured = tool.measure(list(cases()), kernels if same_nvcc else {})
     assert tool.problems(measured, table, same_nvcc) == []
     assert measured.keys() == table.keys()
