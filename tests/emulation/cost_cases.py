@@ -63,8 +63,7 @@ class CostCase:
         windows = np.empty((count, 3))
         windows[:, :2] = self.size / 2 + reach * spread + 1 / 512
         windows[:, 2] = self.half_side
-        dtype = NUMPY_TYPE["float64" if self.image == "float64" else "float32"]
-        return windows.reshape(self.batch, self.windows, 3).astype(dtype)
+        return windows.reshape(self.batch, self.windows, 3).astype(NUMPY_TYPE[self._accumulate])
 
     def _pixels_read(self, windows: Array) -> int:
         """How many pixels of a channel the windows on one image read, each counted once."""

@@ -19,4 +19,6 @@ def meaning(operation: str, operands: list[Operand], immediate: int) -> Effect:
     for known in (name, name.removeprefix("U")):
         if known in _ALL:
             return _ALL[known](modifiers, operands)
-    raise NotImplementedError(f"no meaning for {operation}: add one to tests/emulation/sass/meaning.py")
+    raise NotImplementedError(
+        f"no meaning for {operation}: add one to integers.py or reals.py in tests/emulation/sass"
+    )
