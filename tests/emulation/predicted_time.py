@@ -23,7 +23,7 @@ class Prediction:
     # Parts of the time:
     start: float  # before the first access to data, when all blocks of the first wave begin
     last_wave: float  # what it takes beyond its share of a full one
-    bound: str  # which of the five decides
+    bound: str  # which of the five decides most of the time
     resident_blocks: int  # of a multiprocessor
     waves: float
 
@@ -65,6 +65,10 @@ def predict(gpu: Gpu, launch: Launch, registers: int, static_shared: int) -> Pre
     start = 0.0 if max(waves[0].values()) == waves[0]["latency"] else work.start_cycles
     time = start + sum(max(wave.values()) for wave in waves)
     sums = {name: sum(wave[name] for wave in waves) for name in waves[0]}
+    decided = dict.fromkeys(sums, 0.0)
+    for wave in waves:
+        slowest = max(wave, key=lambda name: wave[name])
+        decided[slowest] += wave[slowest]
     last = max(waves[-1].values())
     fair = max(bounds(capacity).values()) * rest / capacity if rest and full_waves else last
     microseconds = 1e6 / gpu.hertz
@@ -72,7 +76,7 @@ def predict(gpu: Gpu, launch: Launch, registers: int, static_shared: int) -> Pre
         time=time * microseconds,
         start=start * microseconds,
         last_wave=max(0.0, last - fair) * microseconds,
-        bound=max(sums, key=lambda name: sums[name]),
+        bound=max(decided, key=lambda name: decided[name]),
         resident_blocks=resident,
         waves=launch.blocks / capacity,
         **{name: cycles * microseconds for name, cycles in sums.items()},

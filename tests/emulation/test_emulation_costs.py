@@ -72,6 +72,9 @@ def test_a_nearly_empty_wave_takes_as_long_as_a_block() -> None:
     more = predict(H100, launch(3 * 132 * 8 + 1), registers=32, static_shared=0)
     assert (whole.time, whole.last_wave) == (pytest.approx(3.0), 0.0)
     assert (more.time, more.last_wave) == (pytest.approx(4.0), pytest.approx(1.0, rel=1e-2))
+    # The last wave alone is decided by latency: 1.1 us of memory in each of the others.
+    busy = replace(NO_TRAFFIC, dram_bytes=3.3e6 * (3 + 1 / 1056))
+    assert predict(H100, launch(3 * 132 * 8 + 1, busy), registers=32, static_shared=0).bound == "dram"
 
 
 def test_what_has_grown_by_more_than_the_tolerance_is_found() -> None:

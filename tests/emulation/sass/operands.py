@@ -181,7 +181,7 @@ def parse_address(text: str) -> Callable[[Registers], Array]:
     return address
 
 
-# What an instruction does to the registers of the threads in a mask, and how that is made from the parts of its
-# name behind the first and from its operands.
+# What an instruction does to the registers of the threads in a mask; made from the parts of its name behind
+# the first and from its operands.
 Effect = Callable[[Registers, Array], None]
 Meanings = dict[str, Callable[[list[str], list[Operand]], Effect]]
