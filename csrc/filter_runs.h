@@ -55,11 +55,16 @@ RACNN_HOST_DEVICE FilterAxis<T> make_filter_axis(const Axis<T>& axis, Interpolat
 }
 
 // Whether the runs are the two entries of `axis` itself: nothing is reduced, nor lies beyond what may be
-// read.
+// read, and no weight is 0, which the kernels of two entries read and those of runs do not.
 template <typename T>
 RACNN_HOST_DEVICE bool has_two_entries(const FilterAxis<T>& f) {
-  return f.interpolation == Interpolation::kBilinear && f.width == T(1) && f.first == 0 &&
-         f.last == f.axis.size - 1;
+  bool has = f.interpolation == Interpolation::kBilinear && f.width == T(1) && f.first == 0 &&
+             f.last == f.axis.size - 1;
+  for (int32_t j = 0; has && j < f.axis.out; ++j) {
+    const Position<T> p = sample_position(f.axis, j);
+    has = p.beyond != T(0) || p.pixel < -1 || p.pixel >= f.axis.size;
+  }
+  return has;
 }
 
 // A pixel of a run. The derivatives are by the window's centre and half side along the axis.

@@ -254,7 +254,7 @@ def test_kernels_answer(device: str) -> None:
 def test_what_is_not_reduced_takes_the_kernels_of_two_entries(boundary: str, dtype: torch.dtype) -> None:
     """To the bit the plain interpolation, in a batch with windows that are reduced too."""
     images = make_images((1, 3, 40, 50), dtype, generator(0))
-    windows = torch.tensor([[[20.2, 17.1, 9.4], [25.0, 20.0, 19.5], [2.3, 1.1, 4.0]]])
+    windows = torch.tensor([[[20.2, 17.1, 9.4], [25.0, 20.0, 19.5], [8.31, 7.13, 4.02]]])
     results = []
     for antialias in (False, True):
         leaf = windows.clone().requires_grad_()
