@@ -196,7 +196,8 @@ cudaError_t launch_forward(const ForwardProblem<Image, Out, Taps>& p, cudaStream
   const bool channels_fastest = p.shape.channels > 1 && out.c < out.x;
   const bool packed = !channels_fastest && out.x == 1 &&
                       can_pack<Strip::kColumns>(p.out, p.shape.out_width, {out.b, out.k, out.c, out.y});
-  const Tiling tiling = make_tiling<Strip>(p.shape, {channels_fastest, packed, Strip::kChannels});
+  const Tiling tiling = make_tiling<Strip>(
+      p.shape, {channels_fastest, packed, Strip::kChannels, multiprocessors(), kRegisters<kWide>});
   const int64_t tiles = tiling.tiles() * p.shape.batch * p.shape.windows;
   const size_t shared_bytes = sizeof(AxesOf<Taps>) + tiling.rows * sizeof(RowTap<T>);
   return launch(

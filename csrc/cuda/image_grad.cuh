@@ -260,8 +260,9 @@ cudaError_t launch_image_grad(const ImageGradProblem<Grad, Image, Taps>& p, cuda
   // Few channels, interleaved: one a thread, so that neighbouring threads write neighbouring addresses.
   const bool channels_fastest = p.shape.channels > 1 && p.image_strides.c < p.image_strides.x;
   const int32_t thread_channels = channels_fastest && !kWide ? 1 : Strip::kChannels;
-  const Tiling tiling = make_tiling<Strip>(image_as_crop(p.shape),
-                                           {channels_fastest, true, thread_channels, kPixelColumnLanes, 0});
+  const Tiling tiling = make_tiling<Strip>(
+      image_as_crop(p.shape),
+      {channels_fastest, true, thread_channels, kMultiprocessors, kRegisters<true>, kPixelColumnLanes, 0});
   const int64_t tiles = tiling.tiles() * p.shape.batch;
   return launch(
       image_grad_kernel<Grad, Image, Taps, kWide>, dim3(unsigned(std::min(tiles, max_blocks))),

@@ -28,6 +28,22 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 // nothing but the speed.
 constexpr int64_t kMaxBlocks = 0x7fffffff;
 
+// Of an H100. Where results would depend on it, to the bit, all GPUs are taken for one.
+constexpr int64_t kMultiprocessors = 132;
+
+inline int64_t multiprocessors() {
+#if defined(__CUDACC__)
+  int device = 0, count = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+    return kMultiprocessors;
+  }
+  return count;
+#else
+  return kMultiprocessors;
+#endif
+}
+
 // The block's dynamic shared memory; there is no other in this library.
 template <typename T>
 __device__ __forceinline__ T* shared_memory() {

@@ -24,10 +24,16 @@ template <typename T, bool kWide>
 constexpr int kResidentBlocks = sizeof(T) == 8 ? 1
                                 : kWide        ? 2
                                                : 3;
+// Of a thread: what that leaves for float32, and more than the kernels take for float64, which has no bound.
+template <bool kWide>
+constexpr int32_t kRegisters = kWide ? 128 : 80;
+constexpr int32_t kMultiprocessorRegisters = 65536;
 constexpr int kMaxRowLanes = 64;   // with kMaxTileRows, bounds a block's row tables to shared memory's 48 KB
 constexpr int kMaxTileRows = 256;  //
 constexpr int kMaxChannelLanes = 32;     // a warp's worth of neighbouring channels is enough to coalesce
-constexpr int64_t kTargetBlocks = 1024;  // aimed at; rounding and the bounds on a tile leave more
+constexpr int64_t kMostWaves = 8;        // aimed at; the bounds on a tile may leave more
+constexpr int64_t kPrologueStrips = 4;   // what a tile costs before its first strip, in strips
+constexpr int64_t kTargetBlocks = 1024;  // of sums in parts, on any GPU
 
 // Channels of a thread at a time: those of one word if `kWide`.
 template <typename Crop, bool kWide>
@@ -106,12 +112,15 @@ T balanced(T total, T limit) {
 struct TilingOptions {
   bool channels_fastest, packed;
   int32_t thread_channels;
+  int64_t multiprocessors;
+  int32_t registers;  // of a thread
   int32_t max_column_lanes = kThreads;
   int32_t max_rows = kMaxTileRows;  // of a tile, unless one step of all row lanes has more
 };
 
-// The tiles are as large as leaves about kTargetBlocks of them: what a block computes once, tables and
-// addresses, then serves many outputs.
+// Tiles that fill the GPU's blocks in whole waves: of the numbers of waves the one that takes the least time,
+// in strips one after another. What a block computes once, tables and addresses, serves all strips of its
+// tile.
 template <typename Strip>
 Tiling make_tiling(const CropShape& shape, const TilingOptions& options) {
   Tiling t{};
@@ -131,17 +140,26 @@ Tiling make_tiling(const CropShape& shape, const TilingOptions& options) {
   t.columns = t.column_lanes * Strip::kColumns;
   t.column_tiles = divide_up(shape.out_width, t.columns);
 
-  const int32_t row_steps = divide_up(strips, t.row_lanes);
+  const int64_t row_steps = divide_up(strips, t.row_lanes);
   const int64_t channel_steps = divide_up<int64_t>(channel_groups, t.channel_lanes);
-  const int64_t steps = shape.batch * shape.windows * t.column_tiles * row_steps * channel_steps;
-  const int64_t steps_per_tile = std::max<int64_t>(1, steps / kTargetBlocks);
-  const int64_t tile_channel_steps = balanced(channel_steps, steps_per_tile);
   const int64_t most_row_steps = std::max<int64_t>(1, options.max_rows / (t.row_lanes * Strip::kRows));
-  const int64_t tile_row_steps =
-      balanced<int64_t>(row_steps, std::min(most_row_steps, steps_per_tile / tile_channel_steps));
-  t.channels = tile_channel_steps * t.channel_lanes * t.thread_channels;
+  const int64_t resident =
+      options.multiprocessors * (kMultiprocessorRegisters / (options.registers * t.threads()));
+  const int64_t rectangles = shape.batch * shape.windows * t.column_tiles;
+  int64_t least_time = INT64_MAX;
+  for (int64_t waves = 1; waves <= kMostWaves; ++waves) {
+    const int64_t parts = std::max<int64_t>(1, waves * resident / rectangles);
+    const int64_t of_channels = balanced(channel_steps, divide_up(row_steps * channel_steps, parts));
+    const int64_t row_parts = std::max<int64_t>(1, parts / divide_up(channel_steps, of_channels));
+    const int64_t of_rows = balanced(row_steps, std::min(most_row_steps, divide_up(row_steps, row_parts)));
+    const int64_t blocks = rectangles * divide_up(row_steps, of_rows) * divide_up(channel_steps, of_channels);
+    const int64_t time = divide_up(blocks, resident) * (kPrologueStrips + of_channels * of_rows);
+    if (time >= least_time) continue;
+    least_time = time;
+    t.channels = of_channels * t.channel_lanes * t.thread_channels;
+    t.rows = int32_t(of_rows) * t.row_lanes * Strip::kRows;
+  }
   t.channel_tiles = divide_up(shape.channels, t.channels);
-  t.rows = int32_t(tile_row_steps) * t.row_lanes * Strip::kRows;
   t.row_tiles = divide_up(shape.out_height, t.rows);
   return t;
 }

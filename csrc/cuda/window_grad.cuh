@@ -264,7 +264,8 @@ cudaError_t launch_window_grad(const WindowGradProblem<Image, Grad>& p, int64_t&
   const bool packed =
       !channels_fastest && grad.x == 1 &&
       can_pack<Strip::kColumns>(p.grad_output, p.shape.out_width, {grad.b, grad.k, grad.c, grad.y});
-  const Tiling tiling = make_tiling<Strip>(p.shape, {channels_fastest, packed, Strip::kChannels});
+  const Tiling tiling = make_tiling<Strip>(
+      p.shape, {channels_fastest, packed, Strip::kChannels, kMultiprocessors, kRegisters<true>});
   slots = std::min(window_grad_slots(p.shape), tiling.tiles());
   const int64_t blocks = p.shape.batch * p.shape.windows * slots;
   return launch(window_grad_kernel<Image, Grad, kWide>, dim3(unsigned(std::min(blocks, max_blocks))),
