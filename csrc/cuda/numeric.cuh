@@ -49,27 +49,11 @@ __device__ __forceinline__ const T* add_bytes(const T* pointer, int64_t bytes) {
 }
 
 template <int kBytes>
-struct WordOf;
-template <>
-struct WordOf<1> {
-  using type = unsigned char;
-};
-template <>
-struct WordOf<2> {
-  using type = unsigned short;
-};
-template <>
-struct WordOf<4> {
-  using type = unsigned int;
-};
-template <>
-struct WordOf<8> {
-  using type = uint2;
-};
-template <>
-struct WordOf<16> {
-  using type = uint4;
-};
+using WordOf = std::conditional_t<
+    kBytes == 16, uint4,
+    std::conditional_t<kBytes == 8, uint2,
+                       std::conditional_t<kBytes == 4, unsigned int,
+                                          std::conditional_t<kBytes == 2, unsigned short, unsigned char>>>>;
 
 // kCount neighbouring elements, moved as one word: their address must be a multiple of its size.
 template <typename T, int kCount>
@@ -80,7 +64,7 @@ struct Pack {
 // For memory that no thread writes while the kernel runs.
 template <int kCount, typename T>
 __device__ __forceinline__ Pack<T, kCount> load_pack(const T* from) {
-  using Word = typename WordOf<kCount * sizeof(T)>::type;
+  using Word = WordOf<kCount * sizeof(T)>;
   const Word word = __ldg(reinterpret_cast<const Word*>(from));
   Pack<T, kCount> pack;
   std::memcpy(&pack, &word, sizeof(word));
@@ -89,7 +73,7 @@ __device__ __forceinline__ Pack<T, kCount> load_pack(const T* from) {
 
 template <int kCount, typename T>
 __device__ __forceinline__ void store_pack(T* to, const Pack<T, kCount>& pack) {
-  using Word = typename WordOf<kCount * sizeof(T)>::type;
+  using Word = WordOf<kCount * sizeof(T)>;
   Word word;
   std::memcpy(&word, &pack, sizeof(word));
   *reinterpret_cast<Word*>(to) = word;

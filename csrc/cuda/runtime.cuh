@@ -32,16 +32,14 @@ constexpr int64_t kMaxBlocks = 0x7fffffff;
 constexpr int64_t kMultiprocessors = 132;
 
 inline int64_t multiprocessors() {
+  int count = kMultiprocessors;
 #if defined(__CUDACC__)
-  int device = 0, count = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
-    return kMultiprocessors;
+  int device = 0;
+  if (cudaGetDevice(&device) == cudaSuccess) {
+    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
   }
-  return count;
-#else
-  return kMultiprocessors;
 #endif
+  return count;
 }
 
 // The block's dynamic shared memory; there is no other in this library.

@@ -213,9 +213,10 @@ Tensor crop_boxcar_grad(Tensor grad_output, Tensor windows, double steepness, st
   const Energy kind = parse<Energy>("energy", energy, {"abs", "square"});
   const Tensor workspace =
       empty_dense({Backend::boxcar_grad_workspace(shape, kind)}, false, acc_dtype, windows);
-  with_type<Backend>(grad_output.scalar_type(), [&]<typename Grad>(Type<Grad>) {
+  const ScalarType dtype = grad_output.scalar_type();
+  with_types<Backend>(dtype, dtype, [&]<typename Grad, typename Same>(Type<Grad>, Type<Same>) {
     using Acc = Accumulate<Grad>;
-    if constexpr (!std::is_same_v<Grad, uint8_t>) {
+    if constexpr (std::is_same_v<Grad, Same> && !std::is_same_v<Grad, uint8_t>) {
       Backend::compute(BoxcarProblem<Grad>{
           static_cast<const Grad*>(grad_output.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
           workspace.mutable_data_ptr<Acc>(), shape, strides_of(grad_output),

@@ -76,25 +76,6 @@ inline ScalarType accumulate_type(ScalarType dtype) {
 template <typename T>
 struct Type {};
 
-// Calls f(Type<T>) with the backend's type for `dtype`.
-template <typename Backend, typename F>
-void with_type(ScalarType dtype, const F& f) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return f(Type<float>{});
-    case ScalarType::Double:
-      return f(Type<double>{});
-    case ScalarType::Half:
-      return f(Type<typename Backend::Half>{});
-    case ScalarType::BFloat16:
-      return f(Type<typename Backend::BFloat16>{});
-    case ScalarType::Byte:
-      return f(Type<uint8_t>{});
-    default:
-      check(false, "dtypes must be float16, bfloat16, float32, float64 or uint8");
-  }
-}
-
 // Calls f(Type<Image>, Type<Crop>) if the pair has a kernel.
 template <typename Backend, typename F>
 void with_types(ScalarType image, ScalarType crop, const F& f) {
