@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -65,28 +64,12 @@ def compile_code(nvcc: str, chosen: Sequence[CostCase], root: Path = _ROOT) -> K
     lines = [f'#include "{root}/csrc/cuda/{kernel}.cuh"' for kernel in _PROBLEMS]
     lines += ["namespace racnn {"]
     lines += [f"template cudaError_t compute(const {p}&, cudaStream_t, int64_t);" for p in sorted(problems)]
-    cuobjdump = machine_code.find_cuobjdump(nvcc)
-    if cuobjdump is None:
+    if machine_code.find_cuobjdump(nvcc) is None:
         raise RuntimeError("no cuobjdump was found: it is beside nvcc or comes with triton")
     with tempfile.TemporaryDirectory() as folder:
-        source, cubin = Path(folder) / "kernels.cu", Path(folder) / "kernels.cubin"
+        source = Path(folder) / "kernels.cu"
         source.write_text("\n".join([*lines, "}\n"]))
-        command = [
-            nvcc,
-            "-std=c++20",
-            "-O3",
-            "--expt-relaxed-constexpr",
-            "-arch=sm_90",
-            "-cubin",
-            "-Xptxas",
-            "-v",
-        ]
-        result = subprocess.run(
-            [*command, str(source), "-o", str(cubin)], capture_output=True, text=True, check=False
-        )
-        if result.returncode != 0:
-            raise RuntimeError(f"the kernels do not compile:\n{result.stderr}")
-        return kernel_resources.parse_mangled(result.stderr, machine_code.disassemble(cuobjdump, cubin))
+        return kernel_resources.compile_source(nvcc, source, "sm_90")
 
 
 def run_cases(

@@ -66,26 +66,27 @@ def compile_kernels(nvcc: str, architecture: str) -> Kernels:
     torch = importlib.util.find_spec("torch")
     assert torch is not None
     assert torch.origin is not None
-    options = [
-        "-std=c++20",
-        "-O3",
-        "--expt-relaxed-constexpr",
-        "-cubin",
-        f"-arch={architecture}",
-        "-Xptxas",
-        "-v",
-    ]
-    options += ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    options = ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
     options += ["-I", str(Path(torch.origin).parent / "include")]
+    try:
+        kernels = compile_source(nvcc, _ROOT / "csrc" / "torch" / "cuda.cu", architecture, *options)
+    except RuntimeError as error:
+        sys.exit(str(error))
+    return by_readable_name(kernels)
+
+
+def compile_source(nvcc: str, source: Path, architecture: str, *options: str) -> Kernels:
+    """The kernels of a file, by mangled name; raises RuntimeError if it does not compile."""
     cuobjdump = machine_code.find_cuobjdump(nvcc)
-    source = _ROOT / "csrc" / "torch" / "cuda.cu"
+    command = [nvcc, "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-cubin", f"-arch={architecture}"]
+    command += ["-Xptxas", "-v", *options]
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernels.cubin"
-        command = [nvcc, *options, str(source), "-o", str(cubin)]
+        command += [str(source), "-o", str(cubin)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
-            sys.exit(f"{source.name} does not compile for {architecture}:\n{result.stderr}")
-        return parse(result.stderr, machine_code.disassemble(cuobjdump, cubin) if cuobjdump else {})
+            raise RuntimeError(f"{source.name} does not compile for {architecture}:\n{result.stderr}")
+        return parse_mangled(result.stderr, machine_code.disassemble(cuobjdump, cubin) if cuobjdump else {})
 
 
 def compile_all(nvcc: str) -> dict[str, Kernels]:
@@ -96,7 +97,10 @@ def compile_all(nvcc: str) -> dict[str, Kernels]:
 
 def parse(report: str, code: dict[str, Code]) -> Kernels:
     """The kernels in the output of ``ptxas -v``, by readable name; `code` is by mangled name."""
-    kernels = parse_mangled(report, code)
+    return by_readable_name(parse_mangled(report, code))
+
+
+def by_readable_name(kernels: Kernels) -> Kernels:
     readable = demangle(list(kernels))
     return dict(sorted((readable[name], resources) for name, resources in kernels.items()))
 
