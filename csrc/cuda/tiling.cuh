@@ -24,10 +24,10 @@ template <typename T, bool kWide>
 constexpr int kResidentBlocks = sizeof(T) == 8 ? 1
                                 : kWide        ? 2
                                                : 3;
-// Of a thread: what that leaves for float32, and more than the kernels take for float64, which has no bound.
-template <bool kWide>
-constexpr int32_t kRegisters = kWide ? 128 : 80;
 constexpr int32_t kMultiprocessorRegisters = 65536;
+// Of a thread: what that leaves for float32, in units of 8. float64 has no bound, and does with as many.
+template <bool kWide>
+constexpr int32_t kRegisters = kMultiprocessorRegisters / (kThreads * kResidentBlocks<float, kWide>) / 8 * 8;
 constexpr int kMaxRowLanes = 64;   // with kMaxTileRows, bounds a block's row tables to shared memory's 48 KB
 constexpr int kMaxTileRows = 256;  //
 constexpr int kMaxChannelLanes = 32;     // a warp's worth of neighbouring channels is enough to coalesce
