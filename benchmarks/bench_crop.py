@@ -123,8 +123,9 @@ class Filters:
 def measure(arguments: argparse.Namespace, console: Console) -> Record:
     device = torch.device(arguments.device)
     main_case = Case(arguments.batch, image=arguments.image, crop=arguments.crop)
-    only = arguments.only or ["main", "probes", *sweeps(main_case, arguments.quick)]
-    variants = {name: cases for name, cases in sweeps(main_case, arguments.quick).items() if name in only}
+    variants = sweeps(main_case, arguments.quick)
+    only = arguments.only or ["main", "probes", *variants]
+    variants = {name: cases for name, cases in variants.items() if name in only}
     source, images = choose_source(arguments, console)
     contestants = [
         contestant

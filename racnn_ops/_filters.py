@@ -147,9 +147,8 @@ def sample_positions(centre: Tensor, half: Tensor, out: int) -> Tensor:
 def mask_values(x: Tensor, centre: Tensor, half: Tensor, steepness: float) -> Tensor:
     """The paper's soft boxcar (equations 5 and 6) at places x, broadcast with (B, K, 1, 1)."""
     low, high = (centre - half)[..., None, None], (centre + half)[..., None, None]
-    k = torch.full(
-        (), steepness, dtype=centre.dtype, device=centre.device
-    )  # torch.onnx rounds Python's numbers
+    # As a tensor: torch.onnx rounds Python's numbers.
+    k = torch.full((), steepness, dtype=centre.dtype, device=centre.device)
     return torch.sigmoid(k * (x - low)) - torch.sigmoid(k * (x - high))
 
 

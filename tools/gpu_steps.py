@@ -51,9 +51,8 @@ class Part:
     inputs: Sequence[Path] = ()
     makes: str = ""  # a pattern: the file that it leaves in its folder besides the log
     is_test: bool = False  # pytest, which must have passed something: it is content with nothing but skips
-    refusals: Sequence[
-        str
-    ] = ()  # what a tool says that is installed, and cannot or may not look into this GPU
+    # What a tool says that is installed, and cannot or may not look into this GPU.
+    refusals: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
