@@ -97,6 +97,12 @@ struct RunPosition {
 template <typename T>
 RACNN_HOST_DEVICE RunPosition<T> run_position(const FilterAxis<T>& f, int32_t j) {
   const T u = sample_offset(f.axis, j);
+  if (f.interpolation == Interpolation::kNearest) {
+    // By the product first: where positions lie on pixels' edges, as at a reduction by 2, it is exact.
+    const T s = f.axis.centre + f.axis.half * T(2 * int64_t(j) + 1 - f.axis.out) / T(f.axis.out);
+    const int64_t pixel = int64_t(std::floor(s));
+    return {f.limited ? clamp_to<int64_t>(pixel, f.first, f.last) : pixel, T(0), {T(0), T(0)}};
+  }
   T s = std::fma(f.axis.half, u, f.axis.centre);
   AxisGrad<T> grad{f.axis.centre_d_centre + f.axis.half_d_centre * u,
                    f.axis.centre_d_half + f.axis.half_d_half * u};
@@ -112,6 +118,7 @@ RACNN_HOST_DEVICE RunPosition<T> run_position(const FilterAxis<T>& f, int32_t j)
 // How far from its position a run may reach, in pixels, on each side.
 template <typename T>
 RACNN_HOST_DEVICE int64_t run_reach(const FilterAxis<T>& f) {
+  if (f.interpolation == Interpolation::kNearest) return 0;
   if (f.interpolation == Interpolation::kArea) return int64_t(f.width) + 2;
   int64_t reach = 1;
   with_filter(f.interpolation, f.antialias,
@@ -231,11 +238,9 @@ struct Run {
   int32_t first, count;
 };
 
-// The run of output j: calls set(k, RunEntry) for its pixels first + k. Zeros at its ends are left out: with
-// kGrad those whose derivatives are zero, too.
-template <bool kGrad, typename T, typename Set>
-RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set) {
-  const RunPosition<T> p = run_position(f, j);
+// What output j reads at most: the ends of its run may be zeros.
+template <typename T>
+RACNN_HOST_DEVICE Run widest_run(const FilterAxis<T>& f, const RunPosition<T>& p) {
   const int64_t reach = run_reach(f);
   int64_t begin = p.pixel - reach, end = p.pixel + reach;
   if (f.limited) {
@@ -245,50 +250,77 @@ RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set
     begin = greater<int64_t>(begin, f.first);
     end = lesser<int64_t>(end, f.last);
   }
-  Run run{0, 0};
-  const auto add = [&](int64_t x, const RawEntry<T>& raw) {
-    RunEntry<T> entry{raw.weight,
-                      {raw.by_position * p.grad.centre + raw.by_width * f.width_grad.centre,
-                       raw.by_position * p.grad.half + raw.by_width * f.width_grad.half}};
-    const bool still = !kGrad || (entry.grad.centre == T(0) && entry.grad.half == T(0));
-    const bool zero = entry.weight == T(0) && still;
-    if (f.axis.steepness > T(0)) {
-      const T mask = mask_value(f.axis, int32_t(x));
-      const AxisGrad<T> d_mask = mask_grad(f.axis, int32_t(x));
-      entry.grad.centre = entry.grad.centre * mask + entry.weight * d_mask.centre;
-      entry.grad.half = entry.grad.half * mask + entry.weight * d_mask.half;
-      entry.weight *= mask;
-    }
-    if (zero && run.count == 0) return;
-    if (run.count == 0) run.first = int32_t(x);
-    const int32_t k = int32_t(x - run.first);
-    set(k, entry);
-    if (!zero) run.count = k + 1;
-  };
+  return end < begin ? Run{0, 0} : Run{int32_t(begin), int32_t(end - begin) + 1};
+}
+
+// What the entries of the run at `p` are divided by.
+template <typename T>
+RACNN_HOST_DEVICE RawEntry<T> run_sums(const FilterAxis<T>& f, const RunPosition<T>& p) {
+  RawEntry<T> sums{T(1), T(0), T(0)};
+  if (f.antialias) {
+    with_filter(f.interpolation, true, [&](auto filter) { sums = sum_of_entries<decltype(filter)>(f, p); });
+  }
+  return sums;
+}
+
+// Calls use(entry_at), where entry_at(x) is the entry of pixel x in the run at `p`, before the mask.
+template <typename T, typename Use>
+RACNN_HOST_DEVICE void with_entries(const FilterAxis<T>& f, const RunPosition<T>& p, const RawEntry<T>& sums,
+                                    const Use& use) {
   if (f.interpolation == Interpolation::kNearest) {
-    // By the product first: where positions lie on pixels' edges, as at a reduction by 2, it is exact.
-    const T s = f.axis.centre + f.axis.half * T(2 * int64_t(j) + 1 - f.axis.out) / T(f.axis.out);
-    const int64_t pixel = int64_t(std::floor(s)),
-                  x = f.limited ? clamp_to<int64_t>(pixel, f.first, f.last) : pixel;
-    if (x >= f.first && x <= f.last) add(x, {T(1), T(0), T(0)});
+    use([&](int32_t x) { return RawEntry<T>{x == p.pixel ? T(1) : T(0), T(0), T(0)}; });
   } else if (f.interpolation == Interpolation::kArea && f.width >= T(kPoint)) {
-    for (int64_t x = begin; x <= end; ++x) add(x, area_entry(f, p, int32_t(x)));
+    use([&](int32_t x) { return area_entry(f, p, x); });
   } else {
     with_filter(f.interpolation, f.antialias, [&](auto filter) {
       using F = decltype(filter);
-      if (!f.antialias) {
-        for (int64_t x = begin; x <= end; ++x) add(x, plain_entry<F>(f, p, int32_t(x)));
-        return;
-      }
-      const RawEntry<T> sums = sum_of_entries<F>(f, p);
-      for (int64_t x = begin; x <= end; ++x) {
+      if (!f.antialias) return use([&](int32_t x) { return plain_entry<F>(f, p, x); });
+      use([&](int32_t x) {
         const RawEntry<T> raw = stretched_entry<F>(f, p, x);
         const T weight = raw.weight / sums.weight;
-        add(x, {weight, (raw.by_position - weight * sums.by_position) / sums.weight,
-                (raw.by_width - weight * sums.by_width) / sums.weight});
-      }
+        return RawEntry<T>{weight, (raw.by_position - weight * sums.by_position) / sums.weight,
+                           (raw.by_width - weight * sums.by_width) / sums.weight};
+      });
     });
   }
+}
+
+template <typename T>
+RACNN_HOST_DEVICE RunEntry<T> run_entry(const FilterAxis<T>& f, const RunPosition<T>& p,
+                                        const RawEntry<T>& raw) {
+  return {raw.weight,
+          {raw.by_position * p.grad.centre + raw.by_width * f.width_grad.centre,
+           raw.by_position * p.grad.half + raw.by_width * f.width_grad.half}};
+}
+
+template <typename T>
+RACNN_HOST_DEVICE RunEntry<T> masked(const FilterAxis<T>& f, RunEntry<T> entry, int32_t x) {
+  if (!(f.axis.steepness > T(0))) return entry;
+  const T mask = mask_value(f.axis, x);
+  const AxisGrad<T> d_mask = mask_grad(f.axis, x);
+  return {entry.weight * mask,
+          {entry.grad.centre * mask + entry.weight * d_mask.centre,
+           entry.grad.half * mask + entry.weight * d_mask.half}};
+}
+
+// The run of output j: calls set(k, RunEntry) for its pixels first + k. Zeros at its ends are left out: with
+// kGrad those whose derivatives are zero, too.
+template <bool kGrad, typename T, typename Set>
+RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set) {
+  const RunPosition<T> p = run_position(f, j);
+  const Run widest = widest_run(f, p);
+  Run run{0, 0};
+  with_entries(f, p, run_sums(f, p), [&](const auto& entry_at) {
+    for (int32_t x = widest.first; x < widest.first + widest.count; ++x) {
+      const RunEntry<T> entry = run_entry(f, p, entry_at(x));
+      const bool still = !kGrad || (entry.grad.centre == T(0) && entry.grad.half == T(0));
+      const bool zero = entry.weight == T(0) && still;
+      if (zero && run.count == 0) continue;
+      if (run.count == 0) run.first = x;
+      set(x - run.first, masked(f, entry, x));
+      if (!zero) run.count = x - run.first + 1;
+    }
+  });
   return run;
 }
 
