@@ -9,11 +9,13 @@
 // division comes at the end. E is |g| of each channel with a maximum of its own, or the sum of g^2 over all
 // channels.
 //
-// Work is cut into parts, [rows of a crop] x [one channel, a group of channels or all channels]; a warp takes
-// one, lanes along its flattened pixels. Blocks take parts of one crop, with its tables of rows and columns
-// in shared memory, so a pixel costs one load of g, two of tables and six multiply-adds. A second kernel, a
-// warp a window, combines maxima and sums in a fixed order: two launches, no atomics.
+// A crop is cut into parts, [rows] x [channels], a block each. A thread stays at its columns and channels and
+// walks down the rows: an element costs four multiply-adds, with 1, Y, Y' and Y"; what depends on the column
+// is multiplied at the end. A second kernel, a warp a window, combines the parts in a fixed order: two
+// launches, no atomics.
 #pragma once
+
+#include <numeric>
 
 #include "../boxcar_taps.h"
 #include "../sizes.h"
@@ -22,76 +24,73 @@
 
 namespace racnn {
 
-// What a part leaves in the workspace: the sums of E, of E times the four products above, and the maximum of
-// E.
+// The sums of E and of E times the four products above, and the maximum of E.
 enum BoxcarSum : int { kEnergy, kMoveX, kMoveY, kGrowX, kGrowY, kMaximum, kBoxcarSums };
 
-constexpr int64_t kTargetParts = 8 * kTargetBlocks;  // a warp each
-constexpr int64_t kFewestPixels = 8 * kWarp;  // of a part: the reduction at its end is worth about 4 a lane
-constexpr size_t kMostTableBytes = 48 << 10;  // of shared memory, what every GPU gives unasked
+constexpr int kResidentParts = 3;             // on a multiprocessor
+constexpr int64_t kFewestElements = 1 << 11;  // of a part
+constexpr int64_t kMostElements = 1 << 15;    // of a part, if the workspace has room
+constexpr int32_t kMostTableRows = 256;
 
-// How a crop is cut. Several row parts share a maximum; a group of several channels is normalised channel by
-// channel.
+// How a crop is cut. Several row parts leave the sums of every channel, one divides them by the maximum at
+// once and leaves their sum over a group of channels.
 struct BoxcarParts {
-  int64_t group_channels;  // channels of a group; kSquare: all of them, taken together
-  int64_t groups;
-  int32_t part_rows;
-  int32_t row_parts;
+  int64_t maxima;  // of a crop: one a channel; kSquare: one
+  int64_t group_channels;
+  int32_t groups, part_rows, row_parts;
 
-  RACNN_HOST_DEVICE int64_t count() const { return groups * row_parts; }
+  RACNN_HOST_DEVICE int32_t count() const { return groups * row_parts; }
+  // What a crop leaves: sums of [slots, channels].
+  int32_t slots() const { return row_parts > 1 ? row_parts : groups; }
+  int32_t channels() const { return row_parts > 1 ? int32_t(maxima) : 1; }
 };
 
-// Enough parts for kTargetParts warps; at most h + w a crop, which bounds the workspace.
+// About a wave of blocks on any GPU; at most h + w sums a crop, which bounds the workspace.
 inline BoxcarParts make_boxcar_parts(const CropShape& shape, Energy energy) {
   const int64_t crops = std::max<int64_t>(1, shape.batch * shape.windows);
-  const int64_t most =
-      std::min<int64_t>(divide_up(kTargetParts, crops), int64_t(shape.out_height) + shape.out_width);
-  const int64_t pixels = int64_t(shape.out_height) * shape.out_width;
+  const int64_t elements = shape.channels * shape.out_height * shape.out_width;
+  const int64_t most = int64_t(shape.out_height) + shape.out_width;
+  const int64_t wave = kResidentParts * kMultiprocessors / crops;
+  const int64_t wanted =
+      std::clamp<int64_t>(std::max(wave, elements / kMostElements), 1, elements / kFewestElements + 1);
   BoxcarParts parts{};
-  parts.group_channels = energy == Energy::kSquare ? shape.channels : divide_up(shape.channels, most);
-  parts.groups = divide_up(shape.channels, std::max<int64_t>(1, parts.group_channels));
-  const int64_t row_parts = std::min(most / std::max<int64_t>(1, parts.groups), pixels / kFewestPixels);
-  parts.part_rows = int32_t(divide_up<int64_t>(shape.out_height, std::max<int64_t>(1, row_parts)));
+  parts.maxima = energy == Energy::kSquare ? 1 : std::max<int64_t>(1, shape.channels);
+  const int64_t row_parts = std::clamp<int64_t>(most / parts.maxima, 1, wanted);
+  parts.part_rows = int32_t(divide_up<int64_t>(shape.out_height, row_parts));
   parts.row_parts = divide_up(shape.out_height, parts.part_rows);
+  const int64_t groups = std::min(std::min(wanted, most) / parts.row_parts, parts.maxima);
+  // Words of four channels stay together.
+  parts.group_channels = groups > 1 ? divide_up(shape.channels, 4 * groups) * 4 : shape.channels;
+  parts.groups = int32_t(divide_up(shape.channels, std::max<int64_t>(1, parts.group_channels)));
   return parts;
 }
 
 inline int64_t boxcar_grad_workspace(const CropShape& shape, Energy energy) {
+  const BoxcarParts parts = make_boxcar_parts(shape, energy);
   return checked_product("the workspace of the boxcar gradient",
-                         {shape.batch, shape.windows, make_boxcar_parts(shape, energy).count(), kBoxcarSums});
+                         {shape.batch, shape.windows, parts.slots(), parts.channels(), kBoxcarSums});
 }
+
+// What a block sees of a part at a time, a table's rows long. Its places, `vector` of each thread, are
+// [channels, row lanes, columns] or, if channels are fastest, [row lanes, columns, channels].
+struct BoxcarTile {
+  bool channels_fastest;
+  int32_t vector;
+  int32_t channels;  // kSquare: lanes of a warp that share the channels
+  int32_t columns, row_lanes, table_rows;
+
+  RACNN_HOST_DEVICE int32_t slots() const { return row_lanes * columns; }  // of a channel
+  RACNN_HOST_DEVICE int32_t places() const { return slots() * channels; }
+};
+
+// Rows of a thread whose loads are in flight together.
+constexpr int row_batch(int vector) { return vector == 1 ? 8 : 4; }
 
 template <typename Grad>
 struct BoxcarGradParams {
   BoxcarProblem<Grad> problem;
   BoxcarParts parts;
-  int64_t blocks_per_crop;
-};
-
-// The taps of one axis, tabled in shared memory or, for crops too large for that, computed where they are
-// needed.
-template <typename T, bool kTabled>
-struct BoxcarAxis {
-  // Pixels of a lane at a time: their loads are in flight together.
-  static constexpr int kBatch = kTabled ? 4 : 1;
-  BoxcarTap<T>* table;  // [out]
-  T half, steepness;
-  int32_t out;
-
-  __device__ __forceinline__ void make() const {
-    if constexpr (kTabled) {
-      for (int32_t j = threadIdx.x; j < out; j += blockDim.x) {
-        table[j] = make_boxcar_tap(half, steepness, j, out);
-      }
-    }
-  }
-  __device__ __forceinline__ BoxcarTap<T> operator[](int32_t j) const {
-    if constexpr (kTabled) {
-      return table[j];
-    } else {
-      return make_boxcar_tap(half, steepness, j, out);
-    }
-  }
+  BoxcarTile tile;
 };
 
 // The larger; NaN if one is.
@@ -101,72 +100,10 @@ __device__ __forceinline__ T larger(T a, T b) {
 }
 
 template <typename T>
-__device__ __forceinline__ void add_pixel(T energy, const BoxcarTap<T>& x, const BoxcarTap<T>& y,
-                                          T (&sums)[kBoxcarSums]) {
-  const T beside_x = energy * x.inside, beside_y = energy * y.inside;
-  sums[kEnergy] += energy;
-  sums[kMoveX] = std::fma(beside_y, x.edge_difference, sums[kMoveX]);
-  sums[kMoveY] = std::fma(beside_x, y.edge_difference, sums[kMoveY]);
-  sums[kGrowX] = std::fma(beside_y, x.edge_sum, sums[kGrowX]);
-  sums[kGrowY] = std::fma(beside_x, y.edge_sum, sums[kGrowY]);
-  sums[kMaximum] = larger(sums[kMaximum], energy);
-}
-
-// The rows [row_begin, row_end) of a crop with the energy of channels [0, channels) from `grad` on, by a
-// warp; every lane gets its own share of the sums.
-template <bool kTabled, typename Grad, typename T>
-__device__ __forceinline__ void add_pixels(const BoxcarProblem<Grad>& p, const Grad* grad, int64_t channels,
-                                           int32_t row_begin, int32_t row_end,
-                                           const BoxcarAxis<T, kTabled>& columns,
-                                           const BoxcarAxis<T, kTabled>& rows, T (&sums)[kBoxcarSums]) {
-  const int32_t width = p.shape.out_width, step_rows = kWarp / width, step_columns = kWarp % width;
-  constexpr int kBatch = BoxcarAxis<T, kTabled>::kBatch;
-  const int32_t lane = threadIdx.x % kWarp;
-  int32_t row = row_begin + lane / width, column = lane % width;
-  while (row < row_end) {
-    int32_t i[kBatch], j[kBatch];
-    const Grad* pixels[kBatch];
-    T energy[kBatch] = {};
-    RACNN_UNROLL
-    for (int n = 0; n < kBatch; ++n) {
-      i[n] = row;
-      j[n] = column;
-      // Beyond the end an earlier row is read: a branch around a load would wait for the load before it.
-      pixels[n] = grad + lesser(row, row_end - 1) * p.grad_strides.y + column * p.grad_strides.x;
-      row += step_rows;
-      column += step_columns;
-      if (column >= width) {
-        column -= width;
-        ++row;
-      }
-    }
-    // Unrolled it takes more than 80 registers: two resident blocks instead of three.
-    RACNN_NO_UNROLL
-    for (int64_t c = 0; c < channels; ++c) {
-      RACNN_UNROLL
-      for (int n = 0; n < kBatch; ++n) {
-        const T g = widen<T>(__ldg(pixels[n] + c * p.grad_strides.c));
-        energy[n] += p.energy == Energy::kAbs ? std::abs(g) : g * g;
-      }
-    }
-    RACNN_UNROLL
-    for (int n = 0; n < kBatch; ++n) {
-      if (i[n] < row_end) add_pixel(energy[n], columns[j[n]], rows[i[n]], sums);
-    }
-  }
-}
-
-// All lanes get the sums and the maximum over the warp.
-template <typename T>
-__device__ __forceinline__ void combine_lanes(T (&sums)[kBoxcarSums]) {
-  T maximum = sums[kMaximum];
+__device__ __forceinline__ void add_sums(const T (&from)[kBoxcarSums], T (&sums)[kBoxcarSums]) {
   RACNN_UNROLL
-  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) {
-    maximum = larger(maximum, __shfl_xor_sync(kAllLanes, maximum, lanes));
-  }
-  sums[kMaximum] = T(0);
-  warp_sum(sums);
-  sums[kMaximum] = maximum;
+  for (int s = 0; s < kMaximum; ++s) sums[s] += from[s];
+  sums[kMaximum] = larger(sums[kMaximum], from[kMaximum]);
 }
 
 // Adds sums divided by their maximum, nothing if that is 0.
@@ -177,72 +114,221 @@ __device__ __forceinline__ void add_normalised(const T (&sums)[kBoxcarSums], T (
   for (int s = 0; s < kMaximum; ++s) total[s] += sums[s] / sums[kMaximum];
 }
 
-// One part by one warp, to its place in the workspace. Where a part has all rows its maxima are final: it
-// leaves normalised sums, with 1 for the maximum.
-template <bool kTabled, typename Grad, typename T>
-__device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, const Grad* crop, int64_t part,
-                                            const BoxcarAxis<T, kTabled>& columns,
-                                            const BoxcarAxis<T, kTabled>& rows, T* place) {
-  const BoxcarProblem<Grad>& problem = p.problem;
-  const int64_t group = part % p.parts.groups;
-  const int32_t row_begin = int32_t(part / p.parts.groups) * p.parts.part_rows;
-  const int32_t row_end = lesser(row_begin + p.parts.part_rows, problem.shape.out_height);
-  const int64_t channel_begin = group * p.parts.group_channels;
-  const int64_t channel_end = lesser(channel_begin + p.parts.group_channels, problem.shape.channels);
-  const int64_t together = problem.energy == Energy::kSquare ? problem.shape.channels : 1;
-  T total[kBoxcarSums] = {};
-  for (int64_t c = channel_begin; c < channel_end; c += together) {
-    T sums[kBoxcarSums] = {};
-    add_pixels(problem, crop + c * problem.grad_strides.c, together, row_begin, row_end, columns, rows, sums);
-    combine_lanes(sums);
-    if (p.parts.row_parts == 1) {
-      add_normalised(sums, total);
-      total[kMaximum] = T(1);
-    } else {
+// Sums in memory, and the steps from sum to sum, from channel to channel and from slot to slot.
+template <typename T>
+struct BoxcarSums {
+  const T* first;
+  int64_t sum, channel, slot;
+};
+
+// Combines the slots of each channel, for which there are as many of the `threads` as is possible; `use` gets
+// a channel and its sums.
+template <typename T, typename Use>
+__device__ __forceinline__ void combine_slots(const BoxcarSums<T>& from, int32_t channels, int32_t slots,
+                                              int32_t thread, int32_t threads, const Use& use) {
+  int32_t bits = 5;
+  while (bits > 0 && channels > threads >> bits) --bits;
+  const int32_t lanes = 1 << bits, lane = thread & (lanes - 1);
+  for (int32_t first = 0; first < channels; first += threads >> bits) {
+    const int32_t channel = first + (thread >> bits);
+    T sums[kBoxcarSums] = {}, more[kBoxcarSums];
+    for (int32_t slot = lane; slot < slots && channel < channels; slot += lanes) {
+      const T* const place = from.first + channel * from.channel + slot * from.slot;
       RACNN_UNROLL
-      for (int s = 0; s < kBoxcarSums; ++s) total[s] = sums[s];  // a single channel or all together
+      for (int s = 0; s < kBoxcarSums; ++s) more[s] = place[s * from.sum];
+      add_sums(more, sums);
+    }
+    for (int32_t apart = lanes / 2; apart > 0; apart /= 2) {
+      RACNN_UNROLL
+      for (int s = 0; s < kBoxcarSums; ++s) more[s] = __shfl_xor_sync(kAllLanes, sums[s], apart);
+      add_sums(more, sums);
+    }
+    if (lane == 0 && channel < channels) use(channel, sums);
+  }
+}
+
+// By what a row's energy is multiplied: 1, Y, Y' and Y", or zeros beyond the last row.
+template <typename T>
+struct alignas(16) RowFactors {
+  T values[4];
+};
+
+// Sums of a place's energy times the factors, and its maximum.
+template <typename T>
+struct PlaceSums {
+  T values[4] = {}, maximum = T(0);
+};
+
+// Adds up row, row + row_lanes, ... of `rows` rows; `grad` is at the first of them, as are the factors.
+// kSquare: the lanes of tile.channels take every so-manieth of the channels each, and then exchange their
+// sums.
+template <Energy kKind, int kVector, typename Grad, typename T>
+__device__ __forceinline__ void add_rows(const BoxcarGradParams<Grad>& p, const Grad* grad, int64_t channels,
+                                         int32_t row, int32_t rows, const RowFactors<T>* factors,
+                                         PlaceSums<T> (&sums)[kVector]) {
+  constexpr int kBatch = row_batch(kVector);
+  const Strides& strides = p.problem.grad_strides;
+  const int32_t lanes = kKind == Energy::kAbs ? 1 : p.tile.channels, step = p.tile.row_lanes;
+  for (int32_t begin = 0; begin < rows; begin += kBatch * step) {
+    const Grad* from[kBatch];
+    RACNN_UNROLL
+    for (int n = 0; n < kBatch; ++n) {
+      from[n] = grad;
+      row += step;
+      // Beyond the end the last row is read again: a branch around a load would wait for the load before it.
+      if (row < rows) grad += step * strides.y;
+    }
+    T energy[kBatch][kVector] = {};
+    RACNN_NO_UNROLL
+    for (int64_t c = 0; kKind == Energy::kAbs ? c < 1 : c < channels; c += lanes) {
+      Pack<Grad, kVector> packs[kBatch];
+      RACNN_UNROLL
+      for (int n = 0; n < kBatch; ++n) packs[n] = load_pack<kVector>(from[n] + c * strides.c);
+      RACNN_UNROLL
+      for (int n = 0; n < kBatch * kVector; ++n) {
+        const T g = widen<T>(packs[n / kVector].values[n % kVector]);
+        energy[n / kVector][n % kVector] += kKind == Energy::kAbs ? std::abs(g) : g * g;
+      }
+    }
+    RACNN_UNROLL
+    for (int n = 0; n < kBatch; ++n, factors += step) {
+      const RowFactors<T> y = *factors;
+      RACNN_UNROLL
+      for (int v = 0; v < kVector; ++v) {
+        T e = energy[n][v];
+        if constexpr (kKind == Energy::kSquare) {
+          for (int32_t apart = lanes / 2; apart > 0; apart /= 2) e += __shfl_xor_sync(kAllLanes, e, apart);
+        }
+        RACNN_UNROLL
+        for (int f = 0; f < 4; ++f) sums[v].values[f] = std::fma(e, y.values[f], sums[v].values[f]);
+        sums[v].maximum = std::fmax(e, sums[v].maximum);  // ignores NaN, which the sums have
+      }
     }
   }
-  if (threadIdx.x % kWarp == 0) {
+}
+
+// One part of a crop, by a block.
+template <Energy kKind, int kVector, typename Grad, typename T = Accumulate<Grad>>
+__device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, int64_t crop, int32_t part) {
+  const auto& [problem, parts, tile] = p;
+  const CropShape& shape = problem.shape;
+  const Strides& strides = problem.grad_strides;
+  constexpr bool kAbs = kKind == Energy::kAbs;
+  const Window<T> window = load_window(problem.windows + crop * problem.values, problem.values);
+  const int32_t row_part = uint32_t(part) / uint32_t(parts.groups), group = part - row_part * parts.groups;
+  const int32_t row_begin = row_part * parts.part_rows;
+  const int32_t row_end = lesser(row_begin + parts.part_rows, shape.out_height);
+  int64_t channel = group * parts.group_channels;
+  int64_t channels = lesser(parts.group_channels, shape.channels - channel);  // from there on
+
+  // The thread's first place.
+  const int32_t places = tile.places(), index = threadIdx.x * kVector;
+  const bool exists = index < places;
+  const uint32_t i = exists ? index : 0, tile_channels = tile.channels, slots = tile.slots();
+  const int32_t place_channel = tile.channels_fastest ? i % tile_channels : i / slots;
+  const uint32_t slot = tile.channels_fastest ? i / tile_channels : i % slots;
+  const int32_t place_row = slot / uint32_t(tile.columns), place_column = slot - place_row * tile.columns;
+  const Grad* grad = problem.grad_output + crop_offset(strides, crop, shape.windows) +
+                     (channel + place_channel) * strides.c + place_column * strides.x;
+
+  RowFactors<T>* const row_table = shared_memory<RowFactors<T>>();
+  auto* const column_table = reinterpret_cast<BoxcarTap<T>*>(row_table + tile.table_rows);
+  T* const place_sums = reinterpret_cast<T*>(column_table + tile.columns);  // [kBoxcarSums, places]
+  const BoxcarSums<T> all_sums{place_sums, places, tile.channels_fastest ? 1 : tile.slots(),
+                               tile.channels_fastest ? tile.channels : 1};
+  int32_t tabled_row = -1, tabled_column = -1;
+  T total[kBoxcarSums] = {};
+  while (true) {
+    for (int32_t column = 0; column < shape.out_width; column += tile.columns) {
+      const bool reads = exists && place_column < shape.out_width - column && place_channel < channels;
+      PlaceSums<T> sums[kVector];
+      for (int32_t row = row_begin; row < row_end; row += tile.table_rows) {
+        const int32_t rows = lesser(tile.table_rows, row_end - row);
+        if (row != tabled_row || column != tabled_column) {
+          __syncthreads();
+          for (int32_t t = threadIdx.x; t < tile.table_rows + tile.columns; t += blockDim.x) {
+            const int32_t r = t - tile.columns;  // first the columns, then the rows
+            const BoxcarTap<T> tap =
+                make_boxcar_tap(r < 0 ? window.half_x : window.half_y, problem.steepness,
+                                r < 0 ? column + t : row + r, r < 0 ? shape.out_width : shape.out_height);
+            if (r < 0) {
+              column_table[t] = tap;
+            } else {
+              row_table[r] = r < rows ? RowFactors<T>{T(1), tap.inside, tap.edge_difference, tap.edge_sum}
+                                      : RowFactors<T>{};
+            }
+          }
+          __syncthreads();
+          tabled_row = row;
+          tabled_column = column;
+        }
+        if (kAbs && !reads) continue;
+        add_rows<kKind, kVector>(
+            p, grad + (row + lesser(place_row, rows - 1)) * strides.y + column * strides.x,
+            reads ? channels - place_channel : 0, place_row, rows, row_table + place_row, sums);
+      }
+      RACNN_UNROLL
+      for (int v = 0; v < kVector && exists; ++v) {
+        const int32_t right = tile.channels_fastest ? uint32_t(place_channel + v) / tile_channels : v;
+        const BoxcarTap<T> x = column_table[place_column + right];
+        const T(&y)[4] = sums[v].values;
+        const T result[kBoxcarSums] = {y[0],
+                                       y[1] * x.edge_difference,
+                                       y[2] * x.inside,
+                                       y[1] * x.edge_sum,
+                                       y[3] * x.inside,
+                                       y[0] == y[0] ? sums[v].maximum : y[0]};
+        RACNN_UNROLL
+        for (int s = 0; s < kBoxcarSums; ++s) {
+          T& sum = place_sums[s * places + index + v];
+          sum = column == 0 ? result[s] : s == kMaximum ? larger(sum, result[s]) : sum + result[s];
+        }
+      }
+    }
+    __syncthreads();
+    const int32_t sum_channels = kAbs ? int32_t(lesser<int64_t>(tile.channels, channels)) : 1;
+    combine_slots(all_sums, sum_channels, tile.slots(), threadIdx.x, blockDim.x,
+                  [&](int32_t c, const T(&of_channel)[kBoxcarSums]) {
+                    if (parts.row_parts == 1) return add_normalised(of_channel, total);
+                    const int64_t n = (crop * parts.row_parts + row_part) * parts.maxima + channel + c;
+                    RACNN_UNROLL
+                    for (int s = 0; s < kBoxcarSums; ++s)
+                      problem.workspace[n * kBoxcarSums + s] = of_channel[s];
+                  });
+    __syncthreads();
+    if (!kAbs || channels <= tile.channels) break;
+    channel += tile.channels;
+    channels -= tile.channels;
+    grad += tile.channels * strides.c;
+  }
+  if (parts.row_parts > 1) return;
+  block_sum(total, place_sums);
+  total[kMaximum] = T(1);  // normalised sums have it in common
+  if (threadIdx.x == 0) {
+    T* const place = problem.workspace + (crop * parts.groups + group) * kBoxcarSums;
     RACNN_UNROLL
     for (int s = 0; s < kBoxcarSums; ++s) place[s] = total[s];
   }
 }
 
-template <typename Grad, bool kTabled>
-__global__ void __launch_bounds__(kThreads, 2) boxcar_grad_kernel(BoxcarGradParams<Grad> p) {
-  using T = Accumulate<Grad>;
-  const BoxcarProblem<Grad>& problem = p.problem;
-  const CropShape& shape = problem.shape;
-  constexpr int kWarps = kThreads / kWarp;
-  const int64_t blocks = shape.batch * shape.windows * p.blocks_per_crop;
-  BoxcarTap<T>* const tables = shared_memory<BoxcarTap<T>>();
-  for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
-    const int64_t crop = block / p.blocks_per_crop, first = block % p.blocks_per_crop * kWarps;
-    const Window<T> window = load_window(problem.windows + crop * problem.values, problem.values);
-    const BoxcarAxis<T, kTabled> columns{tables, window.half_x, problem.steepness, shape.out_width};
-    const BoxcarAxis<T, kTabled> rows{tables + shape.out_width, window.half_y, problem.steepness,
-                                      shape.out_height};
-    columns.make();
-    rows.make();
-    __syncthreads();
-    const int64_t part = first + threadIdx.x / kWarp;
-    if (part < p.parts.count()) {
-      const Grad* const grad = problem.grad_output + crop_offset(problem.grad_strides, crop, shape.windows);
-      T* const place = problem.workspace + (crop * p.parts.count() + part) * kBoxcarSums;
-      boxcar_part(p, grad, part, columns, rows, place);
+template <typename Grad, int kVector, Energy kKind>
+__global__ void __launch_bounds__(kThreads, sizeof(Grad) == 8 ? 2 : kResidentParts)
+    boxcar_grad_kernel(BoxcarGradParams<Grad> p) {
+  const int64_t crops = p.problem.shape.batch * p.problem.shape.windows;
+  for (int64_t crop = blockIdx.y; crop < crops; crop += gridDim.y) {
+    for (int32_t part = blockIdx.x; part < p.parts.count(); part += gridDim.x) {
+      boxcar_part<kKind, kVector>(p, crop, part);
     }
-    __syncthreads();
   }
 }
 
 template <typename T>
 struct FinishBoxcarGradParams {
-  const T* workspace;  // [N, parts, groups, kBoxcarSums]
+  const T* workspace;  // [N, slots, channels, kBoxcarSums]
   T* grad_windows;     // [N, values]
   const T* windows;    // [N, values]
-  int32_t values;
-  int64_t crops, parts, groups;
+  int64_t crops;
+  int32_t values, slots, channels;
   T scale, shrink;
 };
 
@@ -251,55 +337,90 @@ template <typename T>
 __global__ void finish_boxcar_grad_kernel(FinishBoxcarGradParams<T> p) {
   const int64_t warps = blockDim.x / kWarp, lane = threadIdx.x % kWarp;
   for (int64_t n = blockIdx.x * warps + threadIdx.x / kWarp; n < p.crops; n += gridDim.x * warps) {
+    const Window<T> window = load_window(p.windows + n * p.values, p.values);
+    const BoxcarSums<T> sums{p.workspace + n * p.slots * p.channels * kBoxcarSums, 1, kBoxcarSums,
+                             int64_t(p.channels) * kBoxcarSums};
     T total[kBoxcarSums] = {};
-    for (int64_t group = 0; group < p.groups; ++group) {
-      T sums[kBoxcarSums] = {};
-      for (int64_t part = lane; part < p.parts; part += kWarp) {
-        const T* const place = p.workspace + ((n * p.parts + part) * p.groups + group) * kBoxcarSums;
-        RACNN_UNROLL
-        for (int s = 0; s < kMaximum; ++s) sums[s] += place[s];
-        sums[kMaximum] = larger(sums[kMaximum], place[kMaximum]);
-      }
-      combine_lanes(sums);
-      add_normalised(sums, total);
-    }
+    combine_slots(sums, p.channels, p.slots, lane, kWarp,
+                  [&](int32_t, const T(&of_channel)[kBoxcarSums]) { add_normalised(of_channel, total); });
+    warp_sum(total);
     if (lane == 0) {
       const T shrink = T(0.5) * p.shrink * total[kEnergy];
       const T axes[kAxisSums] = {p.scale * total[kMoveX], p.scale * (shrink - total[kGrowX]),
                                  p.scale * total[kMoveY], p.scale * (shrink - total[kGrowY])};
-      const Window<T> window = load_window(p.windows + n * p.values, p.values);
       store_window_grad(window, axes, p.values, p.grad_windows + n * p.values);
     }
   }
 }
 
+// A part of `total`, at most `limit`; all parts have about that size.
+inline int32_t even_part(int64_t total, int64_t limit) {
+  return int32_t(divide_up(total, divide_up(total, limit)));
+}
+
+template <int kWide, typename Grad>
+BoxcarTile make_boxcar_tile(const BoxcarProblem<Grad>& p, const BoxcarParts& parts) {
+  const Strides& s = p.grad_strides;
+  const int64_t w = p.shape.out_width;
+  int64_t channels = parts.group_channels;
+  BoxcarTile tile{};
+  tile.channels_fastest = p.shape.channels > 1 && s.c < s.x;
+  if (p.energy == Energy::kSquare) {
+    // Lanes share the channels where these are neighbours, or where there are more lanes than pixels.
+    const int64_t most =
+        tile.channels_fastest ? kWarp : std::min<int64_t>(8, kThreads / (parts.part_rows * w));
+    for (channels = 1; 2 * channels <= std::min(most, p.shape.channels);) channels *= 2;
+    tile.channels_fastest = channels > 1;
+  }
+  // Words lie along the columns or along the channels; over the columns' borders if a row is one piece.
+  const bool one_piece =
+      tile.channels_fastest && channels == p.shape.channels && channels == s.x && channels <= kThreads;
+  const bool packed =
+      !tile.channels_fastest ? s.x == 1 && can_pack<kWide>(p.grad_output, w, {s.b, s.k, s.c, s.y})
+      : one_piece ? s.c == 1 && can_pack<kWide>(p.grad_output, channels * w, {s.b, s.k, s.y})
+                  : s.c == 1 && can_pack<kWide>(p.grad_output, std::gcd(channels, p.shape.channels),
+                                                {s.b, s.k, s.y, s.x});
+  tile.vector = packed && p.energy == Energy::kAbs ? kWide : 1;
+  const int32_t places = kThreads * tile.vector;
+  if (tile.channels_fastest) {
+    tile.channels = one_piece ? int32_t(channels) : tile.vector * even_part(channels / tile.vector, kThreads);
+    tile.columns = int32_t(std::min<int64_t>(w, places / tile.channels));
+    if (one_piece && tile.columns < w) tile.columns -= tile.columns % tile.vector;
+  } else {
+    tile.columns = tile.vector * even_part(w / tile.vector, kThreads);
+    tile.channels = even_part(channels, places / tile.columns);
+  }
+  const int32_t batch = row_batch(tile.vector), batches = divide_up(parts.part_rows, batch);
+  tile.row_lanes = std::min({places / (tile.channels * tile.columns), batches, kMostTableRows / batch});
+  const int32_t step = tile.row_lanes * batch;
+  tile.table_rows = step * std::min(divide_up(parts.part_rows, step), kMostTableRows / step);
+  return tile;
+}
+
 template <typename Grad>
 cudaError_t compute(const BoxcarProblem<Grad>& p, cudaStream_t stream, int64_t max_blocks = kMaxBlocks) {
   using T = Accumulate<Grad>;
+  constexpr int kWide = sizeof(Grad) == 8 ? 2 : 4;
   const int64_t crops = p.shape.batch * p.shape.windows;
   if (crops == 0) return cudaSuccess;
   const BoxcarParts parts = make_boxcar_parts(p.shape, p.energy);
   if (parts.count() > 0) {
-    const BoxcarGradParams<Grad> params{p, parts, divide_up<int64_t>(parts.count(), kThreads / kWarp)};
-    const size_t table_bytes = (size_t(p.shape.out_width) + p.shape.out_height) * sizeof(BoxcarTap<T>);
-    const dim3 grid(unsigned(std::min(crops * params.blocks_per_crop, max_blocks)));
+    const BoxcarTile tile = make_boxcar_tile<kWide>(p, parts);
+    const int64_t blocks = std::min<int64_t>(parts.count(), max_blocks);
+    const dim3 grid(unsigned(blocks),
+                    unsigned(std::clamp<int64_t>(max_blocks / blocks, 1, std::min<int64_t>(crops, 65535))));
+    const dim3 threads(divide_up(tile.places(), tile.vector * kWarp) * kWarp);
+    const auto kernel = p.energy == Energy::kSquare ? boxcar_grad_kernel<Grad, 1, Energy::kSquare>
+                        : tile.vector == 1          ? boxcar_grad_kernel<Grad, 1, Energy::kAbs>
+                                                    : boxcar_grad_kernel<Grad, kWide, Energy::kAbs>;
+    const size_t shared_bytes = tile.table_rows * sizeof(RowFactors<T>) +
+                                tile.columns * sizeof(BoxcarTap<T>) + tile.places() * kBoxcarSums * sizeof(T);
     const cudaError_t error =
-        table_bytes <= kMostTableBytes
-            ? launch(boxcar_grad_kernel<Grad, true>, grid, dim3(kThreads), table_bytes, stream, params)
-            : launch(boxcar_grad_kernel<Grad, false>, grid, dim3(kThreads), 0, stream, params);
+        launch(kernel, grid, threads, shared_bytes, stream, BoxcarGradParams<Grad>{p, parts, tile});
     if (error != cudaSuccess) return error;
   }
-  // Normalised parts have the maximum 1 in common: one group.
-  const bool normalised = parts.row_parts == 1;
-  const FinishBoxcarGradParams<T> params{p.workspace,
-                                         p.grad_windows,
-                                         p.windows,
-                                         p.values,
-                                         crops,
-                                         normalised ? parts.groups : parts.row_parts,
-                                         normalised ? 1 : parts.groups,
-                                         p.scale,
-                                         p.shrink};
+  const FinishBoxcarGradParams<T> params{p.workspace,   p.grad_windows,   p.windows, crops,   p.values,
+                                         parts.slots(), parts.channels(), p.scale,   p.shrink};
   const int64_t blocks = divide_up<int64_t>(crops, kFinishThreads / kWarp);
   return launch(finish_boxcar_grad_kernel<T>, dim3(unsigned(std::min(blocks, max_blocks))),
                 dim3(kFinishThreads), 0, stream, params);
