@@ -32,8 +32,8 @@ constexpr int64_t kFewestElements = 1 << 11;  // of a part
 constexpr int64_t kMostElements = 1 << 15;    // of a part, if the workspace has room
 constexpr int32_t kMostTableRows = 256;
 
-// How a crop is cut. Several row parts leave the sums of every channel, one divides them by the maximum at
-// once and leaves their sum over a group of channels.
+// How a crop is cut. Where a part has all rows it divides the sums by their maximum at once, and leaves their
+// total over its group of channels; otherwise it leaves the sums of each channel.
 struct BoxcarParts {
   int64_t maxima;  // of a crop: one a channel; kSquare: one
   int64_t group_channels;
@@ -71,12 +71,12 @@ inline int64_t boxcar_grad_workspace(const CropShape& shape, Energy energy) {
                          {shape.batch, shape.windows, parts.slots(), parts.channels(), kBoxcarSums});
 }
 
-// What a block sees of a part at a time, a table's rows long. Its places, `vector` of each thread, are
-// [channels, row lanes, columns] or, if channels are fastest, [row lanes, columns, channels].
+// What a block sees of a part at a time. Its places are [channels, row lanes, columns] or, if channels are
+// fastest, [row lanes, columns, channels]; a thread has `vector` neighbouring ones, which it reads as a word.
 struct BoxcarTile {
   bool channels_fastest;
   int32_t vector;
-  int32_t channels;  // kSquare: lanes of a warp that share the channels
+  int32_t channels;  // kSquare: that many lanes of a warp share the channels
   int32_t columns, row_lanes, table_rows;
 
   RACNN_HOST_DEVICE int32_t slots() const { return row_lanes * columns; }  // of a channel
@@ -121,8 +121,7 @@ struct BoxcarSums {
   int64_t sum, channel, slot;
 };
 
-// Combines the slots of each channel, for which there are as many of the `threads` as is possible; `use` gets
-// a channel and its sums.
+// Combines the slots of each channel, by up to a warp of the `threads`; `use` gets a channel and its sums.
 template <typename T, typename Use>
 __device__ __forceinline__ void combine_slots(const BoxcarSums<T>& from, int32_t channels, int32_t slots,
                                               int32_t thread, int32_t threads, const Use& use) {
@@ -147,28 +146,27 @@ __device__ __forceinline__ void combine_slots(const BoxcarSums<T>& from, int32_t
   }
 }
 
-// By what a row's energy is multiplied: 1, Y, Y' and Y", or zeros beyond the last row.
+// 1, Y, Y' and Y" of a row, or zeros beyond the last one.
 template <typename T>
 struct alignas(16) RowFactors {
   T values[4];
 };
 
-// Sums of a place's energy times the factors, and its maximum.
+// The sums of a place's energy times each factor, and its maximum.
 template <typename T>
 struct PlaceSums {
   T values[4] = {}, maximum = T(0);
 };
 
-// Adds up row, row + row_lanes, ... of `rows` rows; `grad` is at the first of them, as are the factors.
-// kSquare: the lanes of tile.channels take every so-manieth of the channels each, and then exchange their
-// sums.
-template <Energy kKind, int kVector, typename Grad, typename T>
+// Adds up row, row + row_lanes, ... of `rows` rows; `grad` and `factors` are at the first of them. kSquare:
+// as many lanes as tile.channels share the channels, of which `channels` are left from a lane's first on.
+template <int kVector, bool kSquare, typename Grad, typename T>
 __device__ __forceinline__ void add_rows(const BoxcarGradParams<Grad>& p, const Grad* grad, int64_t channels,
                                          int32_t row, int32_t rows, const RowFactors<T>* factors,
                                          PlaceSums<T> (&sums)[kVector]) {
   constexpr int kBatch = row_batch(kVector);
   const Strides& strides = p.problem.grad_strides;
-  const int32_t lanes = kKind == Energy::kAbs ? 1 : p.tile.channels, step = p.tile.row_lanes;
+  const int32_t lanes = kSquare ? p.tile.channels : 1, step = p.tile.row_lanes;
   for (int32_t begin = 0; begin < rows; begin += kBatch * step) {
     const Grad* from[kBatch];
     RACNN_UNROLL
@@ -180,14 +178,14 @@ __device__ __forceinline__ void add_rows(const BoxcarGradParams<Grad>& p, const 
     }
     T energy[kBatch][kVector] = {};
     RACNN_NO_UNROLL
-    for (int64_t c = 0; kKind == Energy::kAbs ? c < 1 : c < channels; c += lanes) {
+    for (int64_t c = 0; kSquare ? c < channels : c < 1; c += lanes) {
       Pack<Grad, kVector> packs[kBatch];
       RACNN_UNROLL
       for (int n = 0; n < kBatch; ++n) packs[n] = load_pack<kVector>(from[n] + c * strides.c);
       RACNN_UNROLL
       for (int n = 0; n < kBatch * kVector; ++n) {
         const T g = widen<T>(packs[n / kVector].values[n % kVector]);
-        energy[n / kVector][n % kVector] += kKind == Energy::kAbs ? std::abs(g) : g * g;
+        energy[n / kVector][n % kVector] += kSquare ? g * g : std::abs(g);
       }
     }
     RACNN_UNROLL
@@ -196,7 +194,7 @@ __device__ __forceinline__ void add_rows(const BoxcarGradParams<Grad>& p, const 
       RACNN_UNROLL
       for (int v = 0; v < kVector; ++v) {
         T e = energy[n][v];
-        if constexpr (kKind == Energy::kSquare) {
+        if constexpr (kSquare) {
           for (int32_t apart = lanes / 2; apart > 0; apart /= 2) e += __shfl_xor_sync(kAllLanes, e, apart);
         }
         RACNN_UNROLL
@@ -207,13 +205,12 @@ __device__ __forceinline__ void add_rows(const BoxcarGradParams<Grad>& p, const 
   }
 }
 
-// One part of a crop, by a block.
-template <Energy kKind, int kVector, typename Grad, typename T = Accumulate<Grad>>
+// One part of a crop, by a block: channel by channel and column by column, what lies in a tile together.
+template <int kVector, bool kSquare, typename Grad, typename T = Accumulate<Grad>>
 __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, int64_t crop, int32_t part) {
   const auto& [problem, parts, tile] = p;
   const CropShape& shape = problem.shape;
   const Strides& strides = problem.grad_strides;
-  constexpr bool kAbs = kKind == Energy::kAbs;
   const Window<T> window = load_window(problem.windows + crop * problem.values, problem.values);
   const int32_t row_part = uint32_t(part) / uint32_t(parts.groups), group = part - row_part * parts.groups;
   const int32_t row_begin = row_part * parts.part_rows;
@@ -223,7 +220,7 @@ __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, int
 
   // The thread's first place.
   const int32_t places = tile.places(), index = threadIdx.x * kVector;
-  const bool exists = index < places;
+  const bool exists = index < places;  // blocks are whole warps
   const uint32_t i = exists ? index : 0, tile_channels = tile.channels, slots = tile.slots();
   const int32_t place_channel = tile.channels_fastest ? i % tile_channels : i / slots;
   const uint32_t slot = tile.channels_fastest ? i / tile_channels : i % slots;
@@ -262,8 +259,8 @@ __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, int
           tabled_row = row;
           tabled_column = column;
         }
-        if (kAbs && !reads) continue;
-        add_rows<kKind, kVector>(
+        if (!kSquare && !reads) continue;
+        add_rows<kVector, kSquare>(
             p, grad + (row + lesser(place_row, rows - 1)) * strides.y + column * strides.x,
             reads ? channels - place_channel : 0, place_row, rows, row_table + place_row, sums);
       }
@@ -286,7 +283,7 @@ __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, int
       }
     }
     __syncthreads();
-    const int32_t sum_channels = kAbs ? int32_t(lesser<int64_t>(tile.channels, channels)) : 1;
+    const int32_t sum_channels = kSquare ? 1 : int32_t(lesser<int64_t>(tile.channels, channels));
     combine_slots(all_sums, sum_channels, tile.slots(), threadIdx.x, blockDim.x,
                   [&](int32_t c, const T(&of_channel)[kBoxcarSums]) {
                     if (parts.row_parts == 1) return add_normalised(of_channel, total);
@@ -296,7 +293,7 @@ __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, int
                       problem.workspace[n * kBoxcarSums + s] = of_channel[s];
                   });
     __syncthreads();
-    if (!kAbs || channels <= tile.channels) break;
+    if (kSquare || channels <= tile.channels) break;
     channel += tile.channels;
     channels -= tile.channels;
     grad += tile.channels * strides.c;
@@ -311,13 +308,13 @@ __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, int
   }
 }
 
-template <typename Grad, int kVector, Energy kKind>
+template <typename Grad, int kVector, bool kSquare>
 __global__ void __launch_bounds__(kThreads, sizeof(Grad) == 8 ? 2 : kResidentParts)
     boxcar_grad_kernel(BoxcarGradParams<Grad> p) {
   const int64_t crops = p.problem.shape.batch * p.problem.shape.windows;
   for (int64_t crop = blockIdx.y; crop < crops; crop += gridDim.y) {
     for (int32_t part = blockIdx.x; part < p.parts.count(); part += gridDim.x) {
-      boxcar_part<kKind, kVector>(p, crop, part);
+      boxcar_part<kVector, kSquare>(p, crop, part);
     }
   }
 }
@@ -353,7 +350,7 @@ __global__ void finish_boxcar_grad_kernel(FinishBoxcarGradParams<T> p) {
   }
 }
 
-// A part of `total`, at most `limit`; all parts have about that size.
+// The size of the fewest parts of `total` with at most `limit` each, if all are about the same.
 inline int32_t even_part(int64_t total, int64_t limit) {
   return int32_t(divide_up(total, divide_up(total, limit)));
 }
@@ -366,9 +363,9 @@ BoxcarTile make_boxcar_tile(const BoxcarProblem<Grad>& p, const BoxcarParts& par
   BoxcarTile tile{};
   tile.channels_fastest = p.shape.channels > 1 && s.c < s.x;
   if (p.energy == Energy::kSquare) {
-    // Lanes share the channels where these are neighbours, or where there are more lanes than pixels.
-    const int64_t most =
-        tile.channels_fastest ? kWarp : std::min<int64_t>(8, kThreads / (parts.part_rows * w));
+    // Lanes share the channels where these are neighbours, or where there are too few pixels for a block.
+    const int64_t threads = w * divide_up(parts.part_rows, row_batch(1));
+    const int64_t most = tile.channels_fastest ? kWarp : std::min<int64_t>(8, kThreads / threads);
     for (channels = 1; 2 * channels <= std::min(most, p.shape.channels);) channels *= 2;
     tile.channels_fastest = channels > 1;
   }
@@ -410,9 +407,9 @@ cudaError_t compute(const BoxcarProblem<Grad>& p, cudaStream_t stream, int64_t m
     const dim3 grid(unsigned(blocks),
                     unsigned(std::clamp<int64_t>(max_blocks / blocks, 1, std::min<int64_t>(crops, 65535))));
     const dim3 threads(divide_up(tile.places(), tile.vector * kWarp) * kWarp);
-    const auto kernel = p.energy == Energy::kSquare ? boxcar_grad_kernel<Grad, 1, Energy::kSquare>
-                        : tile.vector == 1          ? boxcar_grad_kernel<Grad, 1, Energy::kAbs>
-                                                    : boxcar_grad_kernel<Grad, kWide, Energy::kAbs>;
+    const auto kernel = p.energy == Energy::kSquare ? boxcar_grad_kernel<Grad, 1, true>
+                        : tile.vector == 1          ? boxcar_grad_kernel<Grad, 1, false>
+                                                    : boxcar_grad_kernel<Grad, kWide, false>;
     const size_t shared_bytes = tile.table_rows * sizeof(RowFactors<T>) +
                                 tile.columns * sizeof(BoxcarTap<T>) + tile.places() * kBoxcarSums * sizeof(T);
     const cudaError_t error =

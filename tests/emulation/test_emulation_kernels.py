@@ -91,6 +91,28 @@ def test_crops_larger_than_a_block(kernel: str, out: tuple[int, int], kernels: M
     check(case.but(layout="channels_last", boundary="border"), kernels)
 
 
+# Rows for more than one table, columns for more than one step of a block, in words or not; channels for more
+# than one step, in groups, in words over the columns' borders; few pixels.
+CUTS = [
+    (300, (320, 3)),
+    (1, (2, 2060)),
+    (3, (2, 500)),
+    (5, (3, 300)),
+    (1030, (2, 3)),
+    (11, (90, 7)),
+    (260, (4, 8)),
+    (520, (1, 1)),
+]
+
+
+@pytest.mark.parametrize(("channels", "out"), CUTS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_ways_to_cut_a_boxcar(layout: str, channels: int, out: tuple[int, int], kernels: ModuleType) -> None:
+    for dtype, energy in itertools.product(("float32", "float64"), ("abs", "square")):
+        case = Case("boxcar_grad", dtype, dtype, 1, 1, channels, out=out, layout=layout, energy=energy)
+        check(case, kernels)
+
+
 @pytest.mark.parametrize("size", [(1, 700), (700, 1), (130, 90)])
 @pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel != "boxcar_grad"])
 def test_images_larger_than_a_block(kernel: str, size: tuple[int, int], kernels: ModuleType) -> None:

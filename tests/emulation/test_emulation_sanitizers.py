@@ -47,6 +47,7 @@ def cases_for_addresses(kernel: str) -> Iterator[Case]:
             yield case.but(affine=case.channels == 8 and kernel != "boxcar_grad")
     yield Case(kernel, batch=1, channels=128, out=(2, 3), affine=kernel != "boxcar_grad", values=4)
     yield Case(kernel, batch=1, windows=1, channels=2, size=(40, 45), out=(50, 301), max_blocks=3)
+    yield Case(kernel, batch=1, windows=1, channels=2, out=(520, 1))
 
 
 def cases_for_threads(kernel: str) -> Iterator[Case]:
@@ -62,6 +63,11 @@ def cases_for_threads(kernel: str) -> Iterator[Case]:
     yield case.but(image="float64", crop="float64", layout="channels_last", boundary="clip")
     yield case.but(size=(30, 20), out=(2, 300), max_blocks=2)
     yield case.but(size=(3, 150), out=(20, 3), layout="strided")
+    if kernel == "boxcar_grad":  # tables are made anew, sums of places combined several times
+        yield case.but(out=(300, 3))
+        yield case.but(out=(2, 400), channels=3, layout="channels_last")
+        yield case.but(out=(3, 2), channels=300)
+        yield case.but(out=(6, 7), channels=40, energy="square", layout="channels_last")
 
 
 def run_and_compare(cases: list[Case], sanitizer: str, folder: Path) -> None:
