@@ -96,7 +96,9 @@ def test_counts_are_those_that_can_be_worked_out() -> None:
     forward = replace(boxcar, kernel="forward")
     measured = tool.measure([boxcar, forward, replace(forward, layout="channels_last")], {})
     energy, planar, interleaved = measured[boxcar.key], *(measured[k] for k in list(measured)[-2:])
-    assert energy["load_sectors"] == pytest.approx(4 * energy["loads"], rel=0.1)  # windows have one
+    # In words of four elements; windows are read too, and a part's last row more than once.
+    assert energy["load_sectors"] == pytest.approx(4, rel=0.1)
+    assert energy["loads"] < 1 / 3
     assert energy["dram_mb"] == pytest.approx(energy["fewest_mb"], rel=0.02)
     for row in (planar, interleaved):
         assert row["dram_mb"] == pytest.approx(row["fewest_mb"], rel=0.03)
