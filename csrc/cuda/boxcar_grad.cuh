@@ -205,7 +205,7 @@ __device__ __forceinline__ void add_rows(const BoxcarGradParams<Grad>& p, const 
   }
 }
 
-// One part of a crop, by a block: channel by channel and column by column, what lies in a tile together.
+// One part of a crop, by a block, tile by tile.
 template <int kVector, bool kSquare, typename Grad, typename T = Accumulate<Grad>>
 __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, int64_t crop, int32_t part) {
   const auto& [problem, parts, tile] = p;
@@ -288,9 +288,9 @@ __device__ __forceinline__ void boxcar_part(const BoxcarGradParams<Grad>& p, int
                   [&](int32_t c, const T(&of_channel)[kBoxcarSums]) {
                     if (parts.row_parts == 1) return add_normalised(of_channel, total);
                     const int64_t n = (crop * parts.row_parts + row_part) * parts.maxima + channel + c;
+                    T* const to = problem.workspace + n * kBoxcarSums;
                     RACNN_UNROLL
-                    for (int s = 0; s < kBoxcarSums; ++s)
-                      problem.workspace[n * kBoxcarSums + s] = of_channel[s];
+                    for (int s = 0; s < kBoxcarSums; ++s) to[s] = of_channel[s];
                   });
     __syncthreads();
     if (kSquare || channels <= tile.channels) break;
