@@ -61,7 +61,17 @@ struct Lanczos3 {
       return {T(1) + square * (c2 + square * (c4 + square * c6)),
               third * t * (T(2) * c2 + square * (T(4) * c4 + square * T(6) * c6))};
     }
-    const T sine = std::sin(t), cosine = std::cos(t);
+    T sine, cosine;
+#if defined(__CUDA_ARCH__)  // without the code for arguments of any size, which needs local memory
+    if constexpr (sizeof(T) == 4) {
+      sincospif(z / T(3), &sine, &cosine);
+    } else {
+      sincospi(z / T(3), &sine, &cosine);
+    }
+#else
+    sine = std::sin(t);
+    cosine = std::cos(t);
+#endif
     const T triple = sine * (T(3) - T(4) * sine * sine);           // sin(3 t)
     const T triple_cosine = cosine * (T(1) - T(4) * sine * sine);  // cos(3 t)
     const T value = triple * sine / (T(3) * square);

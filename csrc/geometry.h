@@ -155,7 +155,7 @@ RACNN_HOST_DEVICE Axis<T> make_axis(T centre, T half, int32_t size, int32_t out,
 // u_j in (-1, 1): the numerator is an exact integer, so one rounding.
 template <typename T>
 RACNN_HOST_DEVICE T sample_offset(const Axis<T>& axis, int32_t j) {
-  return T(2 * int64_t(j) + 1 - axis.out) / T(axis.out);
+  return T((j - axis.out) + j + 1) / T(axis.out);
 }
 
 // p_j as the formula gives it; for finite windows infinite at worst.

@@ -21,7 +21,7 @@ MOST_NORMALISED_ON_CUDA = 128
 def crop(images: Tensor, windows: Tensor, crop_options: CropOptions) -> Tensor:
     """The crops for checked arguments, by the compiled kernels or, without them, the reference."""
     options = crop_options.of(images)
-    if not _has_kernels(images, options):
+    if not _has_kernels(images):
         return reference.sample(images, windows, options)
     if options.scale and images.is_cuda and images.shape[1] > MOST_NORMALISED_ON_CUDA:
         images, options = normalised_first(images, windows.dtype, options)
@@ -52,7 +52,7 @@ def _crop(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
         return torch.ops.racnn_ops._crop_forward.default(images, windows, *options)  # type: ignore[no-any-return]
 
 
-def _has_kernels(images: Tensor, options: KernelOptions) -> bool:
+def _has_kernels(images: Tensor) -> bool:
     if not _library.has_cpu or images.dtype in SELECTED_DTYPES:
         return False
     if not (images.is_cpu or images.is_meta or (images.is_cuda and _library.has_cuda)):
@@ -60,10 +60,7 @@ def _has_kernels(images: Tensor, options: KernelOptions) -> bool:
         reason = _library.cuda_error if device == "cuda" else "this device has no kernels"
         _warn_once(f"no compiled kernels for {device} tensors ({reason})")
         return False
-    if not images.is_cuda or (options.two_taps and not options.offset):
-        return True
-    _warn_once("interpolation, antialias, boundary='window' and fill have no CUDA kernels yet")
-    return False
+    return True
 
 
 _warned: set[str] = set()

@@ -42,10 +42,6 @@ def attention_crop(
     (``align_corners=False``). By default nothing is averaged: where the window holds more pixels than the
     crop, samples skip some, as in ``grid_sample``; ``antialias``, ``"area"`` and ``"lanczos3"`` read all.
 
-    On CPUs every filter has kernels. On CUDA ``"bilinear"`` has, without ``antialias`` or ``fill`` in the
-    boundaries ``"zeros"``, ``"border"`` and ``"clip"``; for everything else the slower
-    :mod:`racnn_ops.reference` answers there, after one warning.
-
     Args:
         images (Tensor[B, C, H, W]): float16, bfloat16, float32, float64 or uint8, with ``"nearest"`` any
             other integer dtype or bool, too, whose pixels are selected exactly; contiguous and

@@ -10,10 +10,12 @@
 #include <cuda_runtime.h>
 #define RACNN_UNROLL _Pragma("unroll")
 #define RACNN_NO_UNROLL _Pragma("unroll 1")
+#define RACNN_NO_INLINE __noinline__
 #else
 #include "cuda_emulation.h"
 #define RACNN_UNROLL  // for nvcc it keeps small arrays in registers
 #define RACNN_NO_UNROLL
+#define RACNN_NO_INLINE
 #endif
 
 #include <cstddef>
@@ -41,6 +43,13 @@ inline int64_t multiprocessors() {
 #endif
   return count;
 }
+
+// Of blocks with kThreads threads that a multiprocessor can hold.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
+constexpr int kMostResidentBlocks = 4;
+#else
+constexpr int kMostResidentBlocks = 6;
+#endif
 
 // The block's dynamic shared memory; there is no other in this library.
 template <typename T>

@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Which thread computes what, for the kernels that walk over crops.
-//
-// A tile is a rectangle of one crop times a range of channels; a block takes one tile at a time. Its threads
-// form a grid of lanes: column lanes x row lanes x channel lanes, so that a 14 x 14 crop fills a block as
-// well as a 224 x 224 one does. What varies fastest from thread to thread is what varies fastest in memory:
-// the columns, or, if the crops are channels_last, the channels. A thread holds a *strip* at a time, kRows
-// consecutive rows of its kColumns columns and kChannels channels, and walks over the strips and channels of
-// the tile that are its own.
+// Which block computes what. The result, a crop or an image, is cut into tiles: a rectangle of one of its
+// rows and columns, times a range of *planes*. A plane is one channel or, where channels are the fastest in
+// memory, as many as are interleaved. A block takes one tile at a time, in *slots*: a row of one plane each.
 #pragma once
 
 #include <algorithm>
@@ -17,86 +12,25 @@
 
 namespace racnn {
 
-constexpr int kThreads = 256;  // in a block at most
-// On a multiprocessor. Three leave a thread 80 registers, enough for the loads of a strip to be on their way
-// together; wide strips need more registers and fewer threads.
-template <typename T, bool kWide>
-constexpr int kResidentBlocks = sizeof(T) == 8 ? 1
-                                : kWide        ? 2
-                                               : 3;
-constexpr int32_t kMultiprocessorRegisters = 65536;
-// Of a thread: what that leaves for float32, in units of 8. float64 has no bound, and does with as many.
-template <bool kWide>
-constexpr int32_t kRegisters = kMultiprocessorRegisters / (kThreads * kResidentBlocks<float, kWide>) / 8 * 8;
-constexpr int kMaxRowLanes = 64;   // with kMaxTileRows, bounds a block's row tables to shared memory's 48 KB
-constexpr int kMaxTileRows = 256;  //
-constexpr int kMaxChannelLanes = 32;     // a warp's worth of neighbouring channels is enough to coalesce
-constexpr int64_t kMostWaves = 8;        // aimed at; the bounds on a tile may leave more
-constexpr int64_t kPrologueStrips = 4;   // what a tile costs before its first strip, in strips
+constexpr int kThreads = 256;    // in a block
+constexpr int kMostLanes = 128;  // columns of a tile times interleaved channels: a line has kThreads units
+// Of a thread at a time. With smaller elements a thread makes more of them in one piece (kUnit), so that
+// there are enough threads for as many more slots.
+template <typename Source>
+constexpr int kPassSlots = sizeof(Source) < 4 ? 8 : 4;
+constexpr int kMostSlotLanes = 32;
+constexpr int kMostRows = 64;            // of a tile, bounds its tables
+constexpr int64_t kMostFlat = 32;        // channels of a plane, if all of them are
 constexpr int64_t kTargetBlocks = 1024;  // of sums in parts, on any GPU
 
-// Channels of a thread at a time: those of one word if `kWide`.
-template <typename Crop, bool kWide>
-constexpr int kStripChannels = !kWide              ? 1
-                               : sizeof(Crop) == 8 ? 2
-                                                   : 4;
-
-constexpr int64_t kFewestWideChannels = 8;
-
-struct Tiling {
-  int32_t column_lanes, row_lanes, channel_lanes;
-  int32_t thread_channels;  // of a thread at a time: Strip::kChannels or less
-  bool packed;              // the columns of a thread are neighbours, moved as one word
-  int32_t column_step;      // from one column of a thread to its next
-  bool channels_fastest;    // channel lanes, not column lanes, are neighbouring threads
-  int32_t columns, rows;    // of a tile
-  int64_t channels;         // of a tile
-  int64_t column_tiles, row_tiles, channel_tiles;  // of a crop
-
-  RACNN_HOST_DEVICE int64_t tiles() const { return column_tiles * row_tiles * channel_tiles; }
-  int threads() const { return (column_lanes * row_lanes * channel_lanes + kWarp - 1) / kWarp * kWarp; }
-};
-
-struct Tile {
-  int32_t column, row;  // where it begins
-  int64_t channel;
-};
-
-RACNN_HOST_DEVICE Tile tile_at(const Tiling& tiling, int64_t index) {
-  const int64_t rest = index / tiling.column_tiles;
-  return {int32_t(index % tiling.column_tiles) * tiling.columns,
-          int32_t(rest % tiling.row_tiles) * tiling.rows, rest / tiling.row_tiles * tiling.channels};
-}
-
-// What is a thread's of a tile: strips at row, row + row_step, ... and at channel, channel + channel_step,
-// ...
-struct Share {
-  int32_t column;  // its first
-  int32_t row, row_step, row_end;
-  int64_t channel, channel_step, channel_end;
-  bool exists;  // blocks are whole warps and tiles overlap the crop's border: some threads have nothing
-};
-
-template <typename Strip>
-RACNN_HOST_DEVICE Share share_of(const Tiling& tiling, const Tile& tile, const CropShape& shape,
-                                 int32_t thread) {
-  const int32_t fastest = tiling.channels_fastest ? tiling.channel_lanes : tiling.column_lanes;
-  const int32_t middle = tiling.channels_fastest ? tiling.column_lanes : tiling.row_lanes;
-  const int32_t a = thread % fastest, b = thread / fastest % middle, c = thread / fastest / middle;
-  const int32_t column_lane = tiling.channels_fastest ? b : a, row_lane = tiling.channels_fastest ? c : b;
-  const int32_t channel_lane = tiling.channels_fastest ? a : c;
-  Share share;
-  share.column = tile.column + column_lane * (tiling.packed ? Strip::kColumns : 1);
-  share.row = tile.row + row_lane * Strip::kRows;
-  share.row_step = tiling.row_lanes * Strip::kRows;
-  share.row_end = lesser(tile.row + tiling.rows, shape.out_height);
-  share.channel = tile.channel + channel_lane * tiling.thread_channels;
-  share.channel_step = tiling.channel_lanes * tiling.thread_channels;
-  share.channel_end = lesser(tile.channel + tiling.channels, shape.channels);
-  share.exists = c < (tiling.channels_fastest ? tiling.row_lanes : tiling.channel_lanes) &&
-                 share.column < shape.out_width;
-  return share;
-}
+// Resident on a multiprocessor, as many as the registers of a thread allow: with two entries in words 48 or,
+// where units are larger, 64; with other runs 80, with filters 128.
+template <typename P, bool kWords>
+constexpr int kResidentBlocks = sizeof(typename P::Source) == 8                                   ? 1
+                                : P::kIsFilter || (P::kInverse && sizeof(typename P::Source) < 4) ? 2
+                                : !P::kTwoEntries || !kWords                                      ? 3
+                                : sizeof(typename P::Source) == 4                                 ? 5
+                                                                                                  : 4;
 
 template <typename T>
 T divide_up(T a, T b) {
@@ -109,59 +43,141 @@ T balanced(T total, T limit) {
   return divide_up(total, divide_up(total, std::max<T>(limit, 1)));
 }
 
-struct TilingOptions {
-  bool channels_fastest, packed;
-  int32_t thread_channels;
-  int64_t multiprocessors;
-  int32_t registers;  // of a thread
-  int32_t max_column_lanes = kThreads;
-  int32_t max_rows = kMaxTileRows;  // of a tile, unless one step of all row lanes has more
+// a / b for a < 2^21, b > 0: in a few instructions, where an integer division takes thirty. For what the
+// device alone knows.
+__device__ __forceinline__ int32_t quotient(int32_t a, int32_t b) {
+  return int32_t(__fdividef(float(a) + 0.5f, float(b)));
+}
+
+// Divides by a number that the host knows (Granlund and Montgomery, "Division by invariant integers using
+// multiplication", 1994, figure 4.1), what is below 2^31.
+struct Divisor {
+  uint32_t by = 1, magic = 1, shift = 0;
+
+  Divisor() = default;
+  explicit Divisor(int64_t by) : by(uint32_t(by)) {
+    while ((int64_t(1) << shift) < by) ++shift;
+    magic = uint32_t((((uint64_t(1) << shift) - this->by) << 32) / this->by + 1);
+  }
+
+  __device__ __forceinline__ int32_t quotient(int32_t n) const {
+    return int32_t((__umulhi(uint32_t(n), magic) + uint32_t(n)) >> shift);
+  }
 };
 
-// Tiles that fill the GPU's blocks in whole waves: of the numbers of waves the one that takes the least time,
-// in strips one after another. What a block computes once, tables and addresses, serves all strips of its
-// tile.
-template <typename Strip>
-Tiling make_tiling(const CropShape& shape, const TilingOptions& options) {
-  Tiling t{};
-  const int32_t column_groups = divide_up(shape.out_width, Strip::kColumns);
-  const int32_t strips = divide_up(shape.out_height, Strip::kRows);
-  const int64_t channel_groups = divide_up<int64_t>(shape.channels, options.thread_channels);
-  t.thread_channels = options.thread_channels;
-  t.channels_fastest = options.channels_fastest;
-  t.channel_lanes = t.channels_fastest ? int32_t(balanced<int64_t>(channel_groups, kMaxChannelLanes)) : 1;
-  t.column_lanes = balanced(column_groups, std::min(options.max_column_lanes, kThreads / t.channel_lanes));
-  t.row_lanes = balanced(strips, std::min(kMaxRowLanes, kThreads / (t.channel_lanes * t.column_lanes)));
-  if (!t.channels_fastest) {
-    t.channel_lanes = int32_t(balanced<int64_t>(channel_groups, kThreads / (t.column_lanes * t.row_lanes)));
-  }
-  t.packed = options.packed;
-  t.column_step = t.packed ? 1 : t.column_lanes;
-  t.columns = t.column_lanes * Strip::kColumns;
-  t.column_tiles = divide_up(shape.out_width, t.columns);
+struct Tiling {
+  int32_t interleaved;            // channels of a plane
+  int32_t columns, rows, planes;  // of a tile
+  int32_t column_tiles, row_tiles, plane_tiles;
+  int32_t slot_lanes;  // slots that all threads together have in hand, kPassSlots times
 
-  const int64_t row_steps = divide_up(strips, t.row_lanes);
-  const int64_t channel_steps = divide_up<int64_t>(channel_groups, t.channel_lanes);
-  const int64_t most_row_steps = std::max<int64_t>(1, options.max_rows / (t.row_lanes * Strip::kRows));
-  const int64_t resident =
-      options.multiprocessors * (kMultiprocessorRegisters / (options.registers * t.threads()));
-  const int64_t rectangles = shape.batch * shape.windows * t.column_tiles;
-  int64_t least_time = INT64_MAX;
+  RACNN_HOST_DEVICE int32_t tiles() const { return column_tiles * row_tiles * plane_tiles; }
+  RACNN_HOST_DEVICE int32_t lanes() const { return columns * interleaved; }
+};
+
+struct Tile {
+  int32_t column, row, plane;     // where it begins
+  int32_t columns, rows, planes;  // as far as the result goes
+};
+
+struct TilingOptions {
+  int32_t height, width;  // of a result
+  int32_t planes;
+  int64_t results;
+  int32_t interleaved;
+  int32_t pass_slots;  // of a thread
+  int64_t resident;    // blocks of the whole GPU
+  int32_t most_rows, most_planes;
+  bool one_pass = false;  // tiles as small as all threads can hold at a time
+};
+
+// How many rows or planes `stride` elements apart a tile may have, for offsets in it to fit into 32 bits.
+inline int32_t most_within(int64_t stride) {
+  return int32_t(std::clamp<int64_t>((int64_t(1) << 30) / std::max<int64_t>(stride, 1), 1, kMostRows));
+}
+
+// Tiles that fill the GPU in whole waves of blocks: of the numbers of waves and of planes the ones that take
+// the least time, in passes of all threads. What a block computes once, tables and addresses, serves all
+// passes of its tile, and the fewer rows it has the more source rows it shares with the tiles beside it.
+inline Tiling make_tiling(const TilingOptions& o) {
+  constexpr int64_t kMostWaves = 8;
+  constexpr double kPrologue = 3;
+  const int32_t planes = o.planes;
+  Tiling best{};
+  best.interleaved = o.interleaved;
+  best.columns = balanced(o.width, std::max(kMostLanes / o.interleaved, 1));
+  best.column_tiles = divide_up(o.width, best.columns);
+  best.slot_lanes = std::min(kThreads / (best.columns * o.interleaved), kMostSlotLanes);
+  const int64_t pass = int64_t(o.pass_slots) * best.slot_lanes;
+  double least = 0;
   for (int64_t waves = 1; waves <= kMostWaves; ++waves) {
-    const int64_t parts = std::max<int64_t>(1, waves * resident / rectangles);
-    const int64_t of_channels = balanced(channel_steps, divide_up(row_steps * channel_steps, parts));
-    const int64_t row_parts = std::max<int64_t>(1, parts / divide_up(channel_steps, of_channels));
-    const int64_t of_rows = balanced(row_steps, std::min(most_row_steps, divide_up(row_steps, row_parts)));
-    const int64_t blocks = rectangles * divide_up(row_steps, of_rows) * divide_up(channel_steps, of_channels);
-    const int64_t time = divide_up(blocks, resident) * (kPrologueStrips + of_channels * of_rows);
-    if (time >= least_time) continue;
-    least_time = time;
-    t.channels = of_channels * t.channel_lanes * t.thread_channels;
-    t.rows = int32_t(of_rows) * t.row_lanes * Strip::kRows;
+    const int64_t parts = std::max<int64_t>(1, waves * o.resident / (o.results * best.column_tiles));
+    for (int32_t most = std::min(planes, o.most_planes); most > 0; most /= 2) {
+      Tiling t = best;
+      t.planes = balanced(planes, most);
+      t.plane_tiles = divide_up(planes, t.planes);
+      const int64_t row_parts = std::max<int64_t>(1, parts / t.plane_tiles);
+      int64_t rows = std::min<int64_t>(o.most_rows, divide_up<int64_t>(o.height, row_parts));
+      if (o.one_pass) rows = std::min(rows, std::max<int64_t>(1, pass / t.planes));
+      rows = balanced<int64_t>(o.height, rows);
+      if (rows > pass) rows = std::min<int64_t>(o.most_rows, divide_up(rows, pass) * pass);
+      t.rows = int32_t(rows);
+      t.row_tiles = divide_up(o.height, t.rows);
+      const int64_t passes =
+          rows < pass ? divide_up<int64_t>(t.planes, pass / rows) : t.planes * divide_up(rows, pass);
+      if (o.one_pass && passes > 1 && t.planes > 1) continue;
+      const double of_tile = kPrologue + double(passes) * (1 + 0.5 / t.rows);
+      const double time = double(divide_up(o.results * t.tiles(), o.resident)) * of_tile;
+      if (least > 0 && time >= least) continue;
+      least = time;
+      best = t;
+    }
   }
-  t.channel_tiles = divide_up(shape.channels, t.channels);
-  t.row_tiles = divide_up(shape.out_height, t.rows);
-  return t;
+  return best;
+}
+
+// The divisors for the way from a block and a thread to what they compute.
+struct TilingDivisors {
+  Divisor tiles, column_tiles, row_tiles, lanes, interleaved, windows;
+
+  TilingDivisors() = default;
+  TilingDivisors(const Tiling& t, int64_t windows)
+      : tiles(t.tiles()),
+        column_tiles(t.column_tiles),
+        row_tiles(t.row_tiles),
+        lanes(t.lanes()),
+        interleaved(t.interleaved),
+        windows(std::max<int64_t>(windows, 1)) {}
+};
+
+__device__ __forceinline__ Tile tile_at(const Tiling& t, const TilingDivisors& d, int32_t index,
+                                        int32_t height, int32_t width, int32_t planes) {
+  const int32_t rest = d.column_tiles.quotient(index), column = index - rest * t.column_tiles;
+  const int32_t plane = d.row_tiles.quotient(rest), row = rest - plane * t.row_tiles;
+  Tile tile{column * t.columns, row * t.rows, plane * t.planes, 0, 0, 0};
+  tile.columns = lesser(t.columns, width - tile.column);
+  tile.rows = lesser(t.rows, height - tile.row);
+  tile.planes = lesser(t.planes, planes - tile.plane);
+  return tile;
+}
+
+// Planes and windows are counted in 32 bits.
+inline bool is_countable(const CropShape& shape) {
+  return shape.channels <= kMaxSide && shape.windows <= kMaxSide;
+}
+
+// How many channels make up a plane: all of them, or so many that a row of a warp's threads moves whole
+// sectors, where source and result keep channels beside each other; otherwise 1.
+inline int32_t interleaved_channels(int32_t unit, int64_t channels, int32_t width, const Strides& source,
+                                    const Strides& result) {
+  constexpr int32_t kMost = 64;
+  if (channels == 1 || source.c != 1 || result.c != 1 || width > kMaxSide / kThreads) return 1;
+  const bool flat = source.x == channels && result.x == channels;
+  if (flat && channels <= kMostFlat) return int32_t(channels);
+  for (int32_t c = kMost; c >= 8; c -= unit) {
+    if (channels % c == 0) return c;
+  }
+  return flat && channels <= kMostLanes ? int32_t(channels) : 1;
 }
 
 }  // namespace racnn

@@ -4,220 +4,365 @@
 //
 //     d tx = sum_{c,i,j} g[c, i, j] sum_y sum_x b_i(y) da_j(x)/dtx I[c, y, x]
 //
-// and likewise ty, tw, th; d tl = d tw + d th. Of a tap's two derivatives along x only their sum and the
-// upper one matter: with the source rows interpolated vertically to v0 (at the lower column) and v1 (at the
-// upper), da_lower v0 + da_upper v1 = da_upper (v1 - v0) + (da_lower + da_upper) v0. Neither factor depends
-// on rows or channels, so a thread adds up g (v1 - v0) and g v0 for its columns, likewise for its rows, and
-// multiplies at the end; differences are taken pixel by pixel, since the sums themselves nearly cancel.
+// and likewise ty, tw, th; d tl = d tw + d th. From the source rows of a slot three lines are made
+// (lines.cuh), by the weights b and by their derivatives with respect to the window's centre and half side
+// along y; a thread multiplies what its column makes of them by g.
 //
-// Grid: a block is one slot of one window and takes every slots-th tile of it, one at least; it reduces four
+// With two entries the derivatives' weighted sums nearly cancel, so differences are taken pixel by pixel: of
+// two weights' derivatives only their sum, the *level*, and the upper one, the *step*, matter, since
+// da_lower v0 + da_upper v1 = da_upper (v1 - v0) + (da_lower + da_upper) v0. Along x neither depends on rows
+// or planes, so a thread adds up g (v1 - v0) and g v0 for its column and multiplies at the end.
+//
+// Grid: a block is one part of one window and takes every parts-th tile of it, one at least; it reduces four
 // numbers by warp shuffles and writes them to its place in the workspace. A second kernel, a warp a window,
-// adds up the slots. No atomics: the order is fixed. The loads are those of the forward pass (taps.cuh) plus
-// g, each read once.
+// adds up the parts. No atomics: the order is fixed.
 #pragma once
 
 #include "../sizes.h"
-#include "affine.cuh"
+#include "contraction.cuh"
 #include "reduce.cuh"
-#include "slopes.cuh"
 
 namespace racnn {
 
-// Smaller than the forward's: sums take registers too. Two columns share the work per row.
-template <typename Grad, bool kWide>
-struct WindowGradStrip {
-  static constexpr int kChannels = kStripChannels<Grad, kWide>;
-  static constexpr int kColumns = kWide || sizeof(Grad) > 4 ? 1 : 2;
-  static constexpr int kRows = kWide || sizeof(Grad) > 4 ? 1 : 2;
-};
-
-template <typename Image, typename Grad>
+template <typename Image, typename Grad, typename Taps_>
 struct WindowGradParams {
-  WindowGradProblem<Image, Grad> problem;
-  Tiling tiling;
-  int64_t slots;  // of a window
-  AffineParams<Accumulate<Image>> affine;
+  using Source = Image;
+  using Result = const Grad;
+  using Taps = Taps_;
+  using T = Accumulate<Image>;
+  using Axes = AxesOf<Taps>;
+  using Axis = decltype(Axes::x);
+  static constexpr bool kInverse = false;
+  static constexpr bool kIsFilter = std::is_same_v<Axis, FilterAxis<T>>;
+  static constexpr bool kTwoEntries = !kIsFilter;
+  static constexpr int kPassSlots = racnn::kPassSlots<Source>;
+
+  const Image* source;
+  const Grad* result;  // g
+  CropShape shape;
+  Strides source_strides, result_strides;
+  Taps taps;
+  AffineParams<T> affine;
+  Window<T>* workspace;  // [parts, N]
+  Tiling tiling{};
+  TilingDivisors divisors{};
+  Divisor parts{};  // of a window
+  int32_t result_planes = 0;
+  uint32_t blocks = 0;  // parts of all windows
+  bool words = false;   // every unit is one aligned word
+
+  RACNN_HOST_DEVICE int32_t source_width() const { return shape.width; }
 };
 
-// The two pixels that each column reads in one source row.
-template <typename Image, typename Strip>
-struct WidenedRow {
-  using T = Accumulate<Image>;
-  using Pixels = Pack<Image, Strip::kChannels>;
-  T lower[Strip::kColumns][Strip::kChannels], upper[Strip::kColumns][Strip::kChannels];
+template <typename T>
+struct TapSlope {
+  T centre_step, centre_level;  // d upper weight, d (lower + upper weight), with respect to the centre
+  T half_step, half_level;      // with respect to the half side
+};
 
-  __device__ __forceinline__ void set(const Pixels (&pixels)[Strip::kColumns][2],
-                                      const AffineParams<T>& affine, int64_t c) {
-    RACNN_UNROLL
-    for (int m = 0; m < Strip::kColumns; ++m) {
-      RACNN_UNROLL
-      for (int v = 0; v < Strip::kChannels; ++v) {
-        lower[m][v] = widen<T>(pixels[m][0].values[v]);
-        upper[m][v] = widen<T>(pixels[m][1].values[v]);
-        if (affine.used) {
-          lower[m][v] = std::fma(lower[m][v], affine.scale[c + v], affine.shift[c + v]);
-          upper[m][v] = std::fma(upper[m][v], affine.scale[c + v], affine.shift[c + v]);
+template <typename T>
+RACNN_HOST_DEVICE TapSlope<T> make_tap_slope(const Axis<T>& axis, int32_t j) {
+  const TapGrad<T> d = make_tap_grad(axis, j);
+  return {d.centre_upper, d.centre_lower + d.centre_upper, d.half_upper, d.half_lower + d.half_upper};
+}
+
+template <typename T>
+struct RowPairSlope : RowPair<T> {
+  TapSlope<T> slope;
+};
+
+template <typename T>
+struct ColumnPairSlope : ColumnPair<T> {
+  TapSlope<T> slope;
+};
+
+constexpr int kGradLines = 3;
+
+// Resident on a multiprocessor: larger units in three lines take more registers.
+template <typename Source, bool kFew>
+constexpr int kGradBlocks = sizeof(Source) == 8   ? 1
+                            : sizeof(Source) == 4 ? 2 + kFew
+                                                  : 1 + kFew;
+
+template <typename T>
+struct PairGradTables {
+  T staged[kGradLines * kStaged<T>];
+  Slot slots[kThreads];
+  RowPairSlope<T> rows[kMostRows];
+  ColumnPairSlope<T> columns[kMostLanes];
+  T scratch[kThreads / kWarp * kAxisSums];
+  bool finite;
+};
+
+// Adds to the sums, in the order of Window, what a tile gives.
+template <bool kWords, typename P>
+__device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, const Tile& tile,
+                                              typename P::T (&sums)[kAxisSums]) {
+  using T = typename P::T;
+  using Source = typename P::Source;
+  constexpr int32_t kCount = kUnit<Source>;
+  auto& [staged, slots, rows, columns, scratch, finite] = *shared_memory<PairGradTables<T>>();
+  const int32_t channels = p.tiling.interleaved;
+  const Strides& strides = p.source_strides;
+  {
+    const auto axes = crop_axes(p.taps, p.shape, place.image * p.shape.windows + place.window);
+    const int32_t i = threadIdx.x, r = kThreads - 1 - i;
+    if (i < tile.columns) {
+      columns[i] = {column_pair(axes.x, tile.column + i), make_tap_slope(axes.x, tile.column + i)};
+    }
+    if (r < tile.rows) {
+      rows[r] = {row_pair(axes.y, tile.row + r, strides.y * int64_t(sizeof(Source)), T(0)),
+                 make_tap_slope(axes.y, tile.row + r)};
+    }
+    if (i == 0) finite = axes.finite;
+  }
+  __syncthreads();
+  if (!finite) return;
+  const PairLines<kWords, P, ColumnPairSlope<T>> line_of(p, tile, columns);
+  const int32_t pitch = line_of.pitch, room = quotient(kStaged<T>, pitch);  // slots in shared memory
+  ResultShare<P> mine(p, place, tile, lesser(p.tiling.slot_lanes, room));
+  const Pass pass(tile, lesser(P::kPassSlots * mine.share.step, room));
+  make_slots(pass, int32_t(channels * strides.c), int32_t(p.result_strides.y),
+             int32_t(channels * p.result_strides.c), slots);
+  const PassShare makes(line_of.units, quotient(threadIdx.x, line_of.units),
+                        lesser(quotient(kThreads, line_of.units), pass.slots()));
+  auto first = line_of.unit_at(
+      p.source + place.image * strides.b + int64_t(tile.plane) * channels * strides.c, makes.lane);
+  const T w_lower = columns[mine.column].w_lower, w_upper = columns[mine.column].w_upper;
+  const int32_t at = mine.share.slot * pitch + line_of.lower_of(mine.column) + mine.channel;
+  const int32_t slot_step = mine.share.step * pitch;
+  const int32_t pixel = columns[mine.column].pixel;
+  if (pixel < -1 || pixel >= p.shape.width) mine.share.slot = PassShare::kNone;  // reads nothing
+  T step = T(0), level = T(0);
+  const auto* from = mine.result;
+  __syncthreads();
+  RACNN_NO_UNROLL
+  for (int32_t c = 0; c < tile.planes; c += pass.planes) {
+    int32_t i = 0;
+    RACNN_NO_UNROLL
+    for (; i < tile.rows; i += pass.rows) {
+      const int32_t count = pass.slots_left(tile, i, c);
+      // Early, and used late: the loads are on the way while the lines are made.
+      std::remove_const_t<typename P::Result> grads[P::kPassSlots]{};
+      mine.each(count, [&](int q) {
+        const Slot slot = slots[mine.slot(q)];
+        if (rows[i + slot.row].lower >= 0) grads[q] = __ldg(from + slot.result);
+      });
+      make_lines<kCount, kGradLines, kStaged<T>>(
+          makes, first, slots, count, pitch, staged, [&](int32_t row, const auto& unit, auto& values) {
+            const RowPairSlope<T>& pair = rows[i + row];
+            if (pair.lower < 0 || unit.mask == 0) return;
+            const auto lower = line_of.source.load(unit, pair.lower),
+                       upper = line_of.source.load(unit, pair.upper);
+            RACNN_UNROLL
+            for (int k = 0; k < kCount; ++k) {
+              const T v0 = widen<T>(lower.values[k]), v1 = widen<T>(upper.values[k]);
+              values[0].values[k] = std::fma(pair.w_upper, v1, pair.w_lower * v0);
+              values[1].values[k] = std::fma(pair.slope.centre_step, v1 - v0, pair.slope.centre_level * v0);
+              values[2].values[k] = std::fma(pair.slope.half_step, v1 - v0, pair.slope.half_level * v0);
+            }
+          });
+      __syncthreads();
+      const T* line = staged + at;
+      mine.each(count, [&](int q) {
+        T g = widen<T>(grads[q]);
+        if (p.affine.used) {
+          const Slot slot = slots[mine.slot(q)];
+          const RowPairSlope<T>& row = rows[i + slot.row];
+          const int32_t channel = mine.channel_in(p, pass, c, q);
+          const T shifted = g * p.affine.shift[channel];
+          level = std::fma(shifted, row.w_lower + row.w_upper, level);
+          sums[2] = std::fma(shifted, (w_lower + w_upper) * row.slope.centre_level, sums[2]);
+          sums[3] = std::fma(shifted, (w_lower + w_upper) * row.slope.half_level, sums[3]);
+          g *= p.affine.scale[channel];
         }
-      }
+        const T lower = g * w_lower, upper = g * w_upper;
+        step = std::fma(g, line[channels] - line[0], step);
+        level = std::fma(g, line[0], level);
+        sums[2] = std::fma(lower, line[kStaged<T>], std::fma(upper, line[kStaged<T> + channels], sums[2]));
+        sums[3] =
+            std::fma(lower, line[2 * kStaged<T>], std::fma(upper, line[2 * kStaged<T> + channels], sums[3]));
+        line += slot_step;
+      });
+      __syncthreads();
+      from += int32_t(pass.rows * p.result_strides.y);
     }
+    first.from += int32_t(pass.planes * channels * strides.c);
+    from += int32_t(mine.offset(p, -i, pass.planes));
   }
-};
-
-// g at the thread's columns in one output row.
-template <typename Strip, typename Image, typename Grad>
-__device__ __forceinline__ void load_grad_row(const WindowGradParams<Image, Grad>& p, const Grad* grad,
-                                              const Share& share,
-                                              Pack<Grad, Strip::kColumns * Strip::kChannels>& row) {
-  if constexpr (Strip::kChannels > 1) {
-    row = load_pack<Strip::kChannels>(grad);
-  } else if (p.tiling.packed) {
-    row = load_pack<Strip::kColumns>(grad);
-  } else {
-    RACNN_UNROLL
-    for (int m = 0; m < Strip::kColumns; ++m) {
-      const int32_t step = m * p.tiling.column_step;
-      if (share.column + step < p.problem.shape.out_width) {
-        row.values[m] = __ldg(grad + step * p.problem.grad_strides.x);
-      }
-    }
-  }
+  const TapSlope<T> slope = columns[mine.column].slope;
+  sums[0] += std::fma(slope.centre_level, level, slope.centre_step * step);
+  sums[1] += std::fma(slope.half_level, level, slope.half_step * step);
 }
 
-template <typename Strip, typename Image, typename Grad, typename T>
-__device__ __forceinline__ void add_grad_row(const Pack<Grad, Strip::kColumns * Strip::kChannels>& grads,
-                                             const SourceColumns<Image, Strip>& columns, const RowTap<T>& row,
-                                             const WidenedRow<Image, Strip>& lower,
-                                             const WidenedRow<Image, Strip>& upper,
-                                             SlopeSums<T> (&column_sums)[Strip::kColumns],
-                                             SlopeSums<T>& row_sums) {
-  RACNN_UNROLL
-  for (int m = 0; m < Strip::kColumns; ++m) {
-    if (!columns.inside[m]) continue;
-    RACNN_UNROLL
-    for (int v = 0; v < Strip::kChannels; ++v) {
-      const T g = widen<T>(grads.values[m * Strip::kChannels + v]);
-      const T p00 = lower.lower[m][v], p01 = lower.upper[m][v], p10 = upper.lower[m][v],
-              p11 = upper.upper[m][v];
-      column_sums[m].add(g, std::fma(row.w_upper, p11 - p10, row.w_lower * (p01 - p00)),
-                         std::fma(row.w_upper, p10, row.w_lower * p00));
-      row_sums.add(g, std::fma(columns.w_upper[m], p11 - p01, columns.w_lower[m] * (p10 - p00)),
-                   std::fma(columns.w_upper[m], p01, columns.w_lower[m] * p00));
-    }
-  }
-}
+template <typename P>
+struct RunGradTables {
+  using T = typename P::T;
+  static constexpr int32_t kRoom = kStaged<T> / 2;
 
-// A strip of one thread at channel c, with its kRows row taps; rows beyond the crop are empty.
-template <typename Strip, typename Image, typename Grad, typename T>
-__device__ __forceinline__ void window_grad_strip(const WindowGradParams<Image, Grad>& p,
-                                                  const SourceColumns<Image, Strip>& columns,
-                                                  const RowTap<T>* rows, const Share& share, int64_t c,
-                                                  const Grad* grad,
-                                                  SlopeSums<T> (&column_sums)[Strip::kColumns],
-                                                  SlopeSums<T> (&row_sums)[Strip::kRows]) {
-  SourcePixels<Image, Strip> source;
-  Pack<Grad, Strip::kColumns * Strip::kChannels> grads[Strip::kRows];
-  source.load(columns, rows);
-  RACNN_UNROLL
-  for (int r = 0; r < Strip::kRows; ++r) {
-    if (rows[r].plan >= 0) load_grad_row<Strip>(p, grad + r * p.problem.grad_strides.y, share, grads[r]);
-  }
-  WidenedRow<Image, Strip> lower{}, upper{};
-  RACNN_UNROLL
-  for (int r = 0; r < Strip::kRows; ++r) {
-    const int32_t plan = rows[r].plan;
-    if (plan & kLoadLower) {
-      lower.set(source.lower[r], p.affine, c);
-    } else if (plan & kStepDown) {
-      lower = upper;
-    }
-    if (plan & kLoadUpper) upper.set(source.upper[r], p.affine, c);
-    if (plan >= 0) add_grad_row(grads[r], columns, rows[r], lower, upper, column_sums, row_sums[r]);
-  }
-}
+  T staged[kGradLines * kRoom];
+  Slot slots[kThreads];
+  typename P::Axes axes;
+  RunTable<typename P::Axis, T, false, kMostRows, 3> rows;
+  RunTable<typename P::Axis, T, false, kMostLanes, 3> columns;
+  T scratch[kThreads / kWarp * kAxisSums];
 
-// Adds the rows' part of a tile to `sums`, the columns' to `column_sums`.
-template <typename Strip, typename Image, typename Grad, typename T>
-__device__ __forceinline__ void window_grad_tile(const WindowGradParams<Image, Grad>& p, int64_t crop,
-                                                 const Tile& tile, const Share& share,
-                                                 const GradTables<T, Strip::kRows>& tables,
-                                                 SlopeSums<T> (&column_sums)[Strip::kColumns],
-                                                 T (&sums)[kAxisSums]) {
-  const WindowGradProblem<Image, Grad>& problem = p.problem;
-  const Strides &in_strides = problem.image_strides, &grad_strides = problem.grad_strides;
-  const int64_t image = crop / problem.shape.windows;
-  SourceColumns<Image, Strip> columns(tables.axes->x, share.column, p.tiling.column_step,
-                                      problem.images + image * in_strides.b + share.channel * in_strides.c,
-                                      in_strides.x);
-  const Grad* const grad = problem.grad_output + crop_offset(grad_strides, crop, problem.shape.windows) +
-                           share.column * grad_strides.x;
-  for (int32_t i = share.row; i < share.row_end; i += share.row_step) {
-    const int32_t r0 = i - tile.row;
-    SlopeSums<T> row_sums[Strip::kRows] = {};
-    const Grad* strip = grad + share.channel * grad_strides.c + i * grad_strides.y;
-    int64_t c = share.channel;
-    for (; c < share.channel_end; c += share.channel_step) {
-      window_grad_strip(p, columns, tables.rows + r0, share, c, strip, column_sums, row_sums);
-      strip += share.channel_step * grad_strides.c;
-      columns.advance(share.channel_step * in_strides.c);
-    }
-    columns.advance((share.channel - c) * in_strides.c);
-    RACNN_UNROLL
-    for (int r = 0; r < Strip::kRows; ++r) row_sums[r].add_to(tables.row_slopes[r0 + r], sums[2], sums[3]);
-  }
-}
-
-template <typename Image, typename Grad, bool kWide>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks<Accumulate<Image>, true>)
-    window_grad_kernel(WindowGradParams<Image, Grad> p) {
-  using T = Accumulate<Image>;
-  using Strip = WindowGradStrip<Grad, kWide>;
-  const WindowGradProblem<Image, Grad>& problem = p.problem;
-  const GradTables<T, Strip::kRows> tables(p.tiling.rows);
-  const int64_t crops = problem.shape.batch * problem.shape.windows;
-  for (int64_t block = blockIdx.x; block < crops * p.slots; block += gridDim.x) {
-    const int64_t crop = block / p.slots, slot = block % p.slots;
-    if (threadIdx.x == 0) *tables.axes = crop_axes(problem.taps, problem.shape, crop);
+  __device__ __forceinline__ void make(const P& p, int64_t crop, const Tile& tile) {
+    const int32_t i = threadIdx.x, from_the_end = kThreads - 1 - i;
+    if (i == 0) axes = crop_axes(p.taps, p.shape, crop);
     __syncthreads();
-    T sums[kAxisSums] = {};
-    for (int64_t t = slot; t < p.tiling.tiles(); t += p.slots) {
-      const Tile tile = tile_at(p.tiling, t);
-      const Share share = share_of<Strip>(p.tiling, tile, problem.shape, threadIdx.x);
-      tables.make(tile.row, p.tiling.rows, problem.image_strides.y * int64_t(sizeof(Image)));
-      __syncthreads();
-      SlopeSums<T> column_sums[Strip::kColumns] = {};
-      if (share.exists) window_grad_tile<Strip>(p, crop, tile, share, tables, column_sums, sums);
-      __syncthreads();
-      RACNN_UNROLL
-      for (int m = 0; m < Strip::kColumns; ++m) {
-        const int32_t j = share.column + m * p.tiling.column_step;
-        if (share.exists && j < problem.shape.out_width) {
-          column_sums[m].add_to(make_tap_slope(tables.axes->x, j), sums[0], sums[1]);
+    columns.make_samples(axes.x, tile.column, tile.columns, i);
+    rows.make_samples(axes.y, tile.row, tile.rows, from_the_end);
+    __syncthreads();
+    columns.make_weights(axes.x, tile.column, tile.columns, i);
+    rows.make_weights(axes.y, tile.row, tile.rows, from_the_end);
+    __syncthreads();
+  }
+};
+
+// The same with runs of any length. A line may be staged in segments, and what those give adds up.
+template <typename P>
+__device__ __forceinline__ void add_run_tile(const P& p, const Place& place, const Tile& tile,
+                                             typename P::T (&sums)[kAxisSums]) {
+  using T = typename P::T;
+  using Source = typename P::Source;
+  using Tables = RunGradTables<P>;
+  constexpr int32_t kCount = kUnit<Source>, kRoom = Tables::kRoom;
+  Tables& tables = *shared_memory<Tables>();
+  const int32_t channels = p.tiling.interleaved;
+  const Strides& strides = p.source_strides;
+  tables.make(p, place.image * p.shape.windows + place.window, tile);
+  if (!tables.axes.finite) return;
+  ResultShare<P> mine(p, place, tile, p.tiling.slot_lanes);
+  const Pass pass(tile, P::kPassSlots * mine.share.step);
+  make_slots(pass, int32_t(channels * strides.c), int32_t(p.result_strides.y),
+             int32_t(channels * p.result_strides.c), tables.slots);
+  __syncthreads();
+  const auto source = line_source<false>(p);
+  const int32_t begin = unit_begin<Source>(tables.columns.first * channels),
+                end = tables.columns.end * channels;
+  const int32_t room = lesser(kThreads, quotient(kRoom / kCount, pass.slots()));
+  const int32_t pitch = lesser((end - begin + kCount - 1) / kCount, room) * kCount;
+  const Run run = tables.columns.runs[mine.column];
+  if (run.count == 0) mine.share.slot = PassShare::kNone;
+  for (int32_t c = 0; c < tile.planes; c += pass.planes) {
+    RACNN_NO_UNROLL
+    for (int32_t i = 0; i < tile.rows; i += pass.rows) {
+      const int32_t count = pass.slots_left(tile, i, c);
+      const auto* const from = mine.result + mine.offset(p, i, c);
+      std::remove_const_t<typename P::Result> grads[P::kPassSlots]{};
+      mine.each(count, [&](int q) {
+        const Slot slot = tables.slots[mine.slot(q)];
+        if (tables.rows.runs[i + slot.row].count > 0) grads[q] = __ldg(from + slot.result);
+      });
+      T parts[P::kPassSlots][kAxisSums] = {};
+      int32_t k = 0;
+      for (int32_t segment = begin; segment < end; segment += pitch) {
+        const int32_t units = (lesser(pitch, end - segment) + kCount - 1) / kCount;
+        const PassShare makes(units, quotient(threadIdx.x, units),
+                              lesser(quotient(kThreads, units), pass.slots()));
+        const auto unit =
+            source.unit(p.source + place.image * strides.b + (int64_t(tile.plane) + c) * channels * strides.c,
+                        segment + makes.lane * kCount);
+        make_lines<kCount, kGradLines, kRoom>(
+            makes, unit, tables.slots, count, pitch, tables.staged,
+            [&](int32_t row, const auto& at, auto& values) {
+              const Run rows = tables.rows.runs[i + row];
+              if (at.mask == 0) return;
+              RACNN_NO_UNROLL
+              for (int32_t r = 0; r < rows.count; ++r) {
+                const auto elements = source.load(at, (rows.first + r) * strides.y * int64_t(sizeof(Source)));
+                const auto entry = tables.rows.entry(tables.axes.y, tile.row, i + row, r);
+                RACNN_UNROLL
+                for (int l = 0; l < kGradLines; ++l) {
+                  RACNN_UNROLL
+                  for (int v = 0; v < kCount; ++v) {
+                    values[l].values[v] =
+                        std::fma(entry.values[l], widen<T>(elements.values[v]), values[l].values[v]);
+                  }
+                }
+              }
+            });
+        __syncthreads();
+        const T* const line = tables.staged + mine.share.slot * pitch + mine.channel - segment;
+        for (; k < run.count; ++k) {
+          const int32_t at = (run.first + k) * channels;
+          if (at + mine.channel - segment >= pitch) break;
+          const auto entry = tables.columns.entry(tables.axes.x, tile.column, mine.column, k);
+          mine.each(count, [&](int q) {
+            const T* const numbers = line + q * mine.share.step * pitch + at;
+            parts[q][0] = std::fma(entry.values[1], numbers[0], parts[q][0]);
+            parts[q][1] = std::fma(entry.values[2], numbers[0], parts[q][1]);
+            parts[q][2] = std::fma(entry.values[0], numbers[kRoom], parts[q][2]);
+            parts[q][3] = std::fma(entry.values[0], numbers[2 * kRoom], parts[q][3]);
+          });
         }
+        __syncthreads();
       }
+      mine.each(count, [&](int q) {
+        const T g = widen<T>(grads[q]);
+        T scale = T(1), shift = T(0);
+        if (p.affine.used) {
+          const int32_t channel = mine.channel_in(p, pass, c, q);
+          scale = p.affine.scale[channel];
+          shift = p.affine.shift[channel];
+        }
+        const int32_t row = i + tables.slots[mine.slot(q)].row;
+        RACNN_UNROLL
+        for (int s = 0; s < kAxisSums; ++s) {
+          const T weights =
+              tables.columns.sums[s < 2 ? s + 1 : 0][mine.column] * tables.rows.sums[s < 2 ? 0 : s - 1][row];
+          sums[s] = std::fma(g, std::fma(scale, parts[q][s], shift * weights), sums[s]);
+        }
+      });
     }
-    block_sum(sums, tables.scratch);
-    if (threadIdx.x == 0) {
-      problem.workspace[slot * crops + crop] = {sums[0], sums[1], sums[2], sums[3]};
+  }
+}
+
+template <typename P>
+using GradTables = std::conditional_t<P::kTwoEntries, PairGradTables<typename P::T>, RunGradTables<P>>;
+
+template <bool kWords, typename P>
+__global__ void __launch_bounds__(kThreads, kGradBlocks<typename P::Source, P::kTwoEntries>)
+    window_grad_kernel(P p) {
+  using T = typename P::T;
+  const int64_t crops = p.shape.batch * p.shape.windows;
+  for (uint32_t number = blockIdx.x; number < p.blocks; number += gridDim.x) {
+    const int32_t n = p.parts.quotient(int32_t(number)), part = int32_t(number - n * p.parts.by);
+    const int32_t image = p.divisors.windows.quotient(n);
+    T sums[kAxisSums] = {};
+    for (int32_t t = part; t < p.tiling.tiles(); t += int32_t(p.parts.by)) {
+      const Tile tile =
+          tile_at(p.tiling, p.divisors, t, p.shape.out_height, p.shape.out_width, p.result_planes);
+      const Place place{image, n - image * int32_t(p.shape.windows)};
+      if constexpr (P::kTwoEntries) {
+        add_pair_tile<kWords>(p, place, tile, sums);
+      } else {
+        add_run_tile(p, place, tile, sums);
+      }
+      __syncthreads();
     }
+    block_sum(sums, shared_memory<GradTables<P>>()->scratch);
+    if (threadIdx.x == 0) p.workspace[part * crops + n] = {sums[0], sums[1], sums[2], sums[3]};
   }
 }
 
 template <typename T>
 struct FinishWindowGradParams {
-  const Window<T>* workspace;  // [slots, N]
+  const Window<T>* workspace;  // [parts, N]
   T* grad_windows;             // [N, values]
   WindowSpec<T> windows;
-  int64_t crops, slots;
+  int64_t crops, parts;
 };
 
-// A warp adds up the slots of a window.
+// A warp adds up the parts of a window.
 template <typename T>
 __global__ void finish_window_grad_kernel(FinishWindowGradParams<T> p) {
   const int64_t warps = blockDim.x / kWarp, lane = threadIdx.x % kWarp;
   for (int64_t n = blockIdx.x * warps + threadIdx.x / kWarp; n < p.crops; n += gridDim.x * warps) {
     T sums[kAxisSums] = {};
-    for (int64_t slot = lane; slot < p.slots; slot += kWarp) {
-      const Window<T> part = p.workspace[slot * p.crops + n];
+    for (int64_t i = lane; i < p.parts; i += kWarp) {
+      const Window<T> part = p.workspace[i * p.crops + n];
       sums[0] += part.x;
       sums[1] += part.half_x;
       sums[2] += part.y;
@@ -231,9 +376,9 @@ __global__ void finish_window_grad_kernel(FinishWindowGradParams<T> p) {
   }
 }
 
-// The most slots of a window: enough for kTargetBlocks blocks and as many again, so that tiles need not share
+// The most parts of a window: enough for kTargetBlocks blocks and as many again, so that tiles need not share
 // one; at most h + w.
-inline int64_t window_grad_slots(const CropShape& shape) {
+inline int64_t window_grad_parts(const CropShape& shape) {
   const int64_t crops = std::max<int64_t>(1, shape.batch * shape.windows);
   return std::min<int64_t>(divide_up(2 * kTargetBlocks, crops), int64_t(shape.out_height) + shape.out_width);
 }
@@ -241,55 +386,72 @@ inline int64_t window_grad_slots(const CropShape& shape) {
 // In windows.
 inline int64_t window_grad_workspace(const CropShape& shape) {
   return checked_product("the workspace of the window gradient",
-                         {shape.batch, shape.windows, window_grad_slots(shape)});
+                         {shape.batch, shape.windows, window_grad_parts(shape)});
 }
 
-template <typename Image, typename Grad>
-bool is_wide(const WindowGradProblem<Image, Grad>& p) {
-  constexpr int kChannels = kStripChannels<Grad, true>;
-  const Strides &in = p.image_strides, &grad = p.grad_strides;
-  return p.shape.channels >= kFewestWideChannels && in.c == 1 && grad.c == 1 &&
-         can_pack<kChannels>(p.images, p.shape.channels, {in.b, in.y, in.x}) &&
-         can_pack<kChannels>(p.grad_output, p.shape.channels, {grad.b, grad.k, grad.y, grad.x});
+// With no more parts than there are tiles, so that no block is idle; returns their number in p.parts.
+template <bool kWords, typename P>
+cudaError_t launch_window_grad(P& p, int32_t channels, cudaStream_t stream, int64_t max_blocks) {
+  static_assert(sizeof(GradTables<P>) <= 48 << 10, "what every GPU gives unasked");
+  constexpr int64_t kResident = kMultiprocessors * kGradBlocks<typename P::Source, P::kTwoEntries>;
+  const int64_t crops = p.shape.batch * p.shape.windows;
+  p.tiling = tile_results(p, p.shape.out_height, p.shape.out_width, crops, channels, kResident, false);
+  p.parts = Divisor(std::min<int64_t>(window_grad_parts(p.shape), p.tiling.tiles()));
+  if (crops > kMaxBlocks / p.parts.by) return cudaErrorInvalidConfiguration;
+  p.blocks = uint32_t(crops * p.parts.by);
+  return launch(window_grad_kernel<kWords, P>, dim3(unsigned(std::min<int64_t>(p.blocks, max_blocks))),
+                dim3(kThreads), sizeof(GradTables<P>), stream, p);
 }
 
-// With no more slots than there are tiles, so that no block is idle; sets their number.
-template <bool kWide, typename Image, typename Grad>
-cudaError_t launch_window_grad(const WindowGradProblem<Image, Grad>& p, int64_t& slots, cudaStream_t stream,
-                               int64_t max_blocks) {
-  using T = Accumulate<Image>;
-  using Strip = WindowGradStrip<Grad, kWide>;
-  const Strides& grad = p.grad_strides;
-  const bool channels_fastest = p.shape.channels > 1 && p.image_strides.c < p.image_strides.x;
-  const bool packed =
-      !channels_fastest && grad.x == 1 &&
-      can_pack<Strip::kColumns>(p.grad_output, p.shape.out_width, {grad.b, grad.k, grad.c, grad.y});
-  const Tiling tiling = make_tiling<Strip>(
-      p.shape, {channels_fastest, packed, Strip::kChannels, kMultiprocessors, kRegisters<true>});
-  slots = std::min(window_grad_slots(p.shape), tiling.tiles());
-  const int64_t blocks = p.shape.batch * p.shape.windows * slots;
-  return launch(window_grad_kernel<Image, Grad, kWide>, dim3(unsigned(std::min(blocks, max_blocks))),
-                dim3(tiling.threads()), GradTables<T, Strip::kRows>::bytes(tiling), stream,
-                WindowGradParams<Image, Grad>{p, tiling, slots, AffineParams<T>(p.affine, p.shape.channels)});
+// Whether any weight depends on where the window lies.
+template <typename T>
+bool moves_weights(const WindowSpec<T>&) {
+  return true;
+}
+
+template <typename T>
+bool moves_weights(const FilterSpec<T>& taps) {
+  return taps.interpolation != Interpolation::kNearest || taps.steepness > T(0);
 }
 
 // Two launches.
-template <typename Image, typename Grad>
-cudaError_t compute(const WindowGradProblem<Image, Grad>& p, cudaStream_t stream,
+template <typename Image, typename Grad, typename Taps>
+cudaError_t compute(const WindowGradProblem<Image, Grad, Taps>& p, cudaStream_t stream,
                     int64_t max_blocks = kMaxBlocks) {
   using T = Accumulate<Image>;
+  using P = WindowGradParams<Image, Grad, Taps>;
   const int64_t crops = p.shape.batch * p.shape.windows;
   if (crops == 0) return cudaSuccess;
-  int64_t slots = 0;
-  if (p.shape.channels > 0) {
-    const cudaError_t error = is_wide(p) ? launch_window_grad<true>(p, slots, stream, max_blocks)
-                                         : launch_window_grad<false>(p, slots, stream, max_blocks);
+  if (!is_countable(p.shape)) return cudaErrorInvalidConfiguration;
+  int64_t parts = 0;
+  if (p.shape.channels > 0 && moves_weights(p.taps)) {
+    P params{p.images,
+             p.grad_output,
+             p.shape,
+             p.image_strides,
+             p.grad_strides,
+             p.taps,
+             AffineParams<T>(p.affine, p.shape.channels),
+             p.workspace};
+    const int32_t channels =
+        interleaved_channels(kUnit<Image>, p.shape.channels, p.shape.width, p.image_strides, p.grad_strides);
+    params.words = in_words(p.images, p.shape.width, p.shape.channels, channels, p.image_strides);
+    const auto run = [&]<bool kWords>(std::bool_constant<kWords>) {
+      return launch_window_grad<kWords>(params, channels, stream, max_blocks);
+    };
+    cudaError_t error;
+    if constexpr (P::kTwoEntries) {
+      error = params.words ? run(std::true_type{}) : run(std::false_type{});
+    } else {
+      error = run(std::false_type{});
+    }
     if (error != cudaSuccess) return error;
+    parts = params.parts.by;
   }
   const int64_t blocks = divide_up<int64_t>(crops, kFinishThreads / kWarp);
   return launch(finish_window_grad_kernel<T>, dim3(unsigned(std::min(blocks, max_blocks))),
                 dim3(kFinishThreads), 0, stream,
-                FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.taps, crops, slots});
+                FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.taps, crops, parts});
 }
 
 }  // namespace racnn

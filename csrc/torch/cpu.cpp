@@ -87,7 +87,6 @@ Window<double> add_up_boxcar(const BoxcarSums<T>* parts, const Units& units, T s
 
 struct CpuBackend : BackendTypes<Half, BFloat16> {
   static constexpr int64_t kMostNormalised = INT64_MAX;
-  static constexpr bool kHasRuns = true;
 
   struct Guard {
     explicit Guard(const Tensor&) {}

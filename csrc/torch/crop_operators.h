@@ -5,7 +5,6 @@
 //
 //   BackendTypes                              its base: the C++ type of each dtype
 //   kMostNormalised                           channels that a kernel can normalise
-//   kHasRuns                                  kernels for FilterSpec and for offsets
 //   Guard(const Tensor&)                      makes the tensor's device current, for its lifetime
 //   window_grad_workspace(const CropShape&)   how much workspace its reductions need
 //   boxcar_grad_workspace(const CropShape&, Energy)
@@ -70,7 +69,7 @@ struct TapOptions {
 };
 
 // Calls use(taps): WindowSpec for what its kernels can, otherwise FilterSpec.
-template <typename Backend, typename Acc, typename Use>
+template <typename Acc, typename Use>
 void with_taps(const Tensor& windows, const TapOptions& options, const Use& use) {
   const WindowSpec<Acc> spec{
       windows.const_data_ptr<Acc>(), int32_t(windows.size(windows.dim() - 1)),
@@ -82,11 +81,7 @@ void with_taps(const Tensor& windows, const TapOptions& options, const Use& use)
   if (plain && spec.boundary != Boundary::kWindow) return use(spec);
   const bool plain_only = interpolation == Interpolation::kNearest || interpolation == Interpolation::kArea;
   check(!(plain_only && options.antialias), "antialias must be False with 'nearest' and 'area'");
-  if constexpr (Backend::kHasRuns) {
-    use(FilterSpec<Acc>{spec, interpolation, options.antialias || interpolation == Interpolation::kLanczos3});
-  } else {
-    check(false, "no kernel on this device for this interpolation, antialias, boundary or offset");
-  }
+  use(FilterSpec<Acc>{spec, interpolation, options.antialias || interpolation == Interpolation::kLanczos3});
 }
 
 inline Tensor contiguous_windows(const Tensor& windows, ScalarType image_dtype) {
@@ -123,7 +118,7 @@ Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t o
   if (is_empty(shape)) return out;
   const typename Backend::Guard guard(images);
   with_types<Backend>(images.scalar_type(), dtype, [&]<typename Image, typename Out>(Type<Image>, Type<Out>) {
-    with_taps<Backend, Accumulate<Image>>(
+    with_taps<Accumulate<Image>>(
         dense_windows, {boundary, mask_steepness, interpolation, antialias, !offset.empty()},
         [&]<typename Taps>(Taps taps) {
           Backend::compute(ForwardProblem<Image, Out, Taps>{
@@ -156,7 +151,7 @@ Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::
       [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         using Acc = Accumulate<Image>;
         if constexpr (!std::is_same_v<Grad, uint8_t>) {
-          with_taps<Backend, Acc>(
+          with_taps<Acc>(
               dense_windows, {boundary, mask_steepness, interpolation, antialias},
               [&]<typename Taps>(Taps taps) {
                 Backend::compute(WindowGradProblem<Image, Grad, Taps>{
@@ -185,7 +180,7 @@ Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64
   with_types<Backend>(
       dtype, grad_output.scalar_type(), [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         if constexpr (!std::is_same_v<Image, uint8_t>) {
-          with_taps<Backend, Accumulate<Image>>(
+          with_taps<Accumulate<Image>>(
               dense_windows, {boundary, mask_steepness, interpolation, antialias},
               [&]<typename Taps>(Taps taps) {
                 Backend::compute(ImageGradProblem<Grad, Image, Taps>{

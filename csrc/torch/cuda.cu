@@ -24,7 +24,6 @@ static cudaStream_t current_stream() {
 
 struct CudaBackend : BackendTypes<__half, __nv_bfloat16> {
   static constexpr int64_t kMostNormalised = racnn::kMostNormalised;
-  static constexpr bool kHasRuns = false;
 
   struct Guard {
     explicit Guard(const Tensor& tensor) : guard(tensor.get_device_index()) {}

@@ -20,7 +20,7 @@ TIMINGS = ["headline", "counters", "benchmark 1", "benchmark 2", "benchmark 3"]
 
 NVIDIA_SMI = "echo 'NVIDIA Stand-in, 580.1'"
 SANITIZER = """echo "$@"; echo '3 passed in 0.01s'"""
-FORWARD = "void racnn::forward_kernel<float, float, false>(racnn::ForwardParams<T>)"
+FORWARD = "void racnn::contraction_kernel<true, P>(P)"
 LAUNCHES = [  # of the same kernel twice
     ("0", "dram__bytes.sum", "1"),
     ("1", "dram__bytes.sum", "77,000,000"),
@@ -33,7 +33,7 @@ COUNTED += [f'"{n}","7","{FORWARD}","(9, 1, 1)","{metric}","","{value}"' for n, 
 NCU = f"""
 while [ "$1" != --log-file ]; do shift; done
 cat > "$2" <<END
-==PROF== Profiling "forward_kernel" - 0: 0%....100% - 1 pass
+==PROF== Profiling "contraction_kernel" - 0: 0%....100% - 1 pass
 {chr(10).join(COUNTED)}
 END
 """

@@ -62,7 +62,7 @@ def test_one_report_of_all_parts_of_the_benchmark(finished: Path) -> None:
 def test_counters_are_those_of_a_kernels_last_launch(finished: Path) -> None:
     (record,) = json.loads((finished / "check_gpu.json").read_text())["counters"]
     assert record == {
-        "kernel": "forward_kernel<float, float, false>",
+        "kernel": "contraction_kernel<true, P>",
         "grid": "(9, 1, 1)",
         "dram__bytes.sum": 77e6,
         "gpu__time_duration.sum": 35e3,
@@ -77,7 +77,7 @@ def test_tables(finished: Path) -> None:
     assert "| grid_sample | 0.2 ms (5.0x) |" in text
     assert "| 64x3x448² → 224², forward | 36.0 | 25.0 | 180.0 |" in text
     assert "predicted" not in text
-    assert "| `forward_kernel<float, float, false>` | (9, 1, 1) | 35 |  |  |  | 77 |" in text
+    assert "| `contraction_kernel<true, P>` | (9, 1, 1) | 35 |  |  |  | 77 |" in text
 
 
 def test_predictions_stand_beside_what_was_measured(finished: Path) -> None:

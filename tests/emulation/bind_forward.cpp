@@ -7,11 +7,12 @@ namespace {
 
 template <typename Image, typename Out>
 void run(const py::array& images, const py::array& windows, py::array& out, const Options& options) {
-  check_launch(
-      compute(ForwardProblem<Image, Out>{data<Image>(images), mutable_data<Out>(out), shape_of(images, out),
-                                         strides_of(images), strides_of(out),
-                                         window_spec<Accumulate<Image>>(windows, options), options.affine()},
-              cudaStream_t{}, options.max_blocks));
+  with_taps<Image, Out>(windows, options, [&]<typename Taps>(const Taps& taps) {
+    check_launch(compute(
+        ForwardProblem<Image, Out, Taps>{data<Image>(images), mutable_data<Out>(out), shape_of(images, out),
+                                         strides_of(images), strides_of(out), taps, options.affine()},
+        cudaStream_t{}, options.max_blocks));
+  });
 }
 
 void forward(const py::array& images, const py::array& windows, py::array& out, const Options& options) {

@@ -8,12 +8,13 @@ namespace {
 template <typename Grad, typename Image>
 void run(const py::array& grad_output, const py::array& windows, py::array& grad_images,
          const Options& options) {
-  check_launch(compute(
-      ImageGradProblem<Grad, Image>{data<Grad>(grad_output), mutable_data<Image>(grad_images),
-                                    shape_of(grad_images, grad_output), strides_of(grad_output),
-                                    strides_of(grad_images), window_spec<Accumulate<Image>>(windows, options),
-                                    options.affine()},
-      cudaStream_t{}, options.max_blocks));
+  with_taps<Image, Grad>(windows, options, [&]<typename Taps>(const Taps& taps) {
+    check_launch(compute(
+        ImageGradProblem<Grad, Image, Taps>{data<Grad>(grad_output), mutable_data<Image>(grad_images),
+                                            shape_of(grad_images, grad_output), strides_of(grad_output),
+                                            strides_of(grad_images), taps, options.affine()},
+        cudaStream_t{}, options.max_blocks));
+  });
 }
 
 void image_grad(const py::array& grad_output, const py::array& windows, py::array& grad_images,

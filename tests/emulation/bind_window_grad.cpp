@@ -11,12 +11,14 @@ void run(const py::array& grad_output, const py::array& images, const py::array&
   using Acc = Accumulate<Image>;
   const CropShape shape = shape_of(images, grad_output);
   const auto workspace = poisoned<Acc>(window_grad_workspace(shape) * kAxisSums);
-  check_launch(compute(WindowGradProblem<Image, Grad>{data<Grad>(grad_output), data<Image>(images),
-                                                      mutable_data<Acc>(grad_windows),
-                                                      reinterpret_cast<Window<Acc>*>(workspace.get()), shape,
-                                                      strides_of(grad_output), strides_of(images),
-                                                      window_spec<Acc>(windows, options), options.affine()},
-                       cudaStream_t{}, options.max_blocks));
+  with_taps<Image, Grad>(windows, options, [&]<typename Taps>(const Taps& taps) {
+    check_launch(compute(WindowGradProblem<Image, Grad, Taps>{data<Grad>(grad_output), data<Image>(images),
+                                                              mutable_data<Acc>(grad_windows),
+                                                              reinterpret_cast<Window<Acc>*>(workspace.get()),
+                                                              shape, strides_of(grad_output),
+                                                              strides_of(images), taps, options.affine()},
+                         cudaStream_t{}, options.max_blocks));
+  });
 }
 
 void window_grad(const py::array& grad_output, const py::array& images, const py::array& windows,

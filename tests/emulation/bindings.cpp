@@ -7,12 +7,28 @@
 namespace racnn {
 namespace {
 
+// The enumerator by its name; `names` are in the enumeration's order.
+template <typename Enum>
+Enum parse(const std::string& name, std::initializer_list<const char*> names) {
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end()) throw std::invalid_argument("no option is called '" + name + "'");
+  return Enum(found - names.begin());
+}
+
 Options make_options(const std::string& boundary, double mask_steepness, std::vector<double> scale,
-                     std::vector<double> shift, int64_t max_blocks) {
-  Options options{Boundary::kZeros, mask_steepness, std::move(scale), std::move(shift), max_blocks};
-  if (boundary == "border") options.boundary = Boundary::kBorder;
-  if (boundary == "clip") options.boundary = Boundary::kClip;
-  return options;
+                     std::vector<double> shift, int64_t max_blocks, const std::string& interpolation,
+                     bool antialias, std::vector<double> offset) {
+  if (!offset.empty() && offset.size() != scale.size()) {
+    throw std::invalid_argument("an offset needs scale and shift");
+  }
+  return {parse<Boundary>(boundary, {"zeros", "border", "clip", "window"}),
+          mask_steepness,
+          std::move(scale),
+          std::move(shift),
+          max_blocks,
+          parse<Interpolation>(interpolation, {"nearest", "bilinear", "bicubic", "lanczos3", "area"}),
+          antialias,
+          std::move(offset)};
 }
 
 }  // namespace
@@ -23,7 +39,9 @@ PYBIND11_MODULE(emulated_kernels, m) {
   py::class_<racnn::Options>(m, "Options")
       .def(py::init(&racnn::make_options), py::kw_only(), py::arg("boundary") = "zeros",
            py::arg("mask_steepness") = 0.0, py::arg("scale") = std::vector<double>{},
-           py::arg("shift") = std::vector<double>{}, py::arg("max_blocks") = int64_t(0x7fffffff));
+           py::arg("shift") = std::vector<double>{}, py::arg("max_blocks") = int64_t(0x7fffffff),
+           py::arg("interpolation") = "bilinear", py::arg("antialias") = false,
+           py::arg("offset") = std::vector<double>{});
   m.def("set_reverse_order", &emulation::set_reverse_order, py::arg("reverse"));
   py::class_<emulation::Launch>(m, "Launch")
       .def_readonly("blocks", &emulation::Launch::blocks)

@@ -31,10 +31,13 @@ struct Options {
   double mask_steepness;  // 0: no mask
   std::vector<double> scale, shift;
   int64_t max_blocks;
+  Interpolation interpolation;
+  bool antialias;
+  std::vector<double> offset;
 
   ChannelAffine affine() const {
     if (scale.empty()) return {};
-    return {scale.data(), shift.data(), nullptr};
+    return {scale.data(), shift.data(), offset.empty() ? nullptr : offset.data()};
   }
 };
 
@@ -125,6 +128,32 @@ WindowSpec<Acc> window_spec(const py::array& windows, const Options& options) {
   if (windows.itemsize() != sizeof(Acc))
     throw std::invalid_argument("windows must have the accumulation type");
   return {data<Acc>(windows), window_values(windows), options.boundary, Acc(options.mask_steepness)};
+}
+
+// Of those the pairs that have kernels for FilterSpec, which take longest to compile.
+template <typename Image, typename Crop>
+constexpr bool has_runs() {
+#if defined(RACNN_FEW_TYPES) || defined(RACNN_TRACED)
+  return (std::is_same_v<Image, Crop> && sizeof(Image) > 1) ||
+         (std::is_same_v<Image, uint8_t> && std::is_same_v<Crop, __nv_bfloat16>);
+#else
+  return true;
+#endif
+}
+
+// Calls f(taps) with what csrc/torch/crop_operators.h takes for these options.
+template <typename Image, typename Crop, typename F>
+void with_taps(const py::array& windows, const Options& options, const F& f) {
+  using Acc = Accumulate<Image>;
+  const WindowSpec<Acc> spec = window_spec<Acc>(windows, options);
+  const bool plain = options.interpolation == Interpolation::kBilinear && !options.antialias;
+  if (plain && options.offset.empty() && options.boundary != Boundary::kWindow) return f(spec);
+  if constexpr (has_runs<Image, Crop>()) {
+    const bool antialias = options.antialias || options.interpolation == Interpolation::kLanczos3;
+    f(FilterSpec<Acc>{spec, options.interpolation, antialias});
+  } else {
+    throw std::invalid_argument("no kernel with filters for this pair of dtypes");
+  }
 }
 
 struct LineAlignedDelete {

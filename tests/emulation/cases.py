@@ -39,6 +39,19 @@ PAIRS_OF = {
 # Those that take tap tables, not windows.
 TAP_KERNELS = ("tap_crop", "tap_image_grad")
 KERNELS = tuple(PAIRS_OF)
+# Those that take windows with any filter.
+FILTER_KERNELS = ("forward", "window_grad", "image_grad")
+FILTERS = (
+    ("nearest", False),
+    ("bilinear", False),
+    ("bilinear", True),
+    ("bicubic", False),
+    ("bicubic", True),
+    ("lanczos3", True),
+    ("area", False),
+)
+BOUNDARIES = ("zeros", "border", "clip", "window")
+WHERE = ("inside", "crossing", "outside", "far", "huge", "tiny", "point", "not_finite")
 
 # Constants of the surrogate gradient: steepness, scale, shrink.
 BOXCAR = (0.3, 0.5, 0.02)
@@ -58,10 +71,14 @@ class Case:
     where: str = "inside"
     layout: str = "contiguous"
     nan_frame: bool = False  # the image's edge, which windows in the "middle" do not reach
+    infinite: bool = False  # pixels of each image; for its gradient, a value of each incoming one
     constant_grad: bool = False  # strides of zero, as the gradient of a sum has
     boundary: str = "zeros"
     mask_steepness: float = 0.0
     affine: bool = False
+    offset: bool = False  # with `affine`
+    interpolation: str = "bilinear"
+    antialias: bool = False
     energy: str = "abs"
     max_blocks: int = 0x7FFFFFFF
 
@@ -77,6 +94,14 @@ class Case:
     def shift(self) -> list[float]:
         return [0.125 * (c % 7) - 0.25 for c in range(self.channels)] if self.affine else []
 
+    @property
+    def offsets(self) -> list[float]:
+        return [0.375 * (c % 3) - 0.5 for c in range(self.channels)] if self.offset else []
+
+    @property
+    def filters(self) -> tuple[str, bool]:
+        return self.interpolation, self.antialias
+
     def images(self) -> Array:
         values = self._random().random((self.batch, self.channels, *self.size))
         if self.nan_frame:
@@ -84,11 +109,16 @@ class Case:
             middle = values[..., height:-height, width:-width].copy()
             values[...] = np.nan
             values[..., height:-height, width:-width] = middle
+        if self.infinite:
+            values[..., -1, self.size[0] // 2, self.size[1] // 3 :: self.size[1] // 3] = np.inf
         return place(encode(values * 255 if self.image == "uint8" else values, self.image), self.layout)
 
     def grad_output(self) -> Array:
         shape = (self.batch, self.windows, self.channels, *self.out)
-        values = encode(self._random().standard_normal(shape), self.crop)
+        numbers = self._random().standard_normal(shape)
+        if self.infinite and self.kernel == "image_grad":
+            numbers[..., -1, self.out[0] // 2, self.out[1] // 3] = np.inf
+        values = encode(numbers, self.crop)
         return (
             np.broadcast_to(values[:1, :1, :1, :1, :1], shape)
             if self.constant_grad
@@ -121,6 +151,9 @@ class Case:
             scale=self.scale,
             shift=self.shift,
             max_blocks=self.max_blocks,
+            interpolation=self.interpolation,
+            antialias=self.antialias,
+            offset=self.offsets,
         )
         if self.kernel in TAP_KERNELS:
             return self._run_tap_kernel(kernels, options, guard)
@@ -194,6 +227,8 @@ def make_windows(
         windows[:, 2:] = 1e-3
     elif where == "point":
         windows[:, 2:] = -np.floor(2 * windows[:, 2:] + 0.7)  # 0 or less
+    elif where == "whole":
+        windows[...] = 0.5
     windows *= side
     if where == "not_finite":
         bad = (np.nan, np.inf, -np.inf)

@@ -207,6 +207,13 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = warpSize,
 // The position of the lowest bit that is set, from 1 on; 0 if there is none.
 inline int __ffs(int bits) { return bits == 0 ? 0 : std::countr_zero(unsigned(bits)) + 1; }
 
+// On a GPU within two units in the last place.
+inline float __fdividef(float a, float b) { return a / b; }
+
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
+
+inline int __popc(unsigned bits) { return std::popcount(bits); }
+
 template <typename T>
 T __ldg(const T* pointer, const emulation::Site& site = emulation::Site::current()) {
   emulation::check_aligned(pointer, site);

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import torch
 
@@ -40,8 +42,16 @@ def _reference(case: Case) -> torch.Tensor:
         pixels = images * scale_shift[0] + scale_shift[1]
     mask_steepness = case.mask_steepness or None
     crops = reference.attention_crop(
-        pixels, windows, case.out, boundary=case.boundary, mask_steepness=mask_steepness
+        pixels,
+        windows,
+        case.out,
+        interpolation=case.interpolation,
+        antialias=case.antialias,
+        boundary=case.boundary,
+        mask_steepness=mask_steepness,
     )
+    if case.offset:  # not as a fill, which limits what scale and shift can be
+        crops = crops + torch.tensor(case.offsets, dtype=torch.float64).view(-1, 1, 1)
     if case.kernel == "forward":
         values = crops.detach()
         return values.nan_to_num(0.0).clamp(0, 255) if case.crop == "uint8" else values
@@ -73,14 +83,24 @@ def _cpu(case: Case) -> torch.Tensor:
     ops = torch.ops.racnn_ops
     if case.kernel == "forward":
         result = ops._crop_forward(
-            images, windows, *case.out, *options, case.shift, getattr(torch, case.crop)
+            images,
+            windows,
+            *case.out,
+            *options,
+            case.shift,
+            getattr(torch, case.crop),
+            [],
+            *case.filters,
+            case.offsets,
         )
     elif case.kernel == "window_grad":
-        result = ops._crop_window_grad(grad_output, images, windows, *options, case.shift)
+        result = ops._crop_window_grad(grad_output, images, windows, *options, case.shift, *case.filters)
     elif case.kernel == "image_grad":
         channels_last = case.layout.endswith("channels_last")
         dtype = getattr(torch, case.image)
-        result = ops._crop_image_grad(grad_output, windows, *case.size, *options, channels_last, dtype)
+        result = ops._crop_image_grad(
+            grad_output, windows, *case.size, *options, channels_last, dtype, *case.filters
+        )
     else:
         steepness, scale, shrink = BOXCAR
         result = ops._crop_boxcar_grad(grad_output, windows, steepness, case.energy, scale, shrink)
@@ -105,6 +125,10 @@ def result_dtype(case: Case) -> str:
     return {"forward": case.crop, "image_grad": case.image}.get(case.kernel, case.accumulate)
 
 
+def check(case: Case, kernels: ModuleType) -> None:
+    assert_close(case, decode(case.run(kernels), result_dtype(case)), by_reference(case))
+
+
 def assert_close(case: Case, actual: Doubles, expected: Doubles) -> None:
     """Equal up to the rounding of the result's dtype, of the sums, and of the positions of the samples."""
     unit = 255.0 if case.image == "uint8" else 1.0  # of a pixel, or of a gradient
@@ -113,6 +137,9 @@ def assert_close(case: Case, actual: Doubles, expected: Doubles) -> None:
     largest = np.nanmax(np.abs(expected), initial=unit)
     reach = np.abs(np.nan_to_num(case.window_array(), posinf=0, neginf=0)).max(initial=1.0)
     rounding = EPSILON[case.accumulate] * min(max(reach, *case.size), 1e3)
+    if case.interpolation == "area":
+        # The reference divides differences of integrals by the footprint, at least 2e-3 wide.
+        rounding = max(rounding, EPSILON["float64"] / 2e-3)
     spacing = {"uint8": 1.0, "float16": 2.0**-24}.get(result_dtype(case), 0.0)  # near zero
     tolerance = 16 * rounding * largest + spacing
     np.testing.assert_allclose(

@@ -16,16 +16,13 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 # File, and what stands there today -> with the defect. Defects in one kernel would hide each other.
 DEFECTS = {
-    "every lane is asked whether its gather is large": (
-        "image_grad.cuh",
+    "passes over rows that no output reads": (
+        "contraction.cuh",
         [
             (
-                "for (unsigned rest = large; rest != 0; rest &= rest - 1) {",
-                "for (int lane = 0; lane < kWarp; ++lane) {",
-            ),
-            (
-                "const int lane = __ffs(int(rest)) - 1;",
-                "if ((large >> lane & 1) == 0) continue;",
+                "if (P::kInverse && pass.planes == 1 && !meet(tables.rows_read, "
+                "tile.row + i, pass.rows)) continue;",
+                "",
             ),
         ],
     ),
@@ -35,23 +32,23 @@ DEFECTS = {
             ("return vector == 1 ? 8 : 4;", "return vector > 0;"),
         ],
     ),
-    "slots without a tile": (
+    "parts without a tile": (
         "window_grad.cuh",
         [
             (
-                "slots = std::min(window_grad_slots(p.shape), tiling.tiles());",
-                "slots = window_grad_slots(p.shape);",
+                "Divisor(std::min<int64_t>(window_grad_parts(p.shape), p.tiling.tiles()))",
+                "Divisor(window_grad_parts(p.shape))",
             )
         ],
     ),
     "a nearly empty wave": (
-        "forward.cuh",
+        "contraction.cuh",
         [
-            ("  const Tiling tiling = make_tiling", "  Tiling tiling = make_tiling"),
             (
-                "  const int64_t tiles = tiling.tiles() *",
-                "  tiling.rows = 12;\n  tiling.row_tiles = divide_up(p.shape.out_height, 12);\n"
-                "  const int64_t tiles = tiling.tiles() *",
+                "  using Shared = ",
+                "  if constexpr (P::kTwoEntries) {\n    p.tiling.rows = 44;\n"
+                "    p.tiling.row_tiles = divide_up(p.height(), 44);\n"
+                "    p.divisors = TilingDivisors(p.tiling, p.shape.windows);\n  }\n  using Shared = ",
             ),
         ],
     ),
@@ -88,7 +85,7 @@ def test_planted_defects_are_found(tmp_path: Path) -> None:
     code = tool.compile_code(nvcc, headline, tmp_path)
     planted = tool.measure(headline, code, tmp_path, "-DRACNN_ONLY_FLOAT32=ON")
     forward, window_grad, image_grad, boxcar_grad = (case.key for case in headline)
-    assert found(image_grad, planted, today) >= {"instructions", "latency_us", "time_us"}
+    assert found(image_grad, planted, today) >= {"instructions", "shared_wavefronts"}
     assert found(boxcar_grad, planted, today) >= {"latency_us", "time_us"}
     assert planted[boxcar_grad]["loads_in_flight"] < 0.5 * today[boxcar_grad]["loads_in_flight"]
     assert found(window_grad, planted, today) >= {"empty_blocks", "latency_us", "time_us"}

@@ -104,7 +104,7 @@ def test_counts_are_those_that_can_be_worked_out() -> None:
         assert row["dram_mb"] == pytest.approx(row["fewest_mb"], rel=0.03)
         assert row["empty_blocks"] == 0
     assert (planar["stores"], planar["store_sectors"]) == (1, 4)
-    assert interleaved["store_sectors"] > 4  # rows of 75 pixels of 12 bytes begin within sectors
+    assert interleaved["store_sectors"] > 4  # rows of 38 pixels of 12 bytes begin within sectors
     assert "time_us" not in planar
 
 

@@ -13,11 +13,10 @@ import pytest
 import racnn_ops
 
 from .arrays import LAYOUTS, decode
-from .cases import KERNELS, PAIRS_OF, TAP_KERNELS, Case, sizes
-from .expected import assert_close, by_cpu, by_reference, result_dtype
+from .cases import KERNELS, PAIRS_OF, TAP_KERNELS, WHERE, Case, sizes
+from .expected import assert_close, by_cpu, check, result_dtype
 
 KERNEL_PAIRS = [(kernel, *pair) for kernel in KERNELS for pair in PAIRS_OF[kernel]]
-WHERE = ("inside", "crossing", "outside", "far", "huge", "tiny", "point", "not_finite")
 
 
 def modes(case: Case) -> Iterator[Case]:
@@ -35,10 +34,6 @@ def modes(case: Case) -> Iterator[Case]:
         yield case.but(boundary=boundary, mask_steepness=mask_steepness, values=values)
     yield case.but(affine=True)
     yield case.but(affine=True, mask_steepness=0.7, boundary="border")
-
-
-def check(case: Case, kernels: ModuleType) -> None:
-    assert_close(case, decode(case.run(kernels), result_dtype(case)), by_reference(case))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -13,7 +13,7 @@ import pytest
 
 from .arrays import LAYOUTS, decode
 from .build import python
-from .cases import KERNELS, PAIRS_OF, Case
+from .cases import BOUNDARIES, FILTER_KERNELS, FILTERS, KERNELS, PAIRS_OF, Case
 from .expected import assert_close, by_reference, result_dtype
 
 pytestmark = pytest.mark.slow
@@ -27,6 +27,8 @@ PAIRS = {
     ("uint8", "bfloat16"),
     ("float64", "float64"),
 }
+# Of those the ones with filters.
+FILTER_PAIRS = [("float32", "float32"), ("float16", "float16"), ("float64", "float64"), ("uint8", "bfloat16")]
 
 
 def cases_for_addresses(kernel: str) -> Iterator[Case]:
@@ -70,6 +72,37 @@ def cases_for_threads(kernel: str) -> Iterator[Case]:
         yield case.but(out=(6, 7), channels=40, energy="square", layout="channels_last")
 
 
+def filters_for_addresses(kernel: str) -> Iterator[Case]:
+    """Every filter at windows everywhere; long runs, many outputs of a pixel, many windows on an image."""
+    case = Case(kernel, batch=1, size=(33, 50), out=(7, 9))
+    pairs = itertools.cycle([pair for pair in FILTER_PAIRS if pair in PAIRS_OF[kernel]])
+    where = itertools.cycle(("crossing", "huge", "not_finite", "inside", "outside", "tiny", "far", "point"))
+    layouts, channels = itertools.cycle(LAYOUTS), itertools.cycle((1, 8, 3, 12))
+    boundaries = itertools.cycle(BOUNDARIES)
+    for (interpolation, antialias), (image, crop) in zip(FILTERS * 2, pairs, strict=False):
+        each = case.but(interpolation=interpolation, antialias=antialias, boundary=next(boundaries))
+        each = each.but(image=image, crop=crop, where=next(where), layout=next(layouts))
+        yield each.but(channels=next(channels), affine=True, offset=kernel == "forward")
+    one = case.but(windows=1, channels=1, antialias=True, mask_steepness=0.7, values=4)
+    yield one.but(size=(1, 6000), out=(1, 2), where="crossing", interpolation="bicubic")
+    yield one.but(size=(2500, 2), out=(2, 3), where="crossing", image="float64", crop="float64")
+    yield one.but(size=(5, 6), out=(3, 1500), antialias=False, boundary="window")
+    yield one.but(size=(90, 80), out=(6, 70), layout="channels_last", channels=40, max_blocks=3)
+    yield one.but(windows=300, size=(16, 70), out=(2, 3), where="crossing")
+
+
+def filters_for_threads(kernel: str) -> Iterator[Case]:
+    """One block for several crops, tiles, passes, segments of a line and windows, and several blocks."""
+    case = Case(kernel, batch=1, windows=2, channels=2, size=(24, 28), out=(5, 6), where="crossing")
+    case = case.but(antialias=True, boundary="window")
+    yield case
+    yield case.but(max_blocks=1, windows=3, interpolation="bicubic", mask_steepness=0.7)
+    yield case.but(max_blocks=2, layout="channels_last", channels=8, interpolation="area", antialias=False)
+    yield case.but(image="float64", crop="float64", size=(70, 9), interpolation="lanczos3", boundary="zeros")
+    yield case.but(size=(2, 5000), out=(1, 3), channels=1, windows=1)
+    yield case.but(size=(6, 5), out=(2, 400), channels=1, antialias=False, interpolation="bicubic")
+
+
 def run_and_compare(cases: list[Case], sanitizer: str, folder: Path) -> None:
     (folder / "cases").write_bytes(pickle.dumps(cases))
     run = python(sanitizer, "-m", "emulation.run_cases", str(folder / "cases"), str(folder / "results.npz"))
@@ -87,3 +120,13 @@ def test_nothing_out_of_bounds_misaligned_or_undefined(kernel: str, tmp_path: Pa
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_no_race_between_threads_or_blocks(kernel: str, tmp_path: Path) -> None:
     run_and_compare(list(cases_for_threads(kernel)), "thread", tmp_path)
+
+
+@pytest.mark.parametrize("kernel", FILTER_KERNELS)
+def test_nothing_out_of_bounds_misaligned_or_undefined_with_filters(kernel: str, tmp_path: Path) -> None:
+    run_and_compare(list(filters_for_addresses(kernel)), "address", tmp_path)
+
+
+@pytest.mark.parametrize("kernel", FILTER_KERNELS)
+def test_no_race_between_threads_or_blocks_with_filters(kernel: str, tmp_path: Path) -> None:
+    run_and_compare(list(filters_for_threads(kernel)), "thread", tmp_path)

@@ -265,6 +265,11 @@ INTEGERS: Meanings = {
     "BREV": _integers(_reversed_bits),
     "FLO": _find_first,
     "VIMNMX": _integers(lambda x, y, least: np.where(least, np.minimum(x, y), np.maximum(x, y))),
+    "VIMNMX3": _integers(
+        lambda x, y, z, least: np.where(
+            least, np.minimum(np.minimum(x, y), z), np.maximum(np.maximum(x, y), z)
+        )
+    ),
     "VIADDMNMX": _integers(
         lambda x, y, z, least: np.where(least, np.minimum(x + y, z), np.maximum(x + y, z))
     ),

@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The forward pass and the gradient of the images are one contraction with two tables of weights,
+//
+//     result[c, i, j] = sum_y b_i(y) sum_x a_j(x) source[c, y, x]
+//
+// from images to crops with the weights of the outputs, and back, summed over the windows on an image, with
+// those of the pixels (run_table.cuh). No atomics: each element of the result is written once.
+//
+// A block contracts the source along y on the way into shared memory, in lines (lines.cuh), and along x on
+// the way out of it: a thread has one column of its tile, with the weights of two entries in registers, in
+// kPassSlots slots at a time. From then on a pixel costs no floor, division or exp, whatever the filter, the
+// mask and the boundary. Lines that do not fit into shared memory are taken in segments. Taps of two entries
+// are runs too; in the forward pass, the most frequent case, they are a constant instead of a loop, and of a
+// line that is read sparsely only the units are made that some column reads.
+#pragma once
+
+#include "affine.cuh"
+#include "pairs.cuh"
+#include "run_table.cuh"
+
+namespace racnn {
+
+template <typename Source_, typename Result_, typename Taps_, bool kInverse_>
+struct ContractionParams {
+  using Source = Source_;
+  using Result = Result_;
+  using Taps = Taps_;
+  using T = Accumulate<Source>;
+  using Axes = AxesOf<Taps>;
+  using Axis = decltype(Axes::x);
+  static constexpr bool kInverse = kInverse_;
+  static constexpr int kPassSlots = racnn::kPassSlots<Source>;
+  static constexpr bool kIsFilter = std::is_same_v<Axis, FilterAxis<T>>;
+  static constexpr bool kTwoEntries = !kInverse && !kIsFilter;
+
+  const Source* source;
+  Result* result;
+  CropShape shape;
+  Strides source_strides, result_strides;
+  Taps taps;
+  AffineParams<T> affine;
+  Tiling tiling{};
+  TilingDivisors divisors{};
+  int32_t result_planes = 0;
+  uint32_t blocks = 0;  // tiles of all results
+  bool words = false;   // every unit is one aligned word
+
+  RACNN_HOST_DEVICE int64_t results() const { return kInverse ? shape.batch : shape.batch * shape.windows; }
+  RACNN_HOST_DEVICE int32_t height() const { return kInverse ? shape.height : shape.out_height; }
+  RACNN_HOST_DEVICE int32_t width() const { return kInverse ? shape.width : shape.out_width; }
+  RACNN_HOST_DEVICE int32_t source_width() const { return kInverse ? shape.out_width : shape.width; }
+};
+
+struct Place {
+  int32_t image, window;  // the window on its image
+};
+
+// Forward; backward the scale is all that matters. weights() is the sum of those of a value.
+template <typename P, typename T, typename Weights>
+__device__ __forceinline__ T normalise(const P& p, T value, int32_t channel, const Weights& weights) {
+  value *= p.affine.scale[channel];
+  if constexpr (!P::kInverse) value = std::fma(p.affine.shift[channel], weights(), value);
+  if constexpr (!P::kInverse && !P::kTwoEntries) value += p.affine.offset[channel];
+  return value;
+}
+
+// A thread's column of the result with one of its channels, in kPassSlots slots of each pass.
+template <typename P>
+struct ResultShare {
+  PassShare share;
+  int32_t column, channel;     // in the tile; of the interleaved ones
+  int32_t first_channel;       // of all, in the tile's first plane
+  typename P::Result* result;  // in the tile's first row and plane
+
+  __device__ __forceinline__ ResultShare(const P& p, const Place& at, const Tile& tile, int32_t slot_lanes)
+      : share(p.tiling.lanes(), p.divisors.lanes.quotient(threadIdx.x), slot_lanes),
+        column(p.divisors.interleaved.quotient(share.lane)),
+        channel(share.lane - column * p.tiling.interleaved),
+        first_channel(tile.plane * p.tiling.interleaved + channel),
+        result(p.result + at.image * p.result_strides.b + at.window * p.result_strides.k +
+               (tile.column + column) * p.result_strides.x + offset(p, tile.row, tile.plane) +
+               channel * p.result_strides.c) {
+    if (column < tile.columns) return;
+    column = 0;
+    share.slot = PassShare::kNone;
+  }
+
+  __device__ __forceinline__ static int64_t offset(const P& p, int32_t row, int32_t plane) {
+    return row * p.result_strides.y + plane * (p.tiling.interleaved * p.result_strides.c);
+  }
+
+  __device__ __forceinline__ int32_t slot(int q) const { return share.slot + q * share.step; }
+
+  // Of slot q of the pass from plane c on.
+  __device__ __forceinline__ int32_t channel_in(const P& p, const Pass& pass, int32_t c, int q) const {
+    return first_channel + (c + quotient(slot(q), pass.rows)) * p.tiling.interleaved;
+  }
+
+  // Calls use(q) for those slots that are among the first `count` of the pass.
+  template <typename Use>
+  __device__ __forceinline__ void each(int32_t count, Use use) const {
+    const int32_t left = count - share.slot;
+    RACNN_UNROLL
+    for (int q = 0; q < P::kPassSlots; ++q) {
+      if (q * share.step >= left) break;
+      use(q);
+    }
+  }
+
+  // Stores value(q) in them. `to` is `result` at the first row and plane of the pass; weights(i) is the sum
+  // of the weights in its row i.
+  template <typename Value, typename Weights>
+  __device__ __forceinline__ void store(const P& p, typename P::Result* to, const Slot* slots, int32_t count,
+                                        const Pass& pass, int32_t c, Value value,
+                                        const Weights& weights) const {
+    const Slot* of = slots + share.slot;
+    each(count, [&, of](int q) mutable {
+      typename P::T result = value(q);
+      if (p.affine.used) {
+        result = normalise(p, result, channel_in(p, pass, c, q), [&] { return weights(of->row); });
+      }
+      to[of->result] = narrow<typename P::Result>(result);
+      of += share.step;
+    });
+  }
+};
+
+template <typename T>
+struct TwoEntryTables {
+  T staged[2 * kStaged<T>];
+  Slot slots[kThreads];
+  RowPair<T> rows[kMostRows];
+  ColumnPair<T> columns[kMostLanes];
+};
+
+template <bool kWords, typename P>
+__device__ __forceinline__ void contract_two_entries(const P& p, const Place& place, const Tile& tile) {
+  using T = typename P::T;
+  using Source = typename P::Source;
+  constexpr int32_t kCount = kUnit<Source>;
+  auto& [staged, slots, rows, columns] = *shared_memory<TwoEntryTables<T>>();
+  const int32_t channels = p.tiling.interleaved;
+  const Strides& strides = p.source_strides;
+  {
+    const auto axes = crop_axes(p.taps, p.shape, place.image * p.shape.windows + place.window);
+    const T nothing = axes.finite ? T(0) : kNaN<T>;
+    const int32_t i = threadIdx.x, from_the_end = kThreads - 1 - i;
+    if (i < tile.columns) columns[i] = column_pair(axes.x, tile.column + i);
+    if (from_the_end < tile.rows) {
+      rows[from_the_end] =
+          row_pair(axes.y, tile.row + from_the_end, strides.y * int64_t(sizeof(Source)), nothing);
+    }
+  }
+  __syncthreads();
+  const PairLines<kWords, P, ColumnPair<T>> line_of(p, tile, columns);
+  const int32_t pitch = line_of.pitch, room = quotient(kStaged<T>, pitch);  // slots in a buffer
+  ResultShare<P> mine(p, place, tile, lesser(p.tiling.slot_lanes, room));
+  const Pass pass(tile, lesser(P::kPassSlots * mine.share.step, room));
+  make_slots(pass, int32_t(channels * strides.c), int32_t(p.result_strides.y),
+             int32_t(channels * p.result_strides.c), slots);
+  const PassShare makes(line_of.units, quotient(threadIdx.x, line_of.units),
+                        lesser(quotient(kThreads, line_of.units), pass.slots()));
+  auto first = line_of.unit_at(
+      p.source + place.image * strides.b + int64_t(tile.plane) * channels * strides.c, makes.lane);
+  const ColumnPair<T> pair = columns[mine.column];
+  const int32_t at = mine.share.slot * pitch + line_of.lower_of(mine.column) + mine.channel;
+  const int32_t slot_step = mine.share.step * pitch;
+  const auto row_step = int32_t(pass.rows * p.result_strides.y);
+  auto* to = mine.result;
+  __syncthreads();
+  int32_t turn = 0;
+  RACNN_NO_UNROLL
+  for (int32_t c = 0; c < tile.planes; c += pass.planes) {
+    int32_t i = 0;
+    RACNN_NO_UNROLL
+    for (; i < tile.rows; i += pass.rows) {
+      const int32_t count = pass.slots_left(tile, i, c);
+      make_lines<kCount>(
+          makes, first, slots, count, pitch, staged + turn, [&](int32_t row, const auto& unit, auto& values) {
+            const RowPair<T> pair = rows[i + row];
+            if (pair.lower < 0 || unit.mask == 0) {
+              RACNN_UNROLL
+              for (T& value : values[0].values) value = pair.lower < 0 ? pair.w_lower : T(0);
+              return;
+            }
+            const auto lower = line_of.source.load(unit, pair.lower),
+                       upper = line_of.source.load(unit, pair.upper);
+            RACNN_UNROLL
+            for (int k = 0; k < kCount; ++k) {
+              values[0].values[k] =
+                  std::fma(pair.w_upper, widen<T>(upper.values[k]), pair.w_lower * widen<T>(lower.values[k]));
+            }
+          });
+      __syncthreads();
+      const T* lower = staged + turn + at;
+      const T* upper = lower + channels;
+      mine.store(
+          p, to, slots, count, pass, c,
+          [&, lower, upper](int) mutable {
+            const T value = std::fma(pair.w_upper, *upper, pair.w_lower * *lower);
+            lower += slot_step;
+            upper += slot_step;
+            return value;
+          },
+          [&](int32_t row) {
+            return (pair.w_lower + pair.w_upper) * (rows[i + row].w_lower + rows[i + row].w_upper);
+          });
+      to += row_step;
+      turn ^= kStaged<T>;
+    }
+    first.from += int32_t(pass.planes * channels * strides.c);
+    to += int32_t(mine.offset(p, -i, pass.planes));
+  }
+}
+
+// A block's shared memory: the tables of the crop at hand, and the windows that reach the tile.
+template <typename P>
+struct RunTables {
+  using T = typename P::T;
+  static constexpr bool kInverse = P::kInverse;
+
+  T staged[2 * kStaged<T>];
+  Slot slots[kThreads];
+  typename P::Axes axes;
+  RunTable<typename P::Axis, T, kInverse, kMostRows> rows;
+  RunTable<typename P::Axis, T, kInverse, kMostLanes> columns;
+  Run rows_read;  // by the crop
+  Tile tile;
+  int32_t begin, end;      // the crop's lines, in elements
+  int32_t pitch;           // of lines, and of the segments in which those are staged that are too long
+  int32_t tabled, listed;  // the window at hand; the first of those that were searched for the list
+  bool reached;            // there are tables: the crop reads the tile or, in the forward pass, is finite
+  int32_t list[kThreads];  // windows
+  int32_t found;           // in the list
+  int32_t counts[kThreads / kWarp];
+
+  __device__ __forceinline__ void make(const P& p, int32_t image, int32_t window, const Pass& pass) {
+    __syncthreads();  // all are done with those before
+    if (threadIdx.x == 0) {
+      axes = crop_axes(p.taps, p.shape, image * p.shape.windows + window);
+      tabled = window;
+      reached = axes.finite && (!kInverse || reaches(axes));
+      rows_read = read_by_any(axes.y);
+    }
+    __syncthreads();
+    if (!reached) return;
+    const int32_t from_the_end = kThreads - 1 - int32_t(threadIdx.x);
+    if constexpr (decltype(rows)::kSamples) {
+      columns.make_samples(axes.x, tile.column, tile.columns, threadIdx.x);
+      rows.make_samples(axes.y, tile.row, tile.rows, from_the_end);
+      __syncthreads();
+    }
+    columns.make_weights(axes.x, tile.column, tile.columns, threadIdx.x);
+    rows.make_weights(axes.y, tile.row, tile.rows, from_the_end);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      using Source = typename P::Source;
+      constexpr int32_t kCount = kUnit<Source>;
+      begin = unit_begin<Source>(columns.first * p.tiling.interleaved);
+      end = columns.end * p.tiling.interleaved;
+      const int32_t room = lesser(kThreads, quotient(kStaged<T> / kCount, pass.slots()));
+      pitch = lesser((end - begin + kCount - 1) / kCount, room) * kCount;
+    }
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ bool reaches(const typename P::Axes& axes) const {
+    return meet(read_by_any(axes.x), tile.column, tile.columns) &&
+           meet(read_by_any(axes.y), tile.row, tile.rows);
+  }
+
+  // Lists those of the windows [from, from + kThreads) on an image that reach the tile, in order.
+  __device__ __forceinline__ void find_windows(const P& p, int32_t image, int32_t from) {
+    const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+    bool reach = false;
+    const int64_t window = int64_t(from) + threadIdx.x;
+    if (window < p.shape.windows) {
+      const auto of = crop_axes(p.taps, p.shape, image * p.shape.windows + window);
+      reach = of.finite && reaches(of);
+    }
+    const unsigned votes = __ballot_sync(kAllLanes, reach);
+    __syncthreads();  // all are done with the list before
+    if (lane == 0) counts[warp] = __popc(votes);
+    __syncthreads();
+    int32_t place = __popc(votes & ((1u << lane) - 1)), all = 0;
+    for (int32_t w = 0; w < kThreads / kWarp; ++w) {
+      if (w < warp) place += counts[w];
+      all += counts[w];
+    }
+    if (reach) list[place] = from + int32_t(threadIdx.x);
+    if (threadIdx.x == 0) {
+      found = all;
+      listed = from;
+    }
+    __syncthreads();
+  }
+};
+
+// A thread's unit, contracted along y: the run of row i of the tile.
+template <typename Lines, typename P, typename Values>
+__device__ __forceinline__ void add_rows(const Lines& source, const RunTables<P>& tables, int32_t i,
+                                         int64_t row_bytes, const typename Lines::Unit& unit,
+                                         Values& values) {
+  using T = typename P::T;
+  const Run run = tables.rows.runs[i];
+  if (unit.mask == 0) return;
+  const auto weight = [&](int32_t k) {
+    return tables.rows.entry(tables.axes.y, tables.tile.row, i, k).values[0];
+  };
+  // Two at a time, for their loads to be on the way together.
+  RACNN_NO_UNROLL
+  for (int32_t k = 0; k < run.count; k += 2) {
+    const bool two = k + 1 < run.count;
+    const auto first = source.load(unit, (run.first + k) * row_bytes);
+    const auto second = source.load(unit, (run.first + k + two) * row_bytes);
+    const T w_first = weight(k), w_second = two ? weight(k + 1) : T(0);
+    RACNN_UNROLL
+    for (int v = 0; v < Lines::kCount; ++v) {
+      values[0].values[v] = std::fma(w_first, widen<T>(first.values[v]), values[0].values[v]);
+      if (two) values[0].values[v] = std::fma(w_second, widen<T>(second.values[v]), values[0].values[v]);
+    }
+  }
+}
+
+template <typename P>
+__device__ __forceinline__ void contract_runs(const P& p, const Place& place, const Tile& tile) {
+  using T = typename P::T;
+  using Source = typename P::Source;
+  constexpr int32_t kCount = kUnit<Source>;
+  RunTables<P>& tables = *shared_memory<RunTables<P>>();
+  ResultShare<P> mine(p, place, tile, p.tiling.slot_lanes);
+  const int32_t channels = p.tiling.interleaved;
+  const Strides& strides = p.source_strides;
+  const Pass pass(tile, mine.share.step * P::kPassSlots);
+  const auto plane_stride = int32_t(channels * strides.c);
+  make_slots(pass, plane_stride, int32_t(p.result_strides.y), int32_t(channels * p.result_strides.c),
+             tables.slots);
+  if (threadIdx.x == 0) {
+    tables.tile = tile;
+    tables.tabled = tables.listed = -1;
+    tables.list[0] = place.window;
+    tables.found = 1;
+  }
+  __syncthreads();
+  const auto source = line_source<false>(p);
+  const int32_t windows = P::kInverse ? int32_t(p.shape.windows) : 1;
+  int32_t turn = 0;
+  PassShare makes(1, 0, 1);
+  typename decltype(source)::Unit unit{};
+  // The thread's unit in a segment.
+  const auto choose = [&](int32_t segment) {
+    const int32_t units = (lesser(tables.pitch, tables.end - segment) + kCount - 1) / kCount;
+    makes = PassShare(units, quotient(threadIdx.x, units), lesser(quotient(kThreads, units), pass.slots()));
+    const Source* const plane = p.source + place.image * strides.b +
+                                (P::kInverse ? tables.tabled * strides.k : 0) +
+                                int64_t(tables.tile.plane) * channels * strides.c;
+    unit = source.unit(plane, segment + makes.lane * kCount);
+  };
+  auto* to = mine.result;
+  for (int32_t c = 0; c < tile.planes; c += pass.planes) {
+    int32_t i = 0;
+    RACNN_NO_UNROLL
+    for (; i < tile.rows; i += pass.rows) {
+      const int32_t count = pass.slots_left(tile, i, c);
+      T sums[P::kPassSlots] = {};
+      for (int32_t from = 0; from < windows; from += kThreads) {
+        if (windows > 1 && tables.listed != from) tables.find_windows(p, place.image, from);
+        for (int32_t w = 0; w < tables.found; ++w) {
+          if (tables.tabled != tables.list[w]) {
+            tables.make(p, place.image, tables.list[w], pass);
+            if (tables.reached && tables.begin < tables.end) choose(tables.begin);
+          }
+          if (!tables.reached) {
+            if constexpr (!P::kInverse) {
+              for (T& sum : sums) sum = kNaN<T>;
+            }
+            continue;
+          }
+          if (P::kInverse && pass.planes == 1 && !meet(tables.rows_read, tile.row + i, pass.rows)) continue;
+          int32_t k = 0;
+          for (int32_t segment = tables.begin; segment < tables.end; segment += tables.pitch) {
+            if (tables.end - tables.begin > tables.pitch) choose(segment);
+            make_lines<kCount>(makes, unit, tables.slots, count, tables.pitch, tables.staged + turn,
+                               [&](int32_t row, auto at, auto& values) {
+                                 at.from += c * plane_stride;
+                                 add_rows(source, tables, i + row, strides.y * int64_t(sizeof(Source)), at,
+                                          values);
+                               });
+            __syncthreads();
+            const int32_t pitch = tables.pitch;
+            const Run run = mine.share.slot < count ? tables.columns.runs[mine.column] : Run{0, 0};
+            const T* const line = tables.staged + turn + mine.share.slot * pitch + mine.channel;
+            for (; k < run.count; ++k) {
+              const int32_t at = (run.first + k) * channels - segment;
+              if (at + mine.channel >= pitch) break;
+              const T weight =
+                  tables.columns.entry(tables.axes.x, tables.tile.column, mine.column, k).values[0];
+              mine.each(count, [&](int q) {  // only of those is there a line, long ones fill the buffer
+                sums[q] = std::fma(weight, line[q * mine.share.step * pitch + at], sums[q]);
+              });
+            }
+            turn ^= kStaged<T>;
+          }
+        }
+      }
+      mine.store(
+          p, to, tables.slots, count, pass, c, [&](int q) { return sums[q]; },
+          [&](int32_t row) { return tables.columns.sums[0][mine.column] * tables.rows.sums[0][i + row]; });
+      to += int32_t(pass.rows * p.result_strides.y);
+    }
+    to += int32_t(mine.offset(p, -i, pass.planes));
+  }
+}
+
+template <bool kWords, typename P>
+__global__ void __launch_bounds__(kThreads, std::min(kResidentBlocks<P, kWords>, kMostResidentBlocks))
+    contraction_kernel(P p) {
+  for (uint32_t number = blockIdx.x; number < p.blocks; number += gridDim.x) {
+    const int32_t n = p.divisors.tiles.quotient(int32_t(number));
+    const Tile tile = tile_at(p.tiling, p.divisors, int32_t(number) - n * p.tiling.tiles(), p.height(),
+                              p.width(), p.result_planes);
+    Place place{n, 0};
+    if constexpr (!P::kInverse) {
+      place.image = p.divisors.windows.quotient(n);
+      place.window = n - place.image * int32_t(p.shape.windows);
+    }
+    if constexpr (P::kTwoEntries) {
+      contract_two_entries<kWords>(p, place, tile);
+    } else {
+      contract_runs(p, place, tile);
+    }
+    __syncthreads();
+  }
+}
+
+// The tiling of `results`, and what follows from it.
+template <typename P>
+Tiling tile_results(P& p, int32_t height, int32_t width, int64_t results, int32_t channels, int64_t resident,
+                    bool one_pass) {
+  const int32_t planes = int32_t(p.shape.channels / channels);
+  const Tiling tiling = make_tiling(
+      {height, width, planes, results, channels, P::kPassSlots, resident, most_within(p.result_strides.y),
+       most_within(channels * std::max(p.source_strides.c, p.result_strides.c)), one_pass});
+  p.divisors = TilingDivisors(tiling, p.shape.windows);
+  p.result_planes = planes;
+  return tiling;
+}
+
+template <bool kWords, typename P>
+cudaError_t launch_contraction(P& p, int32_t channels, int64_t multiprocessors, cudaStream_t stream,
+                               int64_t max_blocks) {
+  using T = typename P::T;
+  p.tiling = tile_results(p, p.height(), p.width(), p.results(), channels,
+                          multiprocessors * kResidentBlocks<P, kWords>, P::kInverse && p.shape.windows > 1);
+  using Shared = std::conditional_t<P::kTwoEntries, TwoEntryTables<T>, RunTables<P>>;
+  static_assert(sizeof(Shared) <= 48 << 10, "what every GPU gives unasked");
+  if (p.results() > kMaxBlocks / p.tiling.tiles()) return cudaErrorInvalidConfiguration;
+  p.blocks = uint32_t(p.tiling.tiles() * p.results());
+  const auto grid = unsigned(std::min<int64_t>(p.blocks, max_blocks));
+  return launch(contraction_kernel<kWords, P>, dim3(grid), dim3(kThreads), sizeof(Shared), stream, p);
+}
+
+template <typename P>
+cudaError_t launch_contraction(P p, int64_t multiprocessors, cudaStream_t stream, int64_t max_blocks) {
+  if (p.results() == 0 || p.shape.channels == 0) return cudaSuccess;
+  if (!is_countable(p.shape)) return cudaErrorInvalidConfiguration;
+  const int32_t channels =
+      interleaved_channels(kUnit<typename P::Source>, p.shape.channels, greater(p.width(), p.source_width()),
+                           p.source_strides, p.result_strides);
+  p.words = in_words(p.source, p.source_width(), p.shape.channels, channels, p.source_strides);
+  // Of the two entries' kernels there are two versions: there it pays.
+  if constexpr (P::kTwoEntries) {
+    if (p.words) return launch_contraction<true>(p, channels, multiprocessors, stream, max_blocks);
+  }
+  return launch_contraction<false>(p, channels, multiprocessors, stream, max_blocks);
+}
+
+}  // namespace racnn
