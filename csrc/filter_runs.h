@@ -96,13 +96,13 @@ struct RunPosition {
 
 template <typename T>
 RACNN_HOST_DEVICE RunPosition<T> run_position(const FilterAxis<T>& f, int32_t j) {
-  const T u = sample_offset(f.axis, j);
   if (f.interpolation == Interpolation::kNearest) {
     // By the product first: where positions lie on pixels' edges, as at a reduction by 2, it is exact.
-    const T s = f.axis.centre + f.axis.half * T(2 * int64_t(j) + 1 - f.axis.out) / T(f.axis.out);
+    const T s = f.axis.centre + f.axis.half * offset_numerator<T>(j, f.axis.out) / T(f.axis.out);
     const int64_t pixel = int64_t(std::floor(s));
     return {f.limited ? clamp_to<int64_t>(pixel, f.first, f.last) : pixel, T(0), {T(0), T(0)}};
   }
+  const T u = sample_offset(f.axis, j);
   T s = std::fma(f.axis.half, u, f.axis.centre);
   AxisGrad<T> grad{f.axis.centre_d_centre + f.axis.half_d_centre * u,
                    f.axis.centre_d_half + f.axis.half_d_half * u};
@@ -238,19 +238,33 @@ struct Run {
   int32_t first, count;
 };
 
-// What output j reads at most: the ends of its run may be zeros.
+// An output at pixel p reads [p - before, p + after] of [first, last]; if `limited`, what lies beyond them
+// falls to the pixels at their ends.
+struct Reach {
+  int64_t before, after;
+  int32_t first, last;
+  bool limited;
+};
+
 template <typename T>
-RACNN_HOST_DEVICE Run widest_run(const FilterAxis<T>& f, const RunPosition<T>& p) {
+RACNN_HOST_DEVICE Reach reach_of(const FilterAxis<T>& f) {
   const int64_t reach = run_reach(f);
-  int64_t begin = p.pixel - reach, end = p.pixel + reach;
-  if (f.limited) {
-    begin = clamp_to<int64_t>(begin, f.first, f.last);
-    end = clamp_to<int64_t>(end, f.first, f.last);
+  return {reach, reach, f.first, f.last, f.limited};
+}
+
+// What outputs at these pixels and between them read at most: the ends of a run may be zeros. An empty run is
+// where it would be, so that runs of neighbours are in order.
+RACNN_HOST_DEVICE Run read_by(const Reach& reach, int64_t first_pixel, int64_t last_pixel) {
+  int64_t begin = first_pixel - reach.before, end = last_pixel + reach.after;
+  if (reach.limited) {
+    begin = clamp_to<int64_t>(begin, reach.first, reach.last);
+    end = clamp_to<int64_t>(end, reach.first, reach.last);
   } else {
-    begin = greater<int64_t>(begin, f.first);
-    end = lesser<int64_t>(end, f.last);
+    begin = greater<int64_t>(begin, reach.first);
+    end = lesser<int64_t>(end, reach.last);
   }
-  return end < begin ? Run{0, 0} : Run{int32_t(begin), int32_t(end - begin) + 1};
+  begin = lesser<int64_t>(begin, int64_t(reach.last) + 1);
+  return {int32_t(begin), int32_t(greater<int64_t>(end - begin + 1, 0))};
 }
 
 // What the entries of the run at `p` are divided by.
@@ -308,7 +322,7 @@ RACNN_HOST_DEVICE RunEntry<T> masked(const FilterAxis<T>& f, RunEntry<T> entry, 
 template <bool kGrad, typename T, typename Set>
 RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set) {
   const RunPosition<T> p = run_position(f, j);
-  const Run widest = widest_run(f, p);
+  const Run widest = read_by(reach_of(f), p.pixel, p.pixel);
   Run run{0, 0};
   with_entries(f, p, run_sums(f, p), [&](const auto& entry_at) {
     for (int32_t x = widest.first; x < widest.first + widest.count; ++x) {

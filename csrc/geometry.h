@@ -152,10 +152,16 @@ RACNN_HOST_DEVICE Axis<T> make_axis(T centre, T half, int32_t size, int32_t out,
   return axis;
 }
 
+// 2j + 1 - out, exactly before it is rounded.
+template <typename T>
+RACNN_HOST_DEVICE T offset_numerator(int32_t j, int32_t out) {
+  return T((j - out) + j + 1);
+}
+
 // u_j in (-1, 1): the numerator is an exact integer, so one rounding.
 template <typename T>
 RACNN_HOST_DEVICE T sample_offset(const Axis<T>& axis, int32_t j) {
-  return T((j - axis.out) + j + 1) / T(axis.out);
+  return offset_numerator<T>(j, axis.out) / T(axis.out);
 }
 
 // p_j as the formula gives it; for finite windows infinite at worst.

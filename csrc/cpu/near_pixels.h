@@ -218,11 +218,8 @@ Range range_of(const TableAxis<T>& axis) {
 // A little more than the runs of a window hold.
 template <typename T>
 Range range_of(const FilterAxis<T>& f) {
-  const int64_t reach = run_reach(f), first = run_position(f, 0).pixel - reach;
-  const int64_t last = run_position(f, f.axis.out - 1).pixel + reach;
-  const auto within = [&](int64_t x) { return int32_t(clamp_to<int64_t>(x, f.first, f.last)); };
-  if (!f.limited && (last < f.first || first > f.last)) return {};
-  return {within(first), within(last) + 1};
+  const Run run = read_by(reach_of(f), run_position(f, 0).pixel, run_position(f, f.axis.out - 1).pixel);
+  return {run.first, run.first + run.count};
 }
 
 template <typename Taps>

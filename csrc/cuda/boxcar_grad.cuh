@@ -350,11 +350,6 @@ __global__ void finish_boxcar_grad_kernel(FinishBoxcarGradParams<T> p) {
   }
 }
 
-// The size of the fewest parts of `total` with at most `limit` each, if all are about the same.
-inline int32_t even_part(int64_t total, int64_t limit) {
-  return int32_t(divide_up(total, divide_up(total, limit)));
-}
-
 template <int kWide, typename Grad>
 BoxcarTile make_boxcar_tile(const BoxcarProblem<Grad>& p, const BoxcarParts& parts) {
   const Strides& s = p.grad_strides;
@@ -380,12 +375,13 @@ BoxcarTile make_boxcar_tile(const BoxcarProblem<Grad>& p, const BoxcarParts& par
   tile.vector = packed && p.energy == Energy::kAbs ? kWide : 1;
   const int32_t places = kThreads * tile.vector;
   if (tile.channels_fastest) {
-    tile.channels = one_piece ? int32_t(channels) : tile.vector * even_part(channels / tile.vector, kThreads);
+    tile.channels = one_piece ? int32_t(channels)
+                              : tile.vector * int32_t(balanced<int64_t>(channels / tile.vector, kThreads));
     tile.columns = int32_t(std::min<int64_t>(w, places / tile.channels));
     if (one_piece && tile.columns < w) tile.columns -= tile.columns % tile.vector;
   } else {
-    tile.columns = tile.vector * even_part(w / tile.vector, kThreads);
-    tile.channels = even_part(channels, places / tile.columns);
+    tile.columns = tile.vector * int32_t(balanced<int64_t>(w / tile.vector, kThreads));
+    tile.channels = int32_t(balanced<int64_t>(channels, places / tile.columns));
   }
   const int32_t batch = row_batch(tile.vector), batches = divide_up(parts.part_rows, batch);
   tile.row_lanes = std::min({places / (tile.channels * tile.columns), batches, kMostTableRows / batch});

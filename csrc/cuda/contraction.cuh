@@ -52,10 +52,6 @@ struct ContractionParams {
   RACNN_HOST_DEVICE int32_t source_width() const { return kInverse ? shape.out_width : shape.width; }
 };
 
-struct Place {
-  int32_t image, window;  // the window on its image
-};
-
 // Forward; backward the scale is all that matters. weights() is the sum of those of a value.
 template <typename P, typename T, typename Weights>
 __device__ __forceinline__ T normalise(const P& p, T value, int32_t channel, const Weights& weights) {
@@ -65,66 +61,22 @@ __device__ __forceinline__ T normalise(const P& p, T value, int32_t channel, con
   return value;
 }
 
-// A thread's column of the result with one of its channels, in kPassSlots slots of each pass.
-template <typename P>
-struct ResultShare {
-  PassShare share;
-  int32_t column, channel;     // in the tile; of the interleaved ones
-  int32_t first_channel;       // of all, in the tile's first plane
-  typename P::Result* result;  // in the tile's first row and plane
-
-  __device__ __forceinline__ ResultShare(const P& p, const Place& at, const Tile& tile, int32_t slot_lanes)
-      : share(p.tiling.lanes(), p.divisors.lanes.quotient(threadIdx.x), slot_lanes),
-        column(p.divisors.interleaved.quotient(share.lane)),
-        channel(share.lane - column * p.tiling.interleaved),
-        first_channel(tile.plane * p.tiling.interleaved + channel),
-        result(p.result + at.image * p.result_strides.b + at.window * p.result_strides.k +
-               (tile.column + column) * p.result_strides.x + offset(p, tile.row, tile.plane) +
-               channel * p.result_strides.c) {
-    if (column < tile.columns) return;
-    column = 0;
-    share.slot = PassShare::kNone;
-  }
-
-  __device__ __forceinline__ static int64_t offset(const P& p, int32_t row, int32_t plane) {
-    return row * p.result_strides.y + plane * (p.tiling.interleaved * p.result_strides.c);
-  }
-
-  __device__ __forceinline__ int32_t slot(int q) const { return share.slot + q * share.step; }
-
-  // Of slot q of the pass from plane c on.
-  __device__ __forceinline__ int32_t channel_in(const P& p, const Pass& pass, int32_t c, int q) const {
-    return first_channel + (c + quotient(slot(q), pass.rows)) * p.tiling.interleaved;
-  }
-
-  // Calls use(q) for those slots that are among the first `count` of the pass.
-  template <typename Use>
-  __device__ __forceinline__ void each(int32_t count, Use use) const {
-    const int32_t left = count - share.slot;
-    RACNN_UNROLL
-    for (int q = 0; q < P::kPassSlots; ++q) {
-      if (q * share.step >= left) break;
-      use(q);
+// Stores value(q) in those of the thread's slots that are among the first `count` of a pass. `to` is the
+// result at its first row and plane; weights(i) is the sum of the weights in its row i.
+template <typename P, typename Value, typename Weights>
+__device__ __forceinline__ void store(const P& p, const ResultShare<P>& mine, typename P::Result* to,
+                                      const Slot* slots, int32_t count, const Pass& pass, int32_t c,
+                                      Value value, const Weights& weights) {
+  const Slot* of = slots + mine.share.slot;
+  mine.each(count, [&, of](int q) mutable {
+    typename P::T result = value(q);
+    if (p.affine.used) {
+      result = normalise(p, result, mine.channel_in(p, pass, c, q), [&] { return weights(of->row); });
     }
-  }
-
-  // Stores value(q) in them. `to` is `result` at the first row and plane of the pass; weights(i) is the sum
-  // of the weights in its row i.
-  template <typename Value, typename Weights>
-  __device__ __forceinline__ void store(const P& p, typename P::Result* to, const Slot* slots, int32_t count,
-                                        const Pass& pass, int32_t c, Value value,
-                                        const Weights& weights) const {
-    const Slot* of = slots + share.slot;
-    each(count, [&, of](int q) mutable {
-      typename P::T result = value(q);
-      if (p.affine.used) {
-        result = normalise(p, result, channel_in(p, pass, c, q), [&] { return weights(of->row); });
-      }
-      to[of->result] = narrow<typename P::Result>(result);
-      of += share.step;
-    });
-  }
-};
+    to[of->result] = narrow<typename P::Result>(result);
+    of += mine.share.step;
+  });
+}
 
 template <typename T>
 struct TwoEntryTables {
@@ -141,31 +93,18 @@ __device__ __forceinline__ void contract_two_entries(const P& p, const Place& pl
   constexpr int32_t kCount = kUnit<Source>;
   auto& [staged, slots, rows, columns] = *shared_memory<TwoEntryTables<T>>();
   const int32_t channels = p.tiling.interleaved;
-  const Strides& strides = p.source_strides;
   {
     const auto axes = crop_axes(p.taps, p.shape, place.image * p.shape.windows + place.window);
     const T nothing = axes.finite ? T(0) : kNaN<T>;
     const int32_t i = threadIdx.x, from_the_end = kThreads - 1 - i;
     if (i < tile.columns) columns[i] = column_pair(axes.x, tile.column + i);
     if (from_the_end < tile.rows) {
-      rows[from_the_end] =
-          row_pair(axes.y, tile.row + from_the_end, strides.y * int64_t(sizeof(Source)), nothing);
+      rows[from_the_end] = row_pair(axes.y, tile.row + from_the_end, row_bytes(p), nothing);
     }
   }
   __syncthreads();
-  const PairLines<kWords, P, ColumnPair<T>> line_of(p, tile, columns);
-  const int32_t pitch = line_of.pitch, room = quotient(kStaged<T>, pitch);  // slots in a buffer
-  ResultShare<P> mine(p, place, tile, lesser(p.tiling.slot_lanes, room));
-  const Pass pass(tile, lesser(P::kPassSlots * mine.share.step, room));
-  make_slots(pass, int32_t(channels * strides.c), int32_t(p.result_strides.y),
-             int32_t(channels * p.result_strides.c), slots);
-  const PassShare makes(line_of.units, quotient(threadIdx.x, line_of.units),
-                        lesser(quotient(kThreads, line_of.units), pass.slots()));
-  auto first = line_of.unit_at(
-      p.source + place.image * strides.b + int64_t(tile.plane) * channels * strides.c, makes.lane);
+  auto [line_of, mine, pass, makes, first, at, slot_step] = pair_work<kWords>(p, place, tile, columns, slots);
   const ColumnPair<T> pair = columns[mine.column];
-  const int32_t at = mine.share.slot * pitch + line_of.lower_of(mine.column) + mine.channel;
-  const int32_t slot_step = mine.share.step * pitch;
   const auto row_step = int32_t(pass.rows * p.result_strides.y);
   auto* to = mine.result;
   __syncthreads();
@@ -176,27 +115,27 @@ __device__ __forceinline__ void contract_two_entries(const P& p, const Place& pl
     RACNN_NO_UNROLL
     for (; i < tile.rows; i += pass.rows) {
       const int32_t count = pass.slots_left(tile, i, c);
-      make_lines<kCount>(
-          makes, first, slots, count, pitch, staged + turn, [&](int32_t row, const auto& unit, auto& values) {
-            const RowPair<T> pair = rows[i + row];
-            if (pair.lower < 0 || unit.mask == 0) {
-              RACNN_UNROLL
-              for (T& value : values[0].values) value = pair.lower < 0 ? pair.w_lower : T(0);
-              return;
-            }
-            const auto lower = line_of.source.load(unit, pair.lower),
-                       upper = line_of.source.load(unit, pair.upper);
-            RACNN_UNROLL
-            for (int k = 0; k < kCount; ++k) {
-              values[0].values[k] =
-                  std::fma(pair.w_upper, widen<T>(upper.values[k]), pair.w_lower * widen<T>(lower.values[k]));
-            }
-          });
+      make_lines<kCount>(makes, first, slots, count, line_of.pitch, staged + turn,
+                         [&](int32_t row, const auto& unit, auto& values) {
+                           const RowPair<T> pair = rows[i + row];
+                           if (pair.lower < 0 || unit.mask == 0) {
+                             RACNN_UNROLL
+                             for (T& value : values[0].values) value = pair.lower < 0 ? pair.w_lower : T(0);
+                             return;
+                           }
+                           const auto lower = line_of.source.load(unit, pair.lower),
+                                      upper = line_of.source.load(unit, pair.upper);
+                           RACNN_UNROLL
+                           for (int k = 0; k < kCount; ++k) {
+                             values[0].values[k] = std::fma(pair.w_upper, widen<T>(upper.values[k]),
+                                                            pair.w_lower * widen<T>(lower.values[k]));
+                           }
+                         });
       __syncthreads();
       const T* lower = staged + turn + at;
       const T* upper = lower + channels;
-      mine.store(
-          p, to, slots, count, pass, c,
+      store(
+          p, mine, to, slots, count, pass, c,
           [&, lower, upper](int) mutable {
             const T value = std::fma(pair.w_upper, *upper, pair.w_lower * *lower);
             lower += slot_step;
@@ -209,7 +148,7 @@ __device__ __forceinline__ void contract_two_entries(const P& p, const Place& pl
       to += row_step;
       turn ^= kStaged<T>;
     }
-    first.from += int32_t(pass.planes * channels * strides.c);
+    first.from += int32_t(pass.planes * channels * p.source_strides.c);
     to += int32_t(mine.offset(p, -i, pass.planes));
   }
 }
@@ -227,8 +166,7 @@ struct RunTables {
   RunTable<typename P::Axis, T, kInverse, kMostLanes> columns;
   Run rows_read;  // by the crop
   Tile tile;
-  int32_t begin, end;      // the crop's lines, in elements
-  int32_t pitch;           // of lines, and of the segments in which those are staged that are too long
+  LineSpan<typename P::Source> span;
   int32_t tabled, listed;  // the window at hand; the first of those that were searched for the list
   bool reached;            // there are tables: the crop reads the tile or, in the forward pass, is finite
   int32_t list[kThreads];  // windows
@@ -255,12 +193,7 @@ struct RunTables {
     rows.make_weights(axes.y, tile.row, tile.rows, from_the_end);
     __syncthreads();
     if (threadIdx.x == 0) {
-      using Source = typename P::Source;
-      constexpr int32_t kCount = kUnit<Source>;
-      begin = unit_begin<Source>(columns.first * p.tiling.interleaved);
-      end = columns.end * p.tiling.interleaved;
-      const int32_t room = lesser(kThreads, quotient(kStaged<T> / kCount, pass.slots()));
-      pitch = lesser((end - begin + kCount - 1) / kCount, room) * kCount;
+      span = span.of(columns.first, columns.end, p.tiling.interleaved, kStaged<T>, pass);
     }
     __syncthreads();
   }
@@ -331,11 +264,8 @@ __device__ __forceinline__ void contract_runs(const P& p, const Place& place, co
   RunTables<P>& tables = *shared_memory<RunTables<P>>();
   ResultShare<P> mine(p, place, tile, p.tiling.slot_lanes);
   const int32_t channels = p.tiling.interleaved;
-  const Strides& strides = p.source_strides;
   const Pass pass(tile, mine.share.step * P::kPassSlots);
-  const auto plane_stride = int32_t(channels * strides.c);
-  make_slots(pass, plane_stride, int32_t(p.result_strides.y), int32_t(channels * p.result_strides.c),
-             tables.slots);
+  make_slots(p, pass, tables.slots);
   if (threadIdx.x == 0) {
     tables.tile = tile;
     tables.tabled = tables.listed = -1;
@@ -350,11 +280,8 @@ __device__ __forceinline__ void contract_runs(const P& p, const Place& place, co
   typename decltype(source)::Unit unit{};
   // The thread's unit in a segment.
   const auto choose = [&](int32_t segment) {
-    const int32_t units = (lesser(tables.pitch, tables.end - segment) + kCount - 1) / kCount;
-    makes = PassShare(units, quotient(threadIdx.x, units), lesser(quotient(kThreads, units), pass.slots()));
-    const Source* const plane = p.source + place.image * strides.b +
-                                (P::kInverse ? tables.tabled * strides.k : 0) +
-                                int64_t(tables.tile.plane) * channels * strides.c;
+    makes = PassShare::of_units(tables.span.units(segment), pass);
+    const Source* const plane = source_plane(p, {place.image, tables.tabled}, tables.tile.plane);
     unit = source.unit(plane, segment + makes.lane * kCount);
   };
   auto* to = mine.result;
@@ -369,7 +296,7 @@ __device__ __forceinline__ void contract_runs(const P& p, const Place& place, co
         for (int32_t w = 0; w < tables.found; ++w) {
           if (tables.tabled != tables.list[w]) {
             tables.make(p, place.image, tables.list[w], pass);
-            if (tables.reached && tables.begin < tables.end) choose(tables.begin);
+            if (tables.reached && tables.span.begin < tables.span.end) choose(tables.span.begin);
           }
           if (!tables.reached) {
             if constexpr (!P::kInverse) {
@@ -379,16 +306,15 @@ __device__ __forceinline__ void contract_runs(const P& p, const Place& place, co
           }
           if (P::kInverse && pass.planes == 1 && !meet(tables.rows_read, tile.row + i, pass.rows)) continue;
           int32_t k = 0;
-          for (int32_t segment = tables.begin; segment < tables.end; segment += tables.pitch) {
-            if (tables.end - tables.begin > tables.pitch) choose(segment);
-            make_lines<kCount>(makes, unit, tables.slots, count, tables.pitch, tables.staged + turn,
+          const auto& [begin, end, pitch] = tables.span;
+          for (int32_t segment = begin; segment < end; segment += pitch) {
+            if (end - begin > pitch) choose(segment);
+            make_lines<kCount>(makes, unit, tables.slots, count, pitch, tables.staged + turn,
                                [&](int32_t row, auto at, auto& values) {
-                                 at.from += c * plane_stride;
-                                 add_rows(source, tables, i + row, strides.y * int64_t(sizeof(Source)), at,
-                                          values);
+                                 at.from += c * int32_t(channels * p.source_strides.c);
+                                 add_rows(source, tables, i + row, row_bytes(p), at, values);
                                });
             __syncthreads();
-            const int32_t pitch = tables.pitch;
             const Run run = mine.share.slot < count ? tables.columns.runs[mine.column] : Run{0, 0};
             const T* const line = tables.staged + turn + mine.share.slot * pitch + mine.channel;
             for (; k < run.count; ++k) {
@@ -404,8 +330,8 @@ __device__ __forceinline__ void contract_runs(const P& p, const Place& place, co
           }
         }
       }
-      mine.store(
-          p, to, tables.slots, count, pass, c, [&](int q) { return sums[q]; },
+      store(
+          p, mine, to, tables.slots, count, pass, c, [&](int q) { return sums[q]; },
           [&](int32_t row) { return tables.columns.sums[0][mine.column] * tables.rows.sums[0][i + row]; });
       to += int32_t(pass.rows * p.result_strides.y);
     }
@@ -432,19 +358,6 @@ __global__ void __launch_bounds__(kThreads, std::min(kResidentBlocks<P, kWords>,
     }
     __syncthreads();
   }
-}
-
-// The tiling of `results`, and what follows from it.
-template <typename P>
-Tiling tile_results(P& p, int32_t height, int32_t width, int64_t results, int32_t channels, int64_t resident,
-                    bool one_pass) {
-  const int32_t planes = int32_t(p.shape.channels / channels);
-  const Tiling tiling = make_tiling(
-      {height, width, planes, results, channels, P::kPassSlots, resident, most_within(p.result_strides.y),
-       most_within(channels * std::max(p.source_strides.c, p.result_strides.c)), one_pass});
-  p.divisors = TilingDivisors(tiling, p.shape.windows);
-  p.result_planes = planes;
-  return tiling;
 }
 
 template <bool kWords, typename P>

@@ -76,6 +76,30 @@ bool in_words(const Source* data, int32_t width, int64_t channels, int32_t inter
                           {s.b, s.k, s.y, channels > interleaved ? interleaved * s.c : 0});
 }
 
+template <bool kWords, typename P>
+__device__ __forceinline__ LineSource<typename P::Source, kWords> line_source(const P& p) {
+  return {p.source_strides.x, p.source_strides.c, p.divisors.interleaved,
+          p.source_width() * p.tiling.interleaved, kWords || (!P::kTwoEntries && p.words)};
+}
+
+struct Place {
+  int32_t image, window;  // the window on its image
+};
+
+// The source's first pixel of a plane, counted in planes of the whole image; of crops, the window's.
+template <typename P>
+__device__ __forceinline__ const typename P::Source* source_plane(const P& p, const Place& place,
+                                                                  int32_t plane) {
+  const Strides& s = p.source_strides;
+  return p.source + place.image * s.b + (P::kInverse ? place.window * s.k : 0) +
+         int64_t(plane) * p.tiling.interleaved * s.c;
+}
+
+template <typename P>
+__device__ __forceinline__ int64_t row_bytes(const P& p) {
+  return p.source_strides.y * int64_t(sizeof(typename P::Source));
+}
+
 // A pass of all threads over a tile: so many of its rows in one plane or, if there are fewer, all of them in
 // several planes. A slot is a row of a plane, slot s row s % rows of plane s / rows; those that are left of
 // the tile come first.
@@ -107,6 +131,11 @@ struct PassShare {
     this->lane = 0;
     this->slot = kNone;
   }
+
+  // Lines of so many units, in the slots of a pass.
+  static __device__ __forceinline__ PassShare of_units(int32_t units, const Pass& pass) {
+    return {units, quotient(threadIdx.x, units), lesser(quotient(kThreads, units), pass.slots())};
+  }
 };
 
 // A slot of a pass: its row of the pass, and where its elements are in source and result. Within a tile
@@ -115,11 +144,34 @@ struct alignas(16) Slot {
   int32_t row, source, result;
 };
 
-__device__ __forceinline__ void make_slots(const Pass& pass, int32_t source_plane, int32_t result_row,
-                                           int32_t result_plane, Slot* slots) {
-  const int32_t s = threadIdx.x, plane = quotient(s, pass.rows), row = s - plane * pass.rows;
-  if (s < pass.slots()) slots[s] = {row, plane * source_plane, row * result_row + plane * result_plane};
+template <typename P>
+__device__ __forceinline__ void make_slots(const P& p, const Pass& pass, Slot* slots) {
+  const int32_t s = threadIdx.x, channels = p.tiling.interleaved;
+  if (s >= pass.slots()) return;
+  const int32_t plane = quotient(s, pass.rows), row = s - plane * pass.rows;
+  slots[s] = {row, plane * int32_t(channels * p.source_strides.c),
+              row * int32_t(p.result_strides.y) + plane * int32_t(channels * p.result_strides.c)};
 }
+
+// What all columns of a tile read of a line, in elements. Where a pass has no room for it in shared memory it
+// is staged in segments, of the lines' pitch.
+template <typename Source>
+struct LineSpan {
+  static constexpr int32_t kCount = kUnit<Source>;
+  int32_t begin, end, pitch;
+
+  // Pixels [first, last) in the slots of a pass, for which there are `room` numbers.
+  static __device__ __forceinline__ LineSpan of(int32_t first, int32_t last, int32_t interleaved,
+                                                int32_t room, const Pass& pass) {
+    const int32_t begin = unit_begin<Source>(first * interleaved), end = last * interleaved;
+    const int32_t most_units = lesser(kThreads, quotient(room / kCount, pass.slots()));
+    return {begin, end, lesser((end - begin + kCount - 1) / kCount, most_units) * kCount};
+  }
+
+  __device__ __forceinline__ int32_t units(int32_t segment) const {
+    return (lesser(pitch, end - segment) + kCount - 1) / kCount;
+  }
+};
 
 // The lines of the first `count` slots of a pass, in which the thread has one unit of kUnit elements, kLines
 // of each, kStep numbers apart. blend(row of the pass, unit, values) contracts it along y.

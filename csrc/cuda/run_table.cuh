@@ -72,6 +72,13 @@ template <typename T>
 struct RunSample {
   RunPosition<T> position;
   RawEntry<T> sums;
+
+  RunSample() = default;
+  RACNN_HOST_DEVICE RunSample(const RunPosition<T>& position, const RawEntry<T>& sums)
+      : position(position), sums(sums) {}
+  // For the weight alone.
+  RACNN_HOST_DEVICE RunSample(const Sample<FilterAxis<T>>& sample)
+      : position{sample.pixel, sample.beyond, {}}, sums{sample.sum, T(0), T(0)} {}
 };
 
 // The weight of a pixel that the output at `sample` reads.
@@ -89,17 +96,14 @@ RACNN_HOST_DEVICE T weight_at(const TableAxis<T>&, const Sample<TableAxis<T>>& s
 // The same of a run, and if kSets is 3 the weight's derivatives.
 template <int32_t kSets, typename T, typename Kept>
 __device__ RACNN_NO_INLINE Pack<T, kSets> run_values(const FilterAxis<T>& axis, Kept sample, int32_t pixel) {
+  const RunSample<T> of = sample;
   Pack<T, kSets> values;
-  if constexpr (kSets == 1) {
-    with_entries(axis, RunPosition<T>{sample.pixel, sample.beyond, {}}, RawEntry<T>{sample.sum, T(0), T(0)},
-                 [&](const auto& entry_at) { values.values[0] = entry_at(pixel).weight; });
-    if (axis.axis.steepness > T(0)) values.values[0] *= mask_value(axis.axis, pixel);
-  } else {
-    with_entries(axis, sample.position, sample.sums, [&](const auto& entry_at) {
-      const RunEntry<T> entry = masked(axis, run_entry(axis, sample.position, entry_at(pixel)), pixel);
-      values = {{entry.weight, entry.grad.centre, entry.grad.half}};
-    });
-  }
+  with_entries(axis, of.position, of.sums, [&](const auto& entry_at) {
+    const RunEntry<T> entry = masked(axis, run_entry(axis, of.position, entry_at(pixel)), pixel);
+    const T all[] = {entry.weight, entry.grad.centre, entry.grad.half};
+    RACNN_UNROLL
+    for (int s = 0; s < kSets; ++s) values.values[s] = all[s];
+  });
   return values;
 }
 
@@ -123,36 +127,9 @@ __device__ __forceinline__ int64_t pixel_of(const FilterAxis<T>& axis, int32_t j
   return run_position(axis, j).pixel;
 }
 
-// Output j reads [pixel_of(j) - before, pixel_of(j) + after] of [first, last]; if `limited`, what lies beyond
-// them falls to the pixels at their ends.
-struct Reach {
-  int64_t before, after;
-  int32_t first, last;
-  bool limited;
-};
-
 template <typename Axis>
 RACNN_HOST_DEVICE Reach reach_of(const Axis& axis) {
   return {0, 1, 0, axis.size - 1, false};
-}
-
-template <typename T>
-RACNN_HOST_DEVICE Reach reach_of(const FilterAxis<T>& axis) {
-  const int64_t reach = run_reach(axis);
-  return {reach, reach, axis.first, axis.last, axis.limited};
-}
-
-RACNN_HOST_DEVICE Run read_by(const Reach& reach, int64_t first_pixel, int64_t last_pixel) {
-  int64_t begin = first_pixel - reach.before, end = last_pixel + reach.after;
-  if (reach.limited) {
-    begin = clamp_to<int64_t>(begin, reach.first, reach.last);
-    end = clamp_to<int64_t>(end, reach.first, reach.last);
-  } else {
-    begin = greater<int64_t>(begin, reach.first);
-    end = lesser<int64_t>(end, reach.last);
-  }
-  begin = lesser<int64_t>(begin, int64_t(reach.last) + 1);
-  return {int32_t(begin), int32_t(greater<int64_t>(end - begin + 1, 0))};
 }
 
 // The output around which pixel_of reaches `pixel`, by the formula; off where positions are clamped or
@@ -193,8 +170,14 @@ __device__ __forceinline__ int32_t first_output_at(const Axis& axis, int64_t pix
   return low;
 }
 
+// The same, as a call for filters.
+template <typename Axis>
+__device__ __forceinline__ int32_t find_output(const Axis& axis, int64_t pixel) {
+  return first_output_at(axis, pixel);
+}
+
 template <typename T>
-__device__ RACNN_NO_INLINE int32_t first_run_at(const FilterAxis<T>& axis, int64_t pixel) {
+__device__ RACNN_NO_INLINE int32_t find_output(const FilterAxis<T>& axis, int64_t pixel) {
   return first_output_at(axis, pixel);
 }
 
@@ -204,12 +187,8 @@ __device__ __forceinline__ Run outputs_reading(const Axis& axis, const Reach& re
   const int32_t out = outputs_of(axis);
   if (x < reach.first) return {0, 0};
   if (x > reach.last) return {out, 0};
-  const auto first_at = [&](int64_t pixel) {
-    if constexpr (requires { axis.axis; }) return first_run_at(axis, pixel);
-    if constexpr (!requires { axis.axis; }) return first_output_at(axis, pixel);
-  };
-  const int32_t begin = reach.limited && x == reach.first ? 0 : first_at(x - reach.after);
-  const int32_t end = reach.limited && x == reach.last ? out : first_at(x + reach.before + 1);
+  const int32_t begin = reach.limited && x == reach.first ? 0 : find_output(axis, x - reach.after);
+  const int32_t end = reach.limited && x == reach.last ? out : find_output(axis, x + reach.before + 1);
   return {begin, end - begin};
 }
 

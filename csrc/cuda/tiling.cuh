@@ -19,9 +19,8 @@ constexpr int kMostLanes = 128;  // columns of a tile times interleaved channels
 template <typename Source>
 constexpr int kPassSlots = sizeof(Source) < 4 ? 8 : 4;
 constexpr int kMostSlotLanes = 32;
-constexpr int kMostRows = 64;            // of a tile, bounds its tables
-constexpr int64_t kMostFlat = 32;        // channels of a plane, if all of them are
-constexpr int64_t kTargetBlocks = 1024;  // of sums in parts, on any GPU
+constexpr int kMostRows = 64;      // of a tile, bounds its tables
+constexpr int64_t kMostFlat = 32;  // channels of a plane, if all of them are
 
 // Resident on a multiprocessor, as many as the registers of a thread allow: with two entries in words 48 or,
 // where units are larger, 64; with other runs 80, with filters 128.

@@ -19,8 +19,9 @@
 #pragma once
 
 #include "../sizes.h"
-#include "contraction.cuh"
-#include "reduce.cuh"
+#include "affine.cuh"
+#include "pairs.cuh"
+#include "run_window_grad.cuh"
 
 namespace racnn {
 
@@ -76,8 +77,6 @@ struct ColumnPairSlope : ColumnPair<T> {
   TapSlope<T> slope;
 };
 
-constexpr int kGradLines = 3;
-
 // Resident on a multiprocessor: larger units in three lines take more registers.
 template <typename Source, bool kFew>
 constexpr int kGradBlocks = sizeof(Source) == 8   ? 1
@@ -103,7 +102,6 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
   constexpr int32_t kCount = kUnit<Source>;
   auto& [staged, slots, rows, columns, scratch, finite] = *shared_memory<PairGradTables<T>>();
   const int32_t channels = p.tiling.interleaved;
-  const Strides& strides = p.source_strides;
   {
     const auto axes = crop_axes(p.taps, p.shape, place.image * p.shape.windows + place.window);
     const int32_t i = threadIdx.x, r = kThreads - 1 - i;
@@ -111,26 +109,14 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
       columns[i] = {column_pair(axes.x, tile.column + i), make_tap_slope(axes.x, tile.column + i)};
     }
     if (r < tile.rows) {
-      rows[r] = {row_pair(axes.y, tile.row + r, strides.y * int64_t(sizeof(Source)), T(0)),
-                 make_tap_slope(axes.y, tile.row + r)};
+      rows[r] = {row_pair(axes.y, tile.row + r, row_bytes(p), T(0)), make_tap_slope(axes.y, tile.row + r)};
     }
     if (i == 0) finite = axes.finite;
   }
   __syncthreads();
   if (!finite) return;
-  const PairLines<kWords, P, ColumnPairSlope<T>> line_of(p, tile, columns);
-  const int32_t pitch = line_of.pitch, room = quotient(kStaged<T>, pitch);  // slots in shared memory
-  ResultShare<P> mine(p, place, tile, lesser(p.tiling.slot_lanes, room));
-  const Pass pass(tile, lesser(P::kPassSlots * mine.share.step, room));
-  make_slots(pass, int32_t(channels * strides.c), int32_t(p.result_strides.y),
-             int32_t(channels * p.result_strides.c), slots);
-  const PassShare makes(line_of.units, quotient(threadIdx.x, line_of.units),
-                        lesser(quotient(kThreads, line_of.units), pass.slots()));
-  auto first = line_of.unit_at(
-      p.source + place.image * strides.b + int64_t(tile.plane) * channels * strides.c, makes.lane);
+  auto [line_of, mine, pass, makes, first, at, slot_step] = pair_work<kWords>(p, place, tile, columns, slots);
   const T w_lower = columns[mine.column].w_lower, w_upper = columns[mine.column].w_upper;
-  const int32_t at = mine.share.slot * pitch + line_of.lower_of(mine.column) + mine.channel;
-  const int32_t slot_step = mine.share.step * pitch;
   const int32_t pixel = columns[mine.column].pixel;
   if (pixel < -1 || pixel >= p.shape.width) mine.share.slot = PassShare::kNone;  // reads nothing
   T step = T(0), level = T(0);
@@ -149,7 +135,8 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
         if (rows[i + slot.row].lower >= 0) grads[q] = __ldg(from + slot.result);
       });
       make_lines<kCount, kGradLines, kStaged<T>>(
-          makes, first, slots, count, pitch, staged, [&](int32_t row, const auto& unit, auto& values) {
+          makes, first, slots, count, line_of.pitch, staged,
+          [&](int32_t row, const auto& unit, auto& values) {
             const RowPairSlope<T>& pair = rows[i + row];
             if (pair.lower < 0 || unit.mask == 0) return;
             const auto lower = line_of.source.load(unit, pair.lower),
@@ -187,136 +174,12 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
       __syncthreads();
       from += int32_t(pass.rows * p.result_strides.y);
     }
-    first.from += int32_t(pass.planes * channels * strides.c);
+    first.from += int32_t(pass.planes * channels * p.source_strides.c);
     from += int32_t(mine.offset(p, -i, pass.planes));
   }
   const TapSlope<T> slope = columns[mine.column].slope;
   sums[0] += std::fma(slope.centre_level, level, slope.centre_step * step);
   sums[1] += std::fma(slope.half_level, level, slope.half_step * step);
-}
-
-template <typename P>
-struct RunGradTables {
-  using T = typename P::T;
-  static constexpr int32_t kRoom = kStaged<T> / 2;
-
-  T staged[kGradLines * kRoom];
-  Slot slots[kThreads];
-  typename P::Axes axes;
-  RunTable<typename P::Axis, T, false, kMostRows, 3> rows;
-  RunTable<typename P::Axis, T, false, kMostLanes, 3> columns;
-  T scratch[kThreads / kWarp * kAxisSums];
-
-  __device__ __forceinline__ void make(const P& p, int64_t crop, const Tile& tile) {
-    const int32_t i = threadIdx.x, from_the_end = kThreads - 1 - i;
-    if (i == 0) axes = crop_axes(p.taps, p.shape, crop);
-    __syncthreads();
-    columns.make_samples(axes.x, tile.column, tile.columns, i);
-    rows.make_samples(axes.y, tile.row, tile.rows, from_the_end);
-    __syncthreads();
-    columns.make_weights(axes.x, tile.column, tile.columns, i);
-    rows.make_weights(axes.y, tile.row, tile.rows, from_the_end);
-    __syncthreads();
-  }
-};
-
-// The same with runs of any length. A line may be staged in segments, and what those give adds up.
-template <typename P>
-__device__ __forceinline__ void add_run_tile(const P& p, const Place& place, const Tile& tile,
-                                             typename P::T (&sums)[kAxisSums]) {
-  using T = typename P::T;
-  using Source = typename P::Source;
-  using Tables = RunGradTables<P>;
-  constexpr int32_t kCount = kUnit<Source>, kRoom = Tables::kRoom;
-  Tables& tables = *shared_memory<Tables>();
-  const int32_t channels = p.tiling.interleaved;
-  const Strides& strides = p.source_strides;
-  tables.make(p, place.image * p.shape.windows + place.window, tile);
-  if (!tables.axes.finite) return;
-  ResultShare<P> mine(p, place, tile, p.tiling.slot_lanes);
-  const Pass pass(tile, P::kPassSlots * mine.share.step);
-  make_slots(pass, int32_t(channels * strides.c), int32_t(p.result_strides.y),
-             int32_t(channels * p.result_strides.c), tables.slots);
-  __syncthreads();
-  const auto source = line_source<false>(p);
-  const int32_t begin = unit_begin<Source>(tables.columns.first * channels),
-                end = tables.columns.end * channels;
-  const int32_t room = lesser(kThreads, quotient(kRoom / kCount, pass.slots()));
-  const int32_t pitch = lesser((end - begin + kCount - 1) / kCount, room) * kCount;
-  const Run run = tables.columns.runs[mine.column];
-  if (run.count == 0) mine.share.slot = PassShare::kNone;
-  for (int32_t c = 0; c < tile.planes; c += pass.planes) {
-    RACNN_NO_UNROLL
-    for (int32_t i = 0; i < tile.rows; i += pass.rows) {
-      const int32_t count = pass.slots_left(tile, i, c);
-      const auto* const from = mine.result + mine.offset(p, i, c);
-      std::remove_const_t<typename P::Result> grads[P::kPassSlots]{};
-      mine.each(count, [&](int q) {
-        const Slot slot = tables.slots[mine.slot(q)];
-        if (tables.rows.runs[i + slot.row].count > 0) grads[q] = __ldg(from + slot.result);
-      });
-      T parts[P::kPassSlots][kAxisSums] = {};
-      int32_t k = 0;
-      for (int32_t segment = begin; segment < end; segment += pitch) {
-        const int32_t units = (lesser(pitch, end - segment) + kCount - 1) / kCount;
-        const PassShare makes(units, quotient(threadIdx.x, units),
-                              lesser(quotient(kThreads, units), pass.slots()));
-        const auto unit =
-            source.unit(p.source + place.image * strides.b + (int64_t(tile.plane) + c) * channels * strides.c,
-                        segment + makes.lane * kCount);
-        make_lines<kCount, kGradLines, kRoom>(
-            makes, unit, tables.slots, count, pitch, tables.staged,
-            [&](int32_t row, const auto& at, auto& values) {
-              const Run rows = tables.rows.runs[i + row];
-              if (at.mask == 0) return;
-              RACNN_NO_UNROLL
-              for (int32_t r = 0; r < rows.count; ++r) {
-                const auto elements = source.load(at, (rows.first + r) * strides.y * int64_t(sizeof(Source)));
-                const auto entry = tables.rows.entry(tables.axes.y, tile.row, i + row, r);
-                RACNN_UNROLL
-                for (int l = 0; l < kGradLines; ++l) {
-                  RACNN_UNROLL
-                  for (int v = 0; v < kCount; ++v) {
-                    values[l].values[v] =
-                        std::fma(entry.values[l], widen<T>(elements.values[v]), values[l].values[v]);
-                  }
-                }
-              }
-            });
-        __syncthreads();
-        const T* const line = tables.staged + mine.share.slot * pitch + mine.channel - segment;
-        for (; k < run.count; ++k) {
-          const int32_t at = (run.first + k) * channels;
-          if (at + mine.channel - segment >= pitch) break;
-          const auto entry = tables.columns.entry(tables.axes.x, tile.column, mine.column, k);
-          mine.each(count, [&](int q) {
-            const T* const numbers = line + q * mine.share.step * pitch + at;
-            parts[q][0] = std::fma(entry.values[1], numbers[0], parts[q][0]);
-            parts[q][1] = std::fma(entry.values[2], numbers[0], parts[q][1]);
-            parts[q][2] = std::fma(entry.values[0], numbers[kRoom], parts[q][2]);
-            parts[q][3] = std::fma(entry.values[0], numbers[2 * kRoom], parts[q][3]);
-          });
-        }
-        __syncthreads();
-      }
-      mine.each(count, [&](int q) {
-        const T g = widen<T>(grads[q]);
-        T scale = T(1), shift = T(0);
-        if (p.affine.used) {
-          const int32_t channel = mine.channel_in(p, pass, c, q);
-          scale = p.affine.scale[channel];
-          shift = p.affine.shift[channel];
-        }
-        const int32_t row = i + tables.slots[mine.slot(q)].row;
-        RACNN_UNROLL
-        for (int s = 0; s < kAxisSums; ++s) {
-          const T weights =
-              tables.columns.sums[s < 2 ? s + 1 : 0][mine.column] * tables.rows.sums[s < 2 ? 0 : s - 1][row];
-          sums[s] = std::fma(g, std::fma(scale, parts[q][s], shift * weights), sums[s]);
-        }
-      });
-    }
-  }
 }
 
 template <typename P>
@@ -375,6 +238,8 @@ __global__ void finish_window_grad_kernel(FinishWindowGradParams<T> p) {
     }
   }
 }
+
+constexpr int64_t kTargetBlocks = 1024;  // on any GPU
 
 // The most parts of a window: enough for kTargetBlocks blocks and as many again, so that tiles need not share
 // one; at most h + w.
