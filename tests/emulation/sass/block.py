@@ -30,8 +30,9 @@ from .timing import (
 )
 
 _PARAMS_OFFSET = 0x210  # in the constant bank; sizes of block and grid come first
+_SHARED_WINDOW = 0x7F  # upper word of shared memory's generic addresses: no array is there
 _RESERVED_SHARED = 1 << 10  # at the beginning of shared memory, by the system
-_ALL = 16  # a convergence barrier of our own, beside the code's: the whole warp
+_ALL = -1  # the whole warp, as a group whose threads wait for each other
 _NOWHERE = np.iinfo(np.int64).max
 
 
@@ -64,8 +65,12 @@ class Block:
         self._alive = self._thread < threads
         self._pc = np.where(self._alive, 0, _NOWHERE)  # of the threads that can go on
         self._resume = np.zeros(lanes, np.int64)  # where those go on that wait
-        self._waiting = np.full(lanes, -1)  # for which convergence barrier
-        self._members = np.zeros((_ALL + 1, lanes), bool)  # of each of those
+        # A convergence barrier names a group of threads, those of a warp that will meet. Code that needs the
+        # barrier for another group keeps the name in a register meanwhile (BMOV).
+        self._barriers = np.zeros((16, lanes), np.int64)
+        self._groups: dict[int, Array] = {}  # the threads that have not met yet
+        self._last_group = 0
+        self._waiting = np.zeros(lanes, np.int64)  # for which group
         self._at_barrier = np.zeros(lanes, bool)
 
     def run(self) -> Cost:
@@ -102,8 +107,12 @@ class Block:
             return OPERAND_CYCLES
         addresses = step.address(self._registers)[lanes]
         words = max(1, step.bytes // 4)
-        is_global, is_load = step.name[2] == "G", step.name[0] == "L"
-        cycles = self._count_access(step, lanes, addresses)
+        is_load, is_global = step.name[0] == "L", step.name[2:] == "G"
+        if step.name in ("LD", "ST"):  # generic: where shared memory begins the upper word tells
+            is_global = int(addresses[0]) >> 32 != _SHARED_WINDOW
+            if not is_global:
+                addresses = addresses & 0xFFFFFFFF
+        cycles = self._count_access(step, lanes, addresses, is_global)
         offsets = addresses[:, None] + np.arange(step.bytes)
         if is_load:
             values = np.zeros((len(lanes), 4 * words), np.uint8)
@@ -122,16 +131,16 @@ class Block:
                 self._shared[offsets] = values
         return cycles
 
-    def _count_access(self, step: Step, lanes: Array, addresses: Array) -> int | Array:
+    def _count_access(self, step: Step, lanes: Array, addresses: Array, is_global: bool) -> int | Array:
         cost = self._timing.cost
-        if step.name[2] == "S":
+        if not is_global:
             cost.shared_wavefronts += shared_wavefronts(lanes // WARP, addresses, step.bytes)
             return SHARED_CYCLES
         warps = np.zeros(len(self._thread) // WARP, bool)
         warps[lanes // WARP] = True
         if self._memory.is_data(int(addresses[0])):
             self._timing.access_data(warps)
-        if step.name == "STG":
+        if step.name[0] == "S":
             cost.stores += int(warps.sum())
             return OPERAND_CYCLES
         self._timing.load(step, warps)
@@ -145,7 +154,7 @@ class Block:
         if (
             "DIV" in step.modifiers
         ):  # leads to where lanes that have parted meet: here they wait for each other
-            self._meet(_ALL, active)
+            self._meet_all(active)
             return
         for condition in step.operands[:-1]:
             mask = mask & condition.truth(self._registers)
@@ -165,42 +174,65 @@ class Block:
     def _exit(self, step: Step, mask: Array, active: Array) -> None:
         self._pc[mask] = _NOWHERE
         self._alive &= ~mask
-        self._members[:, mask] = False
-        self._release()
+        self._leave(mask, list(self._groups))
 
     def _bssy(self, step: Step, mask: Array, active: Array) -> None:
-        whole_warps = np.repeat(_warps(active), WARP)
-        np.copyto(self._members[int(step.texts[0][1:])], active, where=whole_warps)
+        self._last_group += 1
+        self._groups[self._last_group] = active.copy()
+        self._barriers[int(step.texts[0][1:]), active] = self._last_group
 
     def _bsync(self, step: Step, mask: Array, active: Array) -> None:
-        self._meet(int(step.texts[0][1:]), mask)
+        self._meet(self._barriers[int(step.texts[0][1:])], mask)
 
     def _break(self, step: Step, mask: Array, active: Array) -> None:
         for condition in step.operands[:-1]:
             mask = mask & condition.truth(self._registers)
-        self._members[int(step.texts[-1][1:]), mask] = False
-        self._release()
+        groups = self._barriers[int(step.texts[-1][1:])]
+        self._leave(mask, np.unique(groups[mask]).tolist())
+
+    def _bmov(self, step: Step, mask: Array, active: Array) -> None:
+        to, source = step.operands
+        if to.kind == "r":
+            groups = self._barriers[int(step.texts[1][1:])]
+            to.write(self._registers, mask, groups.astype(np.uint32))
+            if "CLEAR" in step.modifiers:
+                groups[mask] = 0
+        else:
+            np.copyto(self._barriers[int(step.texts[0][1:])], source.integer(self._registers), where=mask)
 
     def _warpsync(self, step: Step, mask: Array, active: Array) -> None:
         if "COLLECTIVE" in step.modifiers:
             raise NotImplementedError("a collective: no BRA.DIV should lead there")
-        self._meet(_ALL, mask)
+        self._meet_all(mask)
 
-    def _meet(self, barrier: int, mask: Array) -> None:
-        if barrier == _ALL:
-            self._members[_ALL] = self._alive
+    def _meet_all(self, mask: Array) -> None:
+        self._groups[_ALL] = self._alive.copy()
+        self._meet(np.full(len(mask), _ALL), mask)
+
+    def _meet(self, groups: Array, mask: Array) -> None:
+        """The threads wait until their whole group does."""
+        mask = mask & (groups != 0)
         self._resume[mask] = self._pc[mask]
-        self._waiting[mask] = barrier
+        self._waiting[mask] = groups[mask]
         self._pc[mask] = _NOWHERE
-        self._release()
+        self._release(np.unique(groups[mask]).tolist())
 
-    def _release(self) -> None:
-        """Lets those go on whose whole group waits."""
-        for barrier in np.unique(self._waiting[self._waiting >= 0]):
-            here = self._waiting == barrier
-            going = here & ~np.repeat(_warps(self._members[barrier] & ~here), WARP)
+    def _leave(self, mask: Array, groups: list[int]) -> None:
+        for group in groups:
+            if group in self._groups:
+                self._groups[group] &= ~mask
+        self._release(groups)
+
+    def _release(self, groups: list[int]) -> None:
+        for group in groups:
+            here = self._waiting == group
+            going = here & ~np.repeat(_warps(self._groups.get(group, here) & ~here), WARP)
             self._pc[going] = self._resume[going]
-            self._waiting[going] = -1
+            self._waiting[going] = 0
+            if group in self._groups:
+                self._groups[group] &= ~going
+                if not self._groups[group].any():
+                    del self._groups[group]
 
     def _bar(self, step: Step, mask: Array, active: Array) -> None:
         self._resume[mask] = self._pc[mask]
@@ -220,7 +252,7 @@ class Block:
     # What asks for the thread's place, or for other lanes.
 
     def _s2r(self, step: Step, mask: Array, active: Array) -> int:
-        special: dict[str, Any] = {"SR_LANEID": self._thread % WARP, "SR_CgaCtaId": 0}
+        special: dict[str, Any] = {"SR_LANEID": self._thread % WARP, "SR_CgaCtaId": 0, "SR_SWINHI": _SHARED_WINDOW}
         for name, index, size in (
             ("SR_TID", self._thread, self._block),
             ("SR_CTAID", self._number, self._grid),

@@ -11,9 +11,9 @@ from .operands import Array, Registers, parse, parse_address
 
 # What a block does itself (block.py): control, other lanes, the thread's place.
 OF_BLOCKS = (
-    "BAR BRA BREAK BSSY BSYNC CALL EXIT NOP RET S2R S2UR SHFL VOTE VOTEU WARPSYNC".split()  # noqa: SIM905
+    "BAR BMOV BRA BREAK BSSY BSYNC CALL EXIT NOP RET S2R S2UR SHFL VOTE VOTEU WARPSYNC".split()  # noqa: SIM905
 )
-_ACCESSES = ("LDG", "STG", "LDS", "STS")
+_ACCESSES = ("LDG", "STG", "LDS", "STS", "LD", "ST")
 _BYTES = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
 
 

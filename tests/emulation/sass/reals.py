@@ -13,9 +13,25 @@ from typing import Any
 import numpy as np
 
 from .integers import COMBINE, COMPARE
-from .operands import Array, Effect, Meanings, Operand, Registers
+from .operands import TRUE, Array, Effect, Meanings, Operand, Registers
 
 _U64 = np.uint64
+
+
+def _compare_to_real(modifiers: list[str], operands: list[Operand]) -> Effect:
+    result, a, b, condition = operands
+    if modifiers[0] != "BF":  # 1 or 0
+        raise NotImplementedError("a comparison whose result is no float")
+    truth = Operand("p")
+    compare = _compare(modifiers[1:], [truth, Operand("p", TRUE), a, b, condition], False)
+
+    def effect(r: Registers, mask: Array) -> None:
+        kept = r.p[truth.index].copy()
+        compare(r, mask)
+        result.write(r, mask, r.p[truth.index].astype(np.float32).view(np.uint32))
+        r.p[truth.index] = kept
+
+    return effect
 
 
 def _compare(modifiers: list[str], operands: list[Operand], double: bool) -> Effect:
@@ -213,6 +229,7 @@ REALS: Meanings = {
     "FMNMX": _minimum,
     "FSEL": _select_reals,
     "FSETP": partial(_compare, double=False),
+    "FSET": _compare_to_real,
     "FCHK": _check_division,
     "FRND": _round,
     "MUFU": _special,
