@@ -51,16 +51,23 @@ _CPP = {
     "uint8": "uint8_t",
 }
 _PROBLEMS = {
-    "forward": "ForwardProblem<{image}, {crop}>",
-    "window_grad": "WindowGradProblem<{image}, {crop}>",
-    "image_grad": "ImageGradProblem<{crop}, {image}>",
+    "forward": "ForwardProblem<{image}, {crop}, {taps}>",
+    "window_grad": "WindowGradProblem<{image}, {crop}, {taps}>",
+    "image_grad": "ImageGradProblem<{crop}, {image}, {taps}>",
     "boxcar_grad": "BoxcarProblem<{crop}>",
 }
 
 
 def compile_code(nvcc: str, chosen: Sequence[CostCase], root: Path = _ROOT) -> Kernels:
     """The kernels that `chosen` launch, for H100, by mangled name."""
-    problems = {_PROBLEMS[c.kernel].format(image=_CPP[c.image], crop=_CPP[c.crop]) for c in chosen}
+    problems = {
+        _PROBLEMS[c.kernel].format(
+            image=_CPP[c.image],
+            crop=_CPP[c.crop],
+            taps=f"{'FilterSpec' if c.has_filter else 'WindowSpec'}<Accumulate<{_CPP[c.image]}>>",
+        )
+        for c in chosen
+    }
     lines = [f'#include "{root}/csrc/cuda/{kernel}.cuh"' for kernel in _PROBLEMS]
     lines += ["namespace racnn {"]
     lines += [f"template cudaError_t compute(const {p}&, cudaStream_t, int64_t);" for p in sorted(problems)]

@@ -13,6 +13,7 @@ import numpy as np
 from .arrays import NUMPY_TYPE, Array, encode
 from .cases import BOXCAR
 
+_RADIUS = {"bilinear": 1, "bicubic": 2}  # of filters
 _ALIGNMENT = 4096  # of every array: where it begins in a cache line is the same in every process
 
 
@@ -29,11 +30,17 @@ class CostCase:
     size: int = 448  # of images, square
     out: int = 224  # of crops, square
     half_side: float = 112.0  # tl
+    interpolation: str = "bilinear"
+    antialias: bool = False
 
     @property
     def key(self) -> str:
         dtypes = self.crop if self.image == self.crop else f"{self.image} to {self.crop}"
         return f"{self.kernel}, {self.name}, {dtypes}, {self.layout}"
+
+    @property
+    def has_filter(self) -> bool:
+        return self.interpolation != "bilinear" or self.antialias
 
     @property
     def outputs(self) -> int:
@@ -75,9 +82,11 @@ class CostCase:
 
     def _axis(self, centre: float, half: float) -> Array:
         positions = centre + half * ((2 * np.arange(self.out) + 1) / self.out - 1) - 0.5
-        lower = np.floor(positions).astype(int)
-        pixels = np.unique(np.concatenate([lower, lower + 1]))
-        return pixels[(pixels >= 0) & (pixels < self.size)]
+        width = max(1.0, 2 * half / self.out) if self.antialias else 1.0
+        reach = _RADIUS[self.interpolation] * width
+        pixels = np.arange(self.size)
+        read = np.abs(pixels[:, None] - positions) < reach
+        return pixels[read.any(1)]
 
     def run(self, kernels: ModuleType, random: np.random.Generator | None = None) -> dict[str, Array]:
         """Run the kernel once, on numbers from `random` or on zeros; returns its arrays.
@@ -97,7 +106,7 @@ class CostCase:
         arrays = {"images": images, "crops": crops, "windows": windows, "grad_windows": grad_windows}
         for name, array in arrays.items():
             kernels.add_region(name, array, name in ("images", "crops"))
-        options = kernels.Options()
+        options = kernels.Options(interpolation=self.interpolation, antialias=self.antialias)
         if self.kernel == "forward":
             kernels.forward(images, windows, crops, options)
         elif self.kernel == "window_grad":
@@ -148,3 +157,8 @@ def cases() -> Iterator[CostCase]:
         yield features
         yield replace(features, layout="channels_last")
         yield replace(case, name="64 windows on one image", batch=1, windows=64, half_side=60.0)
+        if kernel != "boxcar_grad":  # it knows no filters
+            reduced = replace(case, size=896, half_side=448.0, antialias=True)
+            yield replace(reduced, name="antialiased, reduction 4")
+            yield replace(reduced, name="antialiased, reduction 4", layout="channels_last")
+            yield replace(case, name="bicubic", interpolation="bicubic")
