@@ -23,7 +23,9 @@ struct FilterAxis {
   int32_t first, last;  // pixels that may be read
   bool limited;         // nothing lies beyond them; else zeros do
   T width;              // rho; r of area; otherwise 1
+  T inverse_width;
   AxisGrad<T> width_grad;
+  int64_t reach;  // how far from its position a run may reach, in pixels, on each side
 };
 
 // Below this half width a footprint is a point: the mean is the interpolant itself, to rounding.
@@ -33,7 +35,8 @@ template <typename T>
 RACNN_HOST_DEVICE FilterAxis<T> make_filter_axis(const Axis<T>& axis, Interpolation interpolation,
                                                  bool antialias, Boundary boundary) {
   constexpr T kFarthest = T(4) * T(kMaxSide);
-  FilterAxis<T> f{axis, interpolation, antialias, 0, axis.size - 1, axis.clamped, T(1), {T(0), T(0)}};
+  FilterAxis<T> f{axis, interpolation, antialias,    0, axis.size - 1, axis.clamped,
+                  T(1), T(1),          {T(0), T(0)}, 0};
   f.axis.centre = clamp_to(axis.centre, -kFarthest, kFarthest);
   f.axis.half = clamp_to(axis.half, T(0), kFarthest);
   if (boundary == Boundary::kWindow) {
@@ -50,7 +53,14 @@ RACNN_HOST_DEVICE FilterAxis<T> make_filter_axis(const Axis<T>& axis, Interpolat
     f.width = T(0.5) * sigma;
     change = T(1);
   }
-  f.width_grad = {change / T(axis.out) * axis.half_d_centre, change / T(axis.out) * axis.half_d_half};
+  f.inverse_width = T(1) / f.width;
+  if (interpolation == Interpolation::kArea) {
+    f.reach = int64_t(f.width) + 2;
+  } else if (interpolation != Interpolation::kNearest) {
+    f.reach = int64_t(std::ceil(filter_radius<T>(interpolation) * f.width)) + 1;
+  }
+  change *= axis.inverse_out;
+  f.width_grad = {change * axis.half_d_centre, change * axis.half_d_half};
   return f;
 }
 
@@ -86,6 +96,12 @@ struct RawEntry {
   }
 };
 
+// What normalises the entries of a run, whose sum is N: 1 / N, and the derivatives of log N.
+template <typename T>
+struct RunNorm {
+  T scale, by_position, by_width;
+};
+
 // s_j as a whole pixel and the rest, with its derivatives.
 template <typename T>
 struct RunPosition {
@@ -115,21 +131,10 @@ RACNN_HOST_DEVICE RunPosition<T> run_position(const FilterAxis<T>& f, int32_t j)
   return {int64_t(whole), s - whole, grad};
 }
 
-// How far from its position a run may reach, in pixels, on each side.
-template <typename T>
-RACNN_HOST_DEVICE int64_t run_reach(const FilterAxis<T>& f) {
-  if (f.interpolation == Interpolation::kNearest) return 0;
-  if (f.interpolation == Interpolation::kArea) return int64_t(f.width) + 2;
-  int64_t reach = 1;
-  with_filter(f.interpolation, f.antialias,
-              [&](auto filter) { reach = int64_t(std::ceil(T(decltype(filter)::kRadius) * f.width)) + 1; });
-  return reach;
-}
-
 // The most entries that a run of this axis can have.
 template <typename T>
 RACNN_HOST_DEVICE int64_t longest_run(const FilterAxis<T>& f) {
-  return lesser<int64_t>(int64_t(f.last) - f.first + 1, 2 * run_reach(f) + 2);
+  return lesser<int64_t>(int64_t(f.last) - f.first + 1, 2 * f.reach + 2);
 }
 
 // The mean over [z - r, z + r] of a function whose slope changes by `jumps` at `kinks`, from its own value.
@@ -191,9 +196,10 @@ RACNN_HOST_DEVICE RawEntry<T> area_entry(const FilterAxis<T>& f, const RunPositi
 
 template <typename F, typename T>
 RACNN_HOST_DEVICE RawEntry<T> stretched_entry(const FilterAxis<T>& f, const RunPosition<T>& p, int64_t x) {
-  const T z = (T(p.pixel - x) + (p.beyond - T(0.5))) / f.width;
+  const T z = (T(p.pixel - x) + (p.beyond - T(0.5))) * f.inverse_width;
   const FilterValue<T> v = F::at(z);
-  return {v.value, v.slope / f.width, -z * v.slope / f.width};
+  const T slope = v.slope * f.inverse_width;
+  return {v.value, slope, -z * slope};
 }
 
 // Of a plain filter: pixel x and, at an edge, what falls to it.
@@ -206,7 +212,7 @@ RACNN_HOST_DEVICE RawEntry<T> plain_entry(FilterAxis<T> f, RunPosition<T> p, int
     if (x == f.first) begin = lesser(begin, p.pixel - kBeyond);
     if (x == f.last) end = greater(end, p.pixel + kBeyond);
   }
-  f.width = T(1);  // not area's, whose footprint is a point here
+  f.inverse_width = T(1);  // not area's, whose footprint is a point here
   RawEntry<T> sum{T(0), T(0), T(0)};
   for (int64_t at = begin; at <= end; ++at) sum.add(stretched_entry<F>(f, p, at));
   sum.by_width = T(0);
@@ -222,8 +228,7 @@ RACNN_HOST_DEVICE RawEntry<T> sum_of_entries(const FilterAxis<T>& f, const RunPo
   if (!f.limited && f.width > T(kSummedStretch)) {
     return {T(F::kIntegral) * f.width, T(0), T(F::kIntegral)};
   }
-  const int64_t reach = run_reach(f);
-  int64_t begin = p.pixel - reach, end = p.pixel + reach;
+  int64_t begin = p.pixel - f.reach, end = p.pixel + f.reach;
   if (f.limited) {
     begin = greater<int64_t>(begin, f.first);
     end = lesser<int64_t>(end, f.last);
@@ -248,8 +253,7 @@ struct Reach {
 
 template <typename T>
 RACNN_HOST_DEVICE Reach reach_of(const FilterAxis<T>& f) {
-  const int64_t reach = run_reach(f);
-  return {reach, reach, f.first, f.last, f.limited};
+  return {f.reach, f.reach, f.first, f.last, f.limited};
 }
 
 // What outputs at these pixels and between them read at most: the ends of a run may be zeros. An empty run is
@@ -267,34 +271,38 @@ RACNN_HOST_DEVICE Run read_by(const Reach& reach, int64_t first_pixel, int64_t l
   return {int32_t(begin), int32_t(greater<int64_t>(end - begin + 1, 0))};
 }
 
-// What the entries of the run at `p` are divided by.
 template <typename T>
-RACNN_HOST_DEVICE RawEntry<T> run_sums(const FilterAxis<T>& f, const RunPosition<T>& p) {
-  RawEntry<T> sums{T(1), T(0), T(0)};
-  if (f.antialias) {
-    with_filter(f.interpolation, true, [&](auto filter) { sums = sum_of_entries<decltype(filter)>(f, p); });
-  }
-  return sums;
+RACNN_HOST_DEVICE RunNorm<T> run_norm(const FilterAxis<T>& f, const RunPosition<T>& p) {
+  if (!f.antialias) return {T(1), T(0), T(0)};
+  RawEntry<T> sums{};
+  with_filter(f.interpolation, true, [&](auto filter) { sums = sum_of_entries<decltype(filter)>(f, p); });
+  const T scale = T(1) / sums.weight;
+  return {scale, sums.by_position * scale, sums.by_width * scale};
 }
 
-// Calls use(entry_at), where entry_at(x) is the entry of pixel x in the run at `p`, before the mask.
+// Calls use(entry_at), where entry_at(p, norm, x) is the entry of pixel x in the run at `p`, before the mask.
 template <typename T, typename Use>
-RACNN_HOST_DEVICE void with_entries(const FilterAxis<T>& f, const RunPosition<T>& p, const RawEntry<T>& sums,
-                                    const Use& use) {
-  if (f.interpolation == Interpolation::kNearest) {
-    use([&](int32_t x) { return RawEntry<T>{x == p.pixel ? T(1) : T(0), T(0), T(0)}; });
-  } else if (f.interpolation == Interpolation::kArea && f.width >= T(kPoint)) {
-    use([&](int32_t x) { return area_entry(f, p, x); });
-  } else {
-    with_filter(f.interpolation, f.antialias, [&](auto filter) {
-      using F = decltype(filter);
-      if (!f.antialias) return use([&](int32_t x) { return plain_entry<F>(f, p, x); });
-      use([&](int32_t x) {
-        const RawEntry<T> raw = stretched_entry<F>(f, p, x);
-        const T weight = raw.weight / sums.weight;
-        return RawEntry<T>{weight, (raw.by_position - weight * sums.by_position) / sums.weight,
-                           (raw.by_width - weight * sums.by_width) / sums.weight};
+RACNN_HOST_DEVICE void with_entries(const FilterAxis<T>& f, const Use& use) {
+  using Position = RunPosition<T>;
+  using Norm = RunNorm<T>;
+  if (f.antialias) {
+    with_filter(f.interpolation, true, [&](auto filter) {
+      use([&](const Position& p, const Norm& norm, int32_t x) {
+        const RawEntry<T> raw = stretched_entry<decltype(filter)>(f, p, x);
+        const T weight = raw.weight * norm.scale;
+        return RawEntry<T>{weight, raw.by_position * norm.scale - weight * norm.by_position,
+                           raw.by_width * norm.scale - weight * norm.by_width};
       });
+    });
+  } else if (f.reach == 0) {  // nearest
+    use([](const Position& p, const Norm&, int32_t x) {
+      return RawEntry<T>{x == p.pixel ? T(1) : T(0), T(0), T(0)};
+    });
+  } else if (f.interpolation == Interpolation::kArea && f.width >= T(kPoint)) {
+    use([&](const Position& p, const Norm&, int32_t x) { return area_entry(f, p, x); });
+  } else {
+    with_filter(f.interpolation, false, [&](auto filter) {
+      use([&](const Position& p, const Norm&, int32_t x) { return plain_entry<decltype(filter)>(f, p, x); });
     });
   }
 }
@@ -317,18 +325,24 @@ RACNN_HOST_DEVICE RunEntry<T> masked(const FilterAxis<T>& f, RunEntry<T> entry, 
            entry.grad.half * mask + entry.weight * d_mask.half}};
 }
 
+// With kGrad: and so are its derivatives.
+template <bool kGrad, typename T>
+RACNN_HOST_DEVICE bool is_zero(const RunEntry<T>& entry) {
+  return entry.weight == T(0) && (!kGrad || (entry.grad.centre == T(0) && entry.grad.half == T(0)));
+}
+
 // The run of output j: calls set(k, RunEntry) for its pixels first + k. Zeros at its ends are left out: with
 // kGrad those whose derivatives are zero, too.
 template <bool kGrad, typename T, typename Set>
 RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set) {
   const RunPosition<T> p = run_position(f, j);
+  const RunNorm<T> norm = run_norm(f, p);
   const Run widest = read_by(reach_of(f), p.pixel, p.pixel);
   Run run{0, 0};
-  with_entries(f, p, run_sums(f, p), [&](const auto& entry_at) {
+  with_entries(f, [&](const auto& entry_at) {
     for (int32_t x = widest.first; x < widest.first + widest.count; ++x) {
-      const RunEntry<T> entry = run_entry(f, p, entry_at(x));
-      const bool still = !kGrad || (entry.grad.centre == T(0) && entry.grad.half == T(0));
-      const bool zero = entry.weight == T(0) && still;
+      const RunEntry<T> entry = run_entry(f, p, entry_at(p, norm, x));
+      const bool zero = is_zero<kGrad>(entry);
       if (zero && run.count == 0) continue;
       if (run.count == 0) run.first = x;
       set(x - run.first, masked(f, entry, x));

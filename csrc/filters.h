@@ -83,9 +83,21 @@ struct Lanczos3 {
 // Calls use(filter) with the one that stands for a plain or an antialiased interpolation.
 template <typename Use>
 RACNN_HOST_DEVICE void with_filter(Interpolation interpolation, bool antialias, const Use& use) {
-  if (interpolation == Interpolation::kLanczos3) return use(Lanczos3{});
-  if (interpolation != Interpolation::kBicubic) return use(Hat{});
-  antialias ? use(Cubic<2>{}) : use(Cubic<3>{});
+  if (interpolation == Interpolation::kBicubic) {
+    antialias ? use(Cubic<2>{}) : use(Cubic<3>{});
+  } else if (antialias && interpolation == Interpolation::kLanczos3) {  // it has no plain form
+    use(Lanczos3{});
+  } else {
+    use(Hat{});
+  }
+}
+
+template <typename T>
+RACNN_HOST_DEVICE T filter_radius(Interpolation interpolation) {
+  T radius = T(Hat::kRadius);
+  if (interpolation == Interpolation::kBicubic) radius = T(Cubic<2>::kRadius);
+  if (interpolation == Interpolation::kLanczos3) radius = T(Lanczos3::kRadius);
+  return radius;
 }
 
 }  // namespace racnn

@@ -33,6 +33,9 @@ struct ContractionParams {
   static constexpr int kPassSlots = racnn::kPassSlots<Source>;
   static constexpr bool kIsFilter = std::is_same_v<Axis, FilterAxis<T>>;
   static constexpr bool kTwoEntries = !kInverse && !kIsFilter;
+  // Rows of a run whose loads are on the way together.
+  static constexpr int kAhead = kIsFilter && sizeof(Source) == 4 ? 4 : 2;
+  static constexpr bool kEachTogether = !kTwoEntries || sizeof(Source) < 4;  // as far as there are registers
 
   const Source* source;
   Result* result;
@@ -162,45 +165,52 @@ struct RunTables {
   T staged[2 * kStaged<T>];
   Slot slots[kThreads];
   typename P::Axes axes;
-  RunTable<typename P::Axis, T, kInverse, kMostRows> rows;
-  RunTable<typename P::Axis, T, kInverse, kMostLanes> columns;
-  Run rows_read;  // by the crop
+  RunTable<typename P::Axis, T, kInverse, kMostRows, 160 / sizeof(T) / 2> rows;
+  RunTable<typename P::Axis, T, kInverse, kMostLanes, 40 / sizeof(T)> columns;
+  bool reached;   // the crop reads the tile or, in the forward pass, is finite
+  Run rows_read;  // by the crop, if the tile is not one pass
   Tile tile;
-  LineSpan<typename P::Source> span;
-  int32_t tabled, listed;  // the window at hand; the first of those that were searched for the list
-  bool reached;            // there are tables: the crop reads the tile or, in the forward pass, is finite
   int32_t list[kThreads];  // windows
-  int32_t found;           // in the list
+  int32_t found, next;     // in the list
+  int32_t searched;        // windows, for the list
   int32_t counts[kThreads / kWarp];
 
-  __device__ __forceinline__ void make(const P& p, int32_t image, int32_t window, const Pass& pass) {
+  // Returns `reached`: otherwise there are no tables. `known`: the crop was found by find_windows.
+  __device__ __forceinline__ bool make(const P& p, int64_t crop, bool known) {
     __syncthreads();  // all are done with those before
-    if (threadIdx.x == 0) {
-      axes = crop_axes(p.taps, p.shape, image * p.shape.windows + window);
-      tabled = window;
-      reached = axes.finite && (!kInverse || reaches(axes));
-      rows_read = read_by_any(axes.y);
+    const int32_t i = threadIdx.x, from_the_end = kThreads - 1 - i;
+    if (i == 0) {
+      if (known) ++next;
+      axes = crop_axes(p.taps, p.shape, crop);
+      reached = known || (axes.finite && (!kInverse || reaches(axes)));
+      if (kInverse && !known) rows_read = read_by_any(axes.y);
     }
     __syncthreads();
-    if (!reached) return;
-    const int32_t from_the_end = kThreads - 1 - int32_t(threadIdx.x);
+    if (!reached) return false;
     if constexpr (decltype(rows)::kSamples) {
-      columns.make_samples(axes.x, tile.column, tile.columns, threadIdx.x);
+      columns.make_samples(axes.x, tile.column, tile.columns, i);
       rows.make_samples(axes.y, tile.row, tile.rows, from_the_end);
       __syncthreads();
     }
-    columns.make_weights(axes.x, tile.column, tile.columns, threadIdx.x);
+    columns.make_weights(axes.x, tile.column, tile.columns, i);
     rows.make_weights(axes.y, tile.row, tile.rows, from_the_end);
     __syncthreads();
-    if (threadIdx.x == 0) {
-      span = span.of(columns.first, columns.end, p.tiling.interleaved, kStaged<T>, pass);
-    }
-    __syncthreads();
+    return true;
   }
 
   __device__ __forceinline__ bool reaches(const typename P::Axes& axes) const {
     return meet(read_by_any(axes.x), tile.column, tile.columns) &&
            meet(read_by_any(axes.y), tile.row, tile.rows);
+  }
+
+  // The next window on an image that reaches the tile, -1 if none does. All three counts begin with 0; `make`
+  // moves on.
+  __device__ __forceinline__ int32_t next_window(const P& p, int32_t image) {
+    while (next == found) {
+      if (searched >= p.shape.windows) return -1;
+      find_windows(p, image, searched);
+    }
+    return list[next];
   }
 
   // Lists those of the windows [from, from + kThreads) on an image that reach the tile, in order.
@@ -224,37 +234,12 @@ struct RunTables {
     if (reach) list[place] = from + int32_t(threadIdx.x);
     if (threadIdx.x == 0) {
       found = all;
-      listed = from;
+      next = 0;
+      searched = from + kThreads;
     }
     __syncthreads();
   }
 };
-
-// A thread's unit, contracted along y: the run of row i of the tile.
-template <typename Lines, typename P, typename Values>
-__device__ __forceinline__ void add_rows(const Lines& source, const RunTables<P>& tables, int32_t i,
-                                         int64_t row_bytes, const typename Lines::Unit& unit,
-                                         Values& values) {
-  using T = typename P::T;
-  const Run run = tables.rows.runs[i];
-  if (unit.mask == 0) return;
-  const auto weight = [&](int32_t k) {
-    return tables.rows.entry(tables.axes.y, tables.tile.row, i, k).values[0];
-  };
-  // Two at a time, for their loads to be on the way together.
-  RACNN_NO_UNROLL
-  for (int32_t k = 0; k < run.count; k += 2) {
-    const bool two = k + 1 < run.count;
-    const auto first = source.load(unit, (run.first + k) * row_bytes);
-    const auto second = source.load(unit, (run.first + k + two) * row_bytes);
-    const T w_first = weight(k), w_second = two ? weight(k + 1) : T(0);
-    RACNN_UNROLL
-    for (int v = 0; v < Lines::kCount; ++v) {
-      values[0].values[v] = std::fma(w_first, widen<T>(first.values[v]), values[0].values[v]);
-      if (two) values[0].values[v] = std::fma(w_second, widen<T>(second.values[v]), values[0].values[v]);
-    }
-  }
-}
 
 template <typename P>
 __device__ __forceinline__ void contract_runs(const P& p, const Place& place, const Tile& tile) {
@@ -268,74 +253,76 @@ __device__ __forceinline__ void contract_runs(const P& p, const Place& place, co
   make_slots(p, pass, tables.slots);
   if (threadIdx.x == 0) {
     tables.tile = tile;
-    tables.tabled = tables.listed = -1;
-    tables.list[0] = place.window;
-    tables.found = 1;
+    tables.found = tables.next = tables.searched = 0;
   }
   __syncthreads();
   const auto source = line_source<false>(p);
-  const int32_t windows = P::kInverse ? int32_t(p.shape.windows) : 1;
+  const auto plane_step = int32_t(pass.planes * channels * p.source_strides.c);
+  // Several windows add up in the registers: then a tile is one pass (make_tiling).
+  const bool one_window = !P::kInverse || p.shape.windows == 1;
   int32_t turn = 0;
-  PassShare makes(1, 0, 1);
-  typename decltype(source)::Unit unit{};
-  // The thread's unit in a segment.
-  const auto choose = [&](int32_t segment) {
-    makes = PassShare::of_units(tables.span.units(segment), pass);
-    const Source* const plane = source_plane(p, {place.image, tables.tabled}, tables.tile.plane);
-    unit = source.unit(plane, segment + makes.lane * kCount);
-  };
-  auto* to = mine.result;
-  for (int32_t c = 0; c < tile.planes; c += pass.planes) {
-    int32_t i = 0;
-    RACNN_NO_UNROLL
-    for (; i < tile.rows; i += pass.rows) {
-      const int32_t count = pass.slots_left(tile, i, c);
-      T sums[P::kPassSlots] = {};
-      for (int32_t from = 0; from < windows; from += kThreads) {
-        if (windows > 1 && tables.listed != from) tables.find_windows(p, place.image, from);
-        for (int32_t w = 0; w < tables.found; ++w) {
-          if (tables.tabled != tables.list[w]) {
-            tables.make(p, place.image, tables.list[w], pass);
-            if (tables.reached && tables.span.begin < tables.span.end) choose(tables.span.begin);
-          }
-          if (!tables.reached) {
-            if constexpr (!P::kInverse) {
-              for (T& sum : sums) sum = kNaN<T>;
-            }
-            continue;
-          }
-          if (P::kInverse && pass.planes == 1 && !meet(tables.rows_read, tile.row + i, pass.rows)) continue;
-          int32_t k = 0;
-          const auto& [begin, end, pitch] = tables.span;
-          for (int32_t segment = begin; segment < end; segment += pitch) {
-            if (end - begin > pitch) choose(segment);
-            make_lines<kCount>(makes, unit, tables.slots, count, pitch, tables.staged + turn,
-                               [&](int32_t row, auto at, auto& values) {
-                                 at.from += c * int32_t(channels * p.source_strides.c);
-                                 add_rows(source, tables, i + row, row_bytes(p), at, values);
-                               });
-            __syncthreads();
-            const Run run = mine.share.slot < count ? tables.columns.runs[mine.column] : Run{0, 0};
-            const T* const line = tables.staged + turn + mine.share.slot * pitch + mine.channel;
-            for (; k < run.count; ++k) {
-              const int32_t at = (run.first + k) * channels - segment;
-              if (at + mine.channel >= pitch) break;
-              const T weight =
-                  tables.columns.entry(tables.axes.x, tables.tile.column, mine.column, k).values[0];
-              mine.each(count, [&](int q) {  // only of those is there a line, long ones fill the buffer
-                sums[q] = std::fma(weight, line[q * mine.share.step * pitch + at], sums[q]);
-              });
-            }
-            turn ^= kStaged<T>;
-          }
+  T sums[P::kPassSlots] = {};
+  for (bool last = false; !last;) {
+    const int32_t window = one_window ? place.window : tables.next_window(p, place.image);
+    last = one_window || window < 0;
+    const bool reads = window >= 0 && tables.make(p, place.image * p.shape.windows + window, !one_window);
+    const auto span = LineSpan<Source>::of(reads ? tables.columns.first : 0, reads ? tables.columns.end : 0,
+                                           channels, kStaged<T>, pass);
+    const Run run =
+        reads && mine.share.slot != PassShare::kNone ? tables.columns.runs[mine.column] : Run{0, 0};
+    PassShare makes(1, 0, 1);
+    typename decltype(source)::Unit unit{};
+    // The thread's unit in a segment.
+    const auto choose = [&](int32_t segment, int32_t c) {
+      makes = PassShare::of_units(span.units(segment), pass);
+      unit = source.unit(source_plane(p, {place.image, window}, tables.tile.plane + c),
+                         segment + makes.lane * kCount);
+    };
+    if (span.begin < span.end) choose(span.begin, 0);
+    auto* to = mine.result;
+    for (int32_t c = 0; c < tile.planes; c += pass.planes) {
+      int32_t i = 0;
+      RACNN_NO_UNROLL
+      for (; i < tile.rows; i += pass.rows) {
+        const int32_t count = pass.slots_left(tile, i, c);
+        if (one_window) {
+          for (T& sum : sums) sum = reads || P::kInverse ? T(0) : kNaN<T>;
         }
+        const bool skips = P::kInverse && one_window && pass.planes == 1 && reads &&
+                           !meet(tables.rows_read, tile.row + i, pass.rows);
+        int32_t k = 0;
+        for (int32_t segment = skips ? span.end : span.begin; segment < span.end; segment += span.pitch) {
+          if (span.end - span.begin > span.pitch) choose(segment, c);
+          make_lines<kCount>(makes, unit, tables.slots, count, span.pitch, tables.staged + turn,
+                             [&](int32_t row, const auto& at, auto& values) {
+                               contract_rows<P::kAhead>(tables.rows, tables.axes.y, tile.row, i + row, source,
+                                                        at, row_bytes(p), values);
+                             });
+          __syncthreads();
+          const T* const line = tables.staged + turn + mine.share.slot * span.pitch + mine.channel;
+          for (; k < run.count; ++k) {
+            const int32_t at = (run.first + k) * channels - segment;
+            if (at + mine.channel >= span.pitch) break;
+            const T weight =
+                tables.columns.entry(tables.axes.x, tables.tile.column, mine.column, k).values[0];
+            mine.each(count, [&](int q) {  // only of those is there a line, long ones fill the buffer
+              sums[q] = std::fma(weight, line[q * mine.share.step * span.pitch + at], sums[q]);
+            });
+          }
+          turn ^= kStaged<T>;
+        }
+        if (last) {
+          store(
+              p, mine, to, tables.slots, count, pass, c, [&](int q) { return sums[q]; },
+              [&](int32_t row) {
+                return tables.columns.sums[0][mine.column] * tables.rows.sums[0][i + row];
+              });
+        }
+        to += int32_t(pass.rows * p.result_strides.y);
       }
-      store(
-          p, mine, to, tables.slots, count, pass, c, [&](int q) { return sums[q]; },
-          [&](int32_t row) { return tables.columns.sums[0][mine.column] * tables.rows.sums[0][i + row]; });
-      to += int32_t(pass.rows * p.result_strides.y);
+      unit.from += plane_step;
+      to += int32_t(mine.offset(p, -i, pass.planes));
     }
-    to += int32_t(mine.offset(p, -i, pass.planes));
   }
 }
 
@@ -364,8 +351,8 @@ template <bool kWords, typename P>
 cudaError_t launch_contraction(P& p, int32_t channels, int64_t multiprocessors, cudaStream_t stream,
                                int64_t max_blocks) {
   using T = typename P::T;
-  p.tiling = tile_results(p, p.height(), p.width(), p.results(), channels,
-                          multiprocessors * kResidentBlocks<P, kWords>, P::kInverse && p.shape.windows > 1);
+  p.tiling = tile_results(p, p.height(), p.width(), p.results(), channels, multiprocessors,
+                          kResidentBlocks<P, kWords>, P::kInverse && p.shape.windows > 1);
   using Shared = std::conditional_t<P::kTwoEntries, TwoEntryTables<T>, RunTables<P>>;
   static_assert(sizeof(Shared) <= 48 << 10, "what every GPU gives unasked");
   if (p.results() > kMaxBlocks / p.tiling.tiles()) return cudaErrorInvalidConfiguration;

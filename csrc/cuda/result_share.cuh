@@ -43,6 +43,11 @@ struct ResultShare {
   template <typename Use>
   __device__ __forceinline__ void each(int32_t count, Use use) const {
     const int32_t left = count - share.slot;
+    if (P::kEachTogether && (P::kPassSlots - 1) * share.step < left) {  // no branches that keep loads apart
+      RACNN_UNROLL
+      for (int q = 0; q < P::kPassSlots; ++q) use(q);
+      return;
+    }
     RACNN_UNROLL
     for (int q = 0; q < P::kPassSlots; ++q) {
       if (q * share.step >= left) break;
@@ -53,12 +58,13 @@ struct ResultShare {
 
 // The tiling of `results`, and what follows from it.
 template <typename P>
-Tiling tile_results(P& p, int32_t height, int32_t width, int64_t results, int32_t channels, int64_t resident,
-                    bool one_pass) {
+Tiling tile_results(P& p, int32_t height, int32_t width, int64_t results, int32_t channels,
+                    int64_t multiprocessors, int64_t resident, bool one_pass) {
   const int32_t planes = int32_t(p.shape.channels / channels);
-  const Tiling tiling = make_tiling(
-      {height, width, planes, results, channels, P::kPassSlots, resident, most_within(p.result_strides.y),
-       most_within(channels * std::max(p.source_strides.c, p.result_strides.c)), one_pass});
+  const Tiling tiling =
+      make_tiling({height, width, planes, results, channels, P::kPassSlots, multiprocessors, resident,
+                   most_within(p.result_strides.y),
+                   most_within(channels * std::max(p.source_strides.c, p.result_strides.c)), one_pass});
   p.divisors = TilingDivisors(tiling, p.shape.windows);
   p.result_planes = planes;
   return tiling;

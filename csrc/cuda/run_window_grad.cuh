@@ -20,8 +20,9 @@ struct RunGradTables {
   T staged[kGradLines * kRoom];
   Slot slots[kThreads];
   typename P::Axes axes;
-  RunTable<typename P::Axis, T, false, kMostRows, 3> rows;
-  RunTable<typename P::Axis, T, false, kMostLanes, 3> columns;
+  static constexpr int32_t kKept = sizeof(T) == 4 ? 8 : 2;
+  RunTable<typename P::Axis, T, false, kMostRows, kKept, 3> rows;
+  RunTable<typename P::Axis, T, false, kMostLanes, kKept, 3> columns;
   T scratch[kThreads / kWarp * kAxisSums];
 
   __device__ __forceinline__ void make(const P& p, int64_t crop, const Tile& tile) {
@@ -74,25 +75,11 @@ __device__ __forceinline__ void add_run_tile(const P& p, const Place& place, con
       for (int32_t segment = begin; segment < end; segment += pitch) {
         const PassShare makes = PassShare::of_units(span.units(segment), pass);
         const auto unit = source.unit(source_plane(p, place, tile.plane + c), segment + makes.lane * kCount);
-        make_lines<kCount, kGradLines, kRoom>(
-            makes, unit, tables.slots, count, pitch, tables.staged,
-            [&](int32_t row, const auto& at, auto& values) {
-              const Run rows = tables.rows.runs[i + row];
-              if (at.mask == 0) return;
-              RACNN_NO_UNROLL
-              for (int32_t r = 0; r < rows.count; ++r) {
-                const auto elements = source.load(at, (rows.first + r) * row_bytes(p));
-                const auto entry = tables.rows.entry(tables.axes.y, tile.row, i + row, r);
-                RACNN_UNROLL
-                for (int l = 0; l < kGradLines; ++l) {
-                  RACNN_UNROLL
-                  for (int v = 0; v < kCount; ++v) {
-                    values[l].values[v] =
-                        std::fma(entry.values[l], widen<T>(elements.values[v]), values[l].values[v]);
-                  }
-                }
-              }
-            });
+        make_lines<kCount, kGradLines, kRoom>(makes, unit, tables.slots, count, pitch, tables.staged,
+                                              [&](int32_t row, const auto& at, auto& values) {
+                                                contract_rows<2>(tables.rows, tables.axes.y, tile.row,
+                                                                 i + row, source, at, row_bytes(p), values);
+                                              });
         __syncthreads();
         const T* const line = tables.staged + mine.share.slot * pitch + mine.channel - segment;
         for (; k < run.count; ++k) {

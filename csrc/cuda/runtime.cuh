@@ -51,6 +51,13 @@ constexpr int kMostResidentBlocks = 4;
 constexpr int kMostResidentBlocks = 6;
 #endif
 
+// Whether the same code takes a register or two more than on an H100.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr bool kFewerRegisters = true;
+#else
+constexpr bool kFewerRegisters = false;
+#endif
+
 // The block's dynamic shared memory; there is no other in this library.
 template <typename T>
 __device__ __forceinline__ T* shared_memory() {

@@ -22,14 +22,16 @@ constexpr int kMostSlotLanes = 32;
 constexpr int kMostRows = 64;      // of a tile, bounds its tables
 constexpr int64_t kMostFlat = 32;  // channels of a plane, if all of them are
 
-// Resident on a multiprocessor, as many as the registers of a thread allow: with two entries in words 48 or,
-// where units are larger, 64; with other runs 80, with filters 128.
+// Resident on a multiprocessor, as many as the registers of a thread allow: 48 or 64 with two entries in
+// words, 80 with other runs, 128 with filters.
 template <typename P, bool kWords>
-constexpr int kResidentBlocks = sizeof(typename P::Source) == 8                                   ? 1
-                                : P::kIsFilter || (P::kInverse && sizeof(typename P::Source) < 4) ? 2
-                                : !P::kTwoEntries || !kWords                                      ? 3
-                                : sizeof(typename P::Source) == 4                                 ? 5
-                                                                                                  : 4;
+constexpr int kResidentBlocks = [] {
+  constexpr size_t kBytes = sizeof(typename P::Source);
+  if (kBytes == 8) return P::kTwoEntries ? 4 : 1;
+  if (P::kIsFilter || (P::kInverse && kBytes < 4)) return 2;
+  if (!P::kTwoEntries || !kWords) return 3;
+  return kBytes == 4 ? 5 : 4;
+}();
 
 template <typename T>
 T divide_up(T a, T b) {
@@ -84,8 +86,8 @@ struct TilingOptions {
   int32_t planes;
   int64_t results;
   int32_t interleaved;
-  int32_t pass_slots;  // of a thread
-  int64_t resident;    // blocks of the whole GPU
+  int32_t pass_slots;                 // of a thread
+  int64_t multiprocessors, resident;  // blocks on each of them
   int32_t most_rows, most_planes;
   bool one_pass = false;  // tiles as small as all threads can hold at a time
 };
@@ -98,9 +100,11 @@ inline int32_t most_within(int64_t stride) {
 // Tiles that fill the GPU in whole waves of blocks: of the numbers of waves and of planes the ones that take
 // the least time, in passes of all threads. What a block computes once, tables and addresses, serves all
 // passes of its tile, and the fewer rows it has the more source rows it shares with the tiles beside it.
+// Blocks wait for memory together, but execute their instructions one after the other.
 inline Tiling make_tiling(const TilingOptions& o) {
   constexpr int64_t kMostWaves = 8;
-  constexpr double kPrologue = 3;
+  constexpr double kPrologue = 3, kPrologueIssue = 1.0, kPassIssue = 0.2;
+  const int64_t capacity = o.multiprocessors * o.resident;
   const int32_t planes = o.planes;
   Tiling best{};
   best.interleaved = o.interleaved;
@@ -109,8 +113,9 @@ inline Tiling make_tiling(const TilingOptions& o) {
   best.slot_lanes = std::min(kThreads / (best.columns * o.interleaved), kMostSlotLanes);
   const int64_t pass = int64_t(o.pass_slots) * best.slot_lanes;
   double least = 0;
-  for (int64_t waves = 1; waves <= kMostWaves; ++waves) {
-    const int64_t parts = std::max<int64_t>(1, waves * o.resident / (o.results * best.column_tiles));
+  for (int64_t n = 1; n < o.resident + kMostWaves; ++n) {  // blocks of a multiprocessor; from a wave on waves
+    const int64_t blocks = n < o.resident ? n * o.multiprocessors : (n - o.resident + 1) * capacity;
+    const int64_t parts = std::max<int64_t>(1, blocks / (o.results * best.column_tiles));
     for (int32_t most = std::min(planes, o.most_planes); most > 0; most /= 2) {
       Tiling t = best;
       t.planes = balanced(planes, most);
@@ -125,8 +130,13 @@ inline Tiling make_tiling(const TilingOptions& o) {
       const int64_t passes =
           rows < pass ? divide_up<int64_t>(t.planes, pass / rows) : t.planes * divide_up(rows, pass);
       if (o.one_pass && passes > 1 && t.planes > 1) continue;
-      const double of_tile = kPrologue + double(passes) * (1 + 0.5 / t.rows);
-      const double time = double(divide_up(o.results * t.tiles(), o.resident)) * of_tile;
+      const double latency = kPrologue + double(passes) * (1 + 0.5 / t.rows);
+      const double issue = kPrologueIssue + kPassIssue * double(passes);
+      const auto wave = [&](int64_t blocks) {
+        return blocks == 0 ? 0 : std::max(latency, issue * double(divide_up(blocks, o.multiprocessors)));
+      };
+      const int64_t blocks = o.results * t.tiles();
+      const double time = double(blocks / capacity) * wave(capacity) + wave(blocks % capacity);
       if (least > 0 && time >= least) continue;
       least = time;
       best = t;

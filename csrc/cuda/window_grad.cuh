@@ -11,7 +11,8 @@
 // With two entries the derivatives' weighted sums nearly cancel, so differences are taken pixel by pixel: of
 // two weights' derivatives only their sum, the *level*, and the upper one, the *step*, matter, since
 // da_lower v0 + da_upper v1 = da_upper (v1 - v0) + (da_lower + da_upper) v0. Along x neither depends on rows
-// or planes, so a thread adds up g (v1 - v0) and g v0 for its column and multiplies at the end.
+// or planes, so a thread adds up g (v1 - v0) and g v0 for its column and multiplies at the end. Along y,
+// without a mask, both derivatives are multiples of v1 - v0, how far the row moves: then two lines do.
 //
 // Grid: a block is one part of one window and takes every parts-th tile of it, one at least; it reduces four
 // numbers by warp shuffles and writes them to its place in the workspace. A second kernel, a warp a window,
@@ -36,7 +37,8 @@ struct WindowGradParams {
   static constexpr bool kInverse = false;
   static constexpr bool kIsFilter = std::is_same_v<Axis, FilterAxis<T>>;
   static constexpr bool kTwoEntries = !kIsFilter;
-  static constexpr int kPassSlots = racnn::kPassSlots<Source>;
+  static constexpr int kPassSlots = 4;
+  static constexpr bool kEachTogether = true;
 
   const Image* source;
   const Grad* result;  // g
@@ -67,25 +69,37 @@ RACNN_HOST_DEVICE TapSlope<T> make_tap_slope(const Axis<T>& axis, int32_t j) {
   return {d.centre_upper, d.centre_lower + d.centre_upper, d.half_upper, d.half_lower + d.half_upper};
 }
 
+// Where there is no mask, the derivatives of a row's weights are -moved and moved.
 template <typename T>
 struct RowPairSlope : RowPair<T> {
   TapSlope<T> slope;
+  AxisGrad<T> moved;
+  T has_lower, has_upper;  // 1 or 0
 };
+
+template <typename T>
+RACNN_HOST_DEVICE RowPairSlope<T> row_pair_slope(const Axis<T>& axis, int32_t i, int64_t row_bytes) {
+  const Tap<T> tap = make_tap(axis, i);
+  const RowPair<T> pair = row_pair(axis, i, row_bytes, T(0));
+  return {pair, make_tap_slope(axis, i), position_grad(axis, i), tap.lower == kOutside ? T(0) : T(1),
+          tap.upper == kOutside ? T(0) : T(1)};
+}
 
 template <typename T>
 struct ColumnPairSlope : ColumnPair<T> {
   TapSlope<T> slope;
 };
 
-// Resident on a multiprocessor: larger units in three lines take more registers.
-template <typename Source, bool kFew>
-constexpr int kGradBlocks = sizeof(Source) == 8   ? 1
-                            : sizeof(Source) == 4 ? 2 + kFew
-                                                  : 1 + kFew;
+// Resident on a multiprocessor: larger units in more lines take more registers. kLines: 2 without a mask; 0:
+// runs of any length.
+template <typename Source, int kLines>
+constexpr int kGradBlocks = sizeof(Source) == 8   ? 1 + (kLines > 0)
+                            : sizeof(Source) == 4 ? 2 + (kLines > 0) + (kLines == 2)
+                                                  : 1 + (kLines > 0) + (kLines == 2);
 
-template <typename T>
+template <typename T, int kLines>
 struct PairGradTables {
-  T staged[kGradLines * kStaged<T>];
+  T staged[kLines * kStaged<T>];
   Slot slots[kThreads];
   RowPairSlope<T> rows[kMostRows];
   ColumnPairSlope<T> columns[kMostLanes];
@@ -94,13 +108,13 @@ struct PairGradTables {
 };
 
 // Adds to the sums, in the order of Window, what a tile gives.
-template <bool kWords, typename P>
+template <bool kWords, int kLines, typename P>
 __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, const Tile& tile,
                                               typename P::T (&sums)[kAxisSums]) {
   using T = typename P::T;
   using Source = typename P::Source;
   constexpr int32_t kCount = kUnit<Source>;
-  auto& [staged, slots, rows, columns, scratch, finite] = *shared_memory<PairGradTables<T>>();
+  auto& [staged, slots, rows, columns, scratch, finite] = *shared_memory<PairGradTables<T, kLines>>();
   const int32_t channels = p.tiling.interleaved;
   {
     const auto axes = crop_axes(p.taps, p.shape, place.image * p.shape.windows + place.window);
@@ -108,9 +122,7 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
     if (i < tile.columns) {
       columns[i] = {column_pair(axes.x, tile.column + i), make_tap_slope(axes.x, tile.column + i)};
     }
-    if (r < tile.rows) {
-      rows[r] = {row_pair(axes.y, tile.row + r, row_bytes(p), T(0)), make_tap_slope(axes.y, tile.row + r)};
-    }
+    if (r < tile.rows) rows[r] = row_pair_slope(axes.y, tile.row + r, row_bytes(p));
     if (i == 0) finite = axes.finite;
   }
   __syncthreads();
@@ -130,11 +142,8 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
       const int32_t count = pass.slots_left(tile, i, c);
       // Early, and used late: the loads are on the way while the lines are made.
       std::remove_const_t<typename P::Result> grads[P::kPassSlots]{};
-      mine.each(count, [&](int q) {
-        const Slot slot = slots[mine.slot(q)];
-        if (rows[i + slot.row].lower >= 0) grads[q] = __ldg(from + slot.result);
-      });
-      make_lines<kCount, kGradLines, kStaged<T>>(
+      mine.each(count, [&](int q) { grads[q] = __ldg(from + slots[mine.slot(q)].result); });
+      make_lines<kCount, kLines, kStaged<T>>(
           makes, first, slots, count, line_of.pitch, staged,
           [&](int32_t row, const auto& unit, auto& values) {
             const RowPairSlope<T>& pair = rows[i + row];
@@ -145,17 +154,20 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
             for (int k = 0; k < kCount; ++k) {
               const T v0 = widen<T>(lower.values[k]), v1 = widen<T>(upper.values[k]);
               values[0].values[k] = std::fma(pair.w_upper, v1, pair.w_lower * v0);
-              values[1].values[k] = std::fma(pair.slope.centre_step, v1 - v0, pair.slope.centre_level * v0);
-              values[2].values[k] = std::fma(pair.slope.half_step, v1 - v0, pair.slope.half_level * v0);
+              if constexpr (kLines == 2) {
+                values[1].values[k] = std::fma(pair.has_upper, v1, -pair.has_lower * v0);
+              } else {
+                values[1].values[k] = std::fma(pair.slope.centre_step, v1 - v0, pair.slope.centre_level * v0);
+                values[2].values[k] = std::fma(pair.slope.half_step, v1 - v0, pair.slope.half_level * v0);
+              }
             }
           });
       __syncthreads();
       const T* line = staged + at;
       mine.each(count, [&](int q) {
-        T g = widen<T>(grads[q]);
+        const RowPairSlope<T>& row = rows[i + slots[mine.slot(q)].row];
+        T g = row.has_lower + row.has_upper == T(0) ? T(0) : widen<T>(grads[q]);
         if (p.affine.used) {
-          const Slot slot = slots[mine.slot(q)];
-          const RowPairSlope<T>& row = rows[i + slot.row];
           const int32_t channel = mine.channel_in(p, pass, c, q);
           const T shifted = g * p.affine.shift[channel];
           level = std::fma(shifted, row.w_lower + row.w_upper, level);
@@ -163,12 +175,17 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
           sums[3] = std::fma(shifted, (w_lower + w_upper) * row.slope.half_level, sums[3]);
           g *= p.affine.scale[channel];
         }
-        const T lower = g * w_lower, upper = g * w_upper;
         step = std::fma(g, line[channels] - line[0], step);
         level = std::fma(g, line[0], level);
-        sums[2] = std::fma(lower, line[kStaged<T>], std::fma(upper, line[kStaged<T> + channels], sums[2]));
-        sums[3] =
-            std::fma(lower, line[2 * kStaged<T>], std::fma(upper, line[2 * kStaged<T> + channels], sums[3]));
+        const auto blend = [&](const T* of) { return g * std::fma(w_upper, of[channels], w_lower * of[0]); };
+        const T first = blend(line + kStaged<T>);
+        if constexpr (kLines == 2) {
+          sums[2] = std::fma(row.moved.centre, first, sums[2]);
+          sums[3] = std::fma(row.moved.half, first, sums[3]);
+        } else {
+          sums[2] += first;
+          sums[3] += blend(line + 2 * kStaged<T>);
+        }
         line += slot_step;
       });
       __syncthreads();
@@ -182,11 +199,13 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
   sums[1] += std::fma(slope.half_level, level, slope.half_step * step);
 }
 
-template <typename P>
-using GradTables = std::conditional_t<P::kTwoEntries, PairGradTables<typename P::T>, RunGradTables<P>>;
+template <typename P, int kLines>
+using GradTables = std::conditional_t<kLines == 0, RunGradTables<P>, PairGradTables<typename P::T, kLines>>;
 
-template <bool kWords, typename P>
-__global__ void __launch_bounds__(kThreads, kGradBlocks<typename P::Source, P::kTwoEntries>)
+template <bool kWords, int kLines, typename P>
+__global__ void __launch_bounds__(kThreads,
+                                  kGradBlocks<typename P::Source, kLines> -
+                                      (kFewerRegisters && sizeof(typename P::Source) < 4 && kLines == 2))
     window_grad_kernel(P p) {
   using T = typename P::T;
   const int64_t crops = p.shape.batch * p.shape.windows;
@@ -198,14 +217,14 @@ __global__ void __launch_bounds__(kThreads, kGradBlocks<typename P::Source, P::k
       const Tile tile =
           tile_at(p.tiling, p.divisors, t, p.shape.out_height, p.shape.out_width, p.result_planes);
       const Place place{image, n - image * int32_t(p.shape.windows)};
-      if constexpr (P::kTwoEntries) {
-        add_pair_tile<kWords>(p, place, tile, sums);
-      } else {
+      if constexpr (kLines == 0) {
         add_run_tile(p, place, tile, sums);
+      } else {
+        add_pair_tile<kWords, kLines>(p, place, tile, sums);
       }
       __syncthreads();
     }
-    block_sum(sums, shared_memory<GradTables<P>>()->scratch);
+    block_sum(sums, shared_memory<GradTables<P, kLines>>()->scratch);
     if (threadIdx.x == 0) p.workspace[part * crops + n] = {sums[0], sums[1], sums[2], sums[3]};
   }
 }
@@ -255,17 +274,18 @@ inline int64_t window_grad_workspace(const CropShape& shape) {
 }
 
 // With no more parts than there are tiles, so that no block is idle; returns their number in p.parts.
-template <bool kWords, typename P>
+template <bool kWords, int kLines, typename P>
 cudaError_t launch_window_grad(P& p, int32_t channels, cudaStream_t stream, int64_t max_blocks) {
-  static_assert(sizeof(GradTables<P>) <= 48 << 10, "what every GPU gives unasked");
-  constexpr int64_t kResident = kMultiprocessors * kGradBlocks<typename P::Source, P::kTwoEntries>;
+  static_assert(sizeof(GradTables<P, kLines>) <= 48 << 10, "what every GPU gives unasked");
   const int64_t crops = p.shape.batch * p.shape.windows;
-  p.tiling = tile_results(p, p.shape.out_height, p.shape.out_width, crops, channels, kResident, false);
+  p.tiling = tile_results(p, p.shape.out_height, p.shape.out_width, crops, channels, kMultiprocessors,
+                          kGradBlocks<typename P::Source, kLines>, false);
   p.parts = Divisor(std::min<int64_t>(window_grad_parts(p.shape), p.tiling.tiles()));
   if (crops > kMaxBlocks / p.parts.by) return cudaErrorInvalidConfiguration;
   p.blocks = uint32_t(crops * p.parts.by);
-  return launch(window_grad_kernel<kWords, P>, dim3(unsigned(std::min<int64_t>(p.blocks, max_blocks))),
-                dim3(kThreads), sizeof(GradTables<P>), stream, p);
+  return launch(window_grad_kernel<kWords, kLines, P>,
+                dim3(unsigned(std::min<int64_t>(p.blocks, max_blocks))), dim3(kThreads),
+                sizeof(GradTables<P, kLines>), stream, p);
 }
 
 // Whether any weight depends on where the window lies.
@@ -301,14 +321,18 @@ cudaError_t compute(const WindowGradProblem<Image, Grad, Taps>& p, cudaStream_t 
     const int32_t channels =
         interleaved_channels(kUnit<Image>, p.shape.channels, p.shape.width, p.image_strides, p.grad_strides);
     params.words = in_words(p.images, p.shape.width, p.shape.channels, channels, p.image_strides);
-    const auto run = [&]<bool kWords>(std::bool_constant<kWords>) {
-      return launch_window_grad<kWords>(params, channels, stream, max_blocks);
-    };
     cudaError_t error;
-    if constexpr (P::kTwoEntries) {
-      error = params.words ? run(std::true_type{}) : run(std::false_type{});
+    const auto run = [&]<bool kWords, int kLines>() {
+      error = launch_window_grad<kWords, kLines>(params, channels, stream, max_blocks);
+    };
+    if constexpr (!P::kTwoEntries) {
+      run.template operator()<false, 0>();
+    } else if (!params.words) {
+      run.template operator()<false, 3>();
+    } else if (p.taps.steepness > T(0)) {
+      run.template operator()<true, 3>();
     } else {
-      error = run(std::false_type{});
+      run.template operator()<true, 2>();
     }
     if (error != cudaSuccess) return error;
     parts = params.parts.by;

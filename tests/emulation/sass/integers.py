@@ -141,10 +141,14 @@ def _plop3(modifiers: list[str], operands: list[Operand]) -> Effect:
 
 def _shift(modifiers: list[str], operands: list[Operand]) -> Effect:
     result, low, amount, high = operands
-    is_signed, left = modifiers[1].startswith("S"), modifiers[0] == "L"
+    kind = next(m for m in modifiers if m[0] in "SU" and m[1:].isdigit())
+    is_signed, left = kind[0] == "S", modifiers[0] == "L"
 
     def effect(r: Registers, mask: Array) -> None:
-        bits = np.minimum(amount.integer(r), np.uint32(63 if "64" in modifiers[1] else 32)).astype(_U64)
+        bits = amount.integer(r)
+        if "W" in modifiers:  # wraps
+            bits = bits & np.uint32(31)
+        bits = np.minimum(bits, np.uint32(63 if "64" in kind else 32)).astype(_U64)
         value = high.integer(r).astype(_U64) << _U64(32) | low.integer(r)
         if left:
             value = value << bits

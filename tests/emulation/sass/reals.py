@@ -127,6 +127,16 @@ def _special(modifiers: list[str], operands: list[Operand]) -> Effect:
     return effect
 
 
+def _between_reals(modifiers: list[str], operands: list[Operand]) -> Effect:
+    result, a = operands
+    to, source = modifiers[:2]
+    if (to, source) == ("F32", "F64"):
+        return lambda r, mask: result.write(r, mask, a.double(r).astype(np.float32).view(np.uint32))
+    if (to, source) == ("F64", "F32"):
+        return lambda r, mask: result.write_long(r, mask, a.real(r).astype(np.float64))
+    raise NotImplementedError(f"F2F from {source} to {to}")
+
+
 def _to_real(modifiers: list[str], operands: list[Operand]) -> Effect:
     result, a = operands
     # I2F.F64.S64: the result's type first, the source's last; I2FP.F32.S32.
@@ -237,6 +247,7 @@ REALS: Meanings = {
     "DMUL": _arithmetic(np.multiply, True),
     "DFMA": _arithmetic(_fused, True),
     "DSETP": partial(_compare, double=True),
+    "F2F": _between_reals,
     "I2F": _to_real,
     "I2FP": _to_real,
     "F2I": _to_integer,
