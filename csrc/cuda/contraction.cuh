@@ -165,8 +165,8 @@ struct RunTables {
   T staged[2 * kStaged<T>];
   Slot slots[kThreads];
   typename P::Axes axes;
-  RunTable<typename P::Axis, T, kInverse, kMostRows, 160 / sizeof(T) / 2> rows;
-  RunTable<typename P::Axis, T, kInverse, kMostLanes, 40 / sizeof(T)> columns;
+  RunTable<typename P::Axis, T, kInverse, kMostRows, kKeptOfRow<T>> rows;
+  RunTable<typename P::Axis, T, kInverse, kMostLanes, kKeptOfColumn<T>> columns;
   bool reached;   // the crop reads the tile or, in the forward pass, is finite
   Run rows_read;  // by the crop, if the tile is not one pass
   Tile tile;

@@ -15,8 +15,13 @@
 namespace racnn {
 
 constexpr int32_t kKeptSamples = 256;  // of an axis, at least as many as a tile has rows or columns
+// Entries of a run whose weights are kept.
+template <typename T>
+constexpr int32_t kKeptOfRow = 80 / sizeof(T);
+template <typename T>
+constexpr int32_t kKeptOfColumn = 40 / sizeof(T);
 
-// What is known of an output before the pixel: where it samples, what its weights are divided by.
+// What is known of an output before the pixel: where it samples, by what its weights are multiplied.
 template <typename Axis>
 struct Sample;
 
@@ -94,7 +99,7 @@ RACNN_HOST_DEVICE T weight_at(const TableAxis<T>&, const Sample<TableAxis<T>>& s
 
 // The same of a run, and if kSets is 3 the weight's derivatives.
 template <int32_t kSets, typename T>
-RACNN_HOST_DEVICE Pack<T, kSets> values_of(const RunEntry<T>& entry) {
+__device__ __forceinline__ Pack<T, kSets> values_of(const RunEntry<T>& entry) {
   const T all[] = {entry.weight, entry.grad.centre, entry.grad.half};
   Pack<T, kSets> values;
   RACNN_UNROLL
@@ -213,11 +218,12 @@ RACNN_HOST_DEVICE bool meet(const Run& run, int32_t begin, int32_t count) {
   return run.first < begin + count && begin < run.first + run.count;
 }
 
-// The runs of at most kMost rows or columns of a tile, in shared memory. kInverse: of pixels. kSets: weights,
-// and if 3 their derivatives with respect to the window's centre and half side.
+// The runs of at most kMost rows or columns of a tile, in shared memory, of each the first kKept entries.
+// kInverse: of pixels. kSets: weights, and if 3 their derivatives with respect to the window's centre and
+// half side.
 template <typename Axis, typename T, bool kInverse, int32_t kMost, int32_t kKept_, int kSets_ = 1>
 struct RunTable {
-  static constexpr int32_t kKept = kKept_;  // entries of each run
+  static constexpr int32_t kKept = kKept_;
   static constexpr int kSets = kSets_;
   // Otherwise samples are computed anew for each weight: that costs less than a barrier.
   static constexpr bool kSamples = std::is_same_v<Axis, FilterAxis<T>>;

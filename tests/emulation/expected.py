@@ -129,6 +129,28 @@ def check(case: Case, kernels: ModuleType) -> None:
     assert_close(case, decode(case.run(kernels), result_dtype(case)), by_reference(case))
 
 
+def check_bits(case: Case, kernels: ModuleType) -> None:
+    """Neither the grid nor the order of threads changes a bit."""
+    expected = case.run(kernels)
+    for max_blocks in (1, 2, 7):
+        np.testing.assert_array_equal(case.but(max_blocks=max_blocks).run(kernels), expected)
+    kernels.set_reverse_order(True)
+    try:
+        np.testing.assert_array_equal(case.run(kernels), expected)
+    finally:
+        kernels.set_reverse_order(False)
+
+
+def check_work(case: Case, kernels: ModuleType) -> None:
+    """Every block has some: those that load no pixel and no gradient cost as much as others before theirs."""
+    kernels.take_launches()
+    case.run(kernels)
+    launches = kernels.take_launches()
+    if case.kernel != "forward":
+        launches.pop()  # it adds up what the blocks left
+    assert [launch.idle for launch in launches] == [0] * len(launches), case
+
+
 def assert_close(case: Case, actual: Doubles, expected: Doubles) -> None:
     """Equal up to the rounding of the result's dtype, of the sums, and of the positions of the samples."""
     unit = 255.0 if case.image == "uint8" else 1.0  # of a pixel, or of a gradient

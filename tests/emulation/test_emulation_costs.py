@@ -110,7 +110,7 @@ def test_counts_are_those_that_can_be_worked_out() -> None:
 
 @pytest.mark.slow
 def test_machine_code_computes_what_the_kernels_compute(kernels: kernel_resources.Kernels) -> None:
-    """Bit by bit, but for divisions of float64, and exponentials: the boxcar's taps."""
+    """Bit by bit, but for divisions of float64, exponentials (the boxcar's taps) and contracted filters."""
     if not kernels:
         pytest.skip("nvcc was not found: set CUDA_HOME")
     chosen = []
@@ -119,9 +119,13 @@ def test_machine_code_computes_what_the_kernels_compute(kernels: kernel_resource
         chosen += [replace(case, image=i, crop=c) for i, c in types if "float16" != c != "uint8"]
         chosen.append(replace(case, layout="channels_last", channels=8, windows=1))
         chosen.append(replace(case, name="strong zoom", size=10, out=64, half_side=1.3))
+        chosen.append(replace(case, name="many windows", windows=40))
+        if kernel != "boxcar_grad":
+            chosen.append(replace(case, name="bicubic", interpolation="bicubic"))
+            chosen.append(replace(case, name="antialiased", antialias=True, half_side=19.0))
     differences = tool.run_cases("run_machine_code", chosen, kernels)
     for case, difference in differences.items():
-        exact = case.kernel != "boxcar_grad" and case.image != "float64"
+        exact = case.kernel != "boxcar_grad" and case.image != "float64" and not case.has_filter
         assert difference <= (0 if exact else 1e-6 if case.image != "float64" else 1e-14), case.key
 
 

@@ -14,7 +14,7 @@ import racnn_ops
 
 from .arrays import LAYOUTS, decode
 from .cases import BOUNDARIES, FILTER_KERNELS, FILTERS, PAIRS_OF, WHERE, Case, sizes
-from .expected import assert_close, by_cpu, by_reference, check, result_dtype
+from .expected import assert_close, by_cpu, by_reference, check, check_bits, check_work, result_dtype
 
 KERNEL_PAIRS = [(kernel, *pair) for kernel in FILTER_KERNELS for pair in PAIRS_OF[kernel]]
 LONG_FILTERS = [(name, antialias) for name, antialias in FILTERS if antialias or name == "area"]
@@ -192,14 +192,7 @@ def test_grid_and_order_of_threads_change_no_bit(
     case = Case(kernel, batch=2, windows=3, out=(20, 17), size=(90, 75), boundary="window")
     case = case.but(interpolation=interpolation, antialias=antialias, mask_steepness=0.7)
     for each in (case, case.but(image="bfloat16", crop="bfloat16", layout="channels_last", channels=8)):
-        expected = each.run(kernels)
-        for max_blocks in (1, 2, 7):
-            np.testing.assert_array_equal(each.but(max_blocks=max_blocks).run(kernels), expected)
-        kernels.set_reverse_order(True)
-        try:
-            np.testing.assert_array_equal(each.run(kernels), expected)
-        finally:
-            kernels.set_reverse_order(False)
+        check_bits(each, kernels)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -231,12 +224,7 @@ def test_infinity_reaches_only_what_reads_it(
 def test_every_block_has_work(kernel: str, kernels: ModuleType) -> None:
     one = Case(kernel, batch=1, windows=1, size=(90, 90), out=(24, 40), interpolation="bicubic")
     for case in (one, one.but(batch=3, windows=2), one.but(layout="channels_last", channels=8)):
-        kernels.take_launches()
-        case.run(kernels)
-        launches = kernels.take_launches()
-        if kernel != "forward":
-            launches.pop()  # it adds up what the blocks left
-        assert [launch.idle for launch in launches] == [0] * len(launches), case
+        check_work(case, kernels)
 
 
 @pytest.mark.parametrize("empty", ["batch", "windows", "channels"])

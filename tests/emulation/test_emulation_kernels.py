@@ -14,7 +14,7 @@ import racnn_ops
 
 from .arrays import LAYOUTS, decode
 from .cases import KERNELS, PAIRS_OF, TAP_KERNELS, WHERE, Case, sizes
-from .expected import assert_close, by_cpu, check, result_dtype
+from .expected import assert_close, by_cpu, check, check_bits, check_work, result_dtype
 
 KERNEL_PAIRS = [(kernel, *pair) for kernel in KERNELS for pair in PAIRS_OF[kernel]]
 
@@ -134,20 +134,11 @@ def test_gradient_without_strides(kernel: str, kernels: ModuleType) -> None:
 def test_grid_and_order_of_threads_change_no_bit(
     kernel: str, image: str, crop: str, kernels: ModuleType
 ) -> None:
-    case = Case(kernel, image, crop, batch=3, windows=3, out=(40, 37), size=(50, 41))
-    expected = case.run(kernels)
-    for max_blocks in (1, 2, 7):
-        np.testing.assert_array_equal(case.but(max_blocks=max_blocks).run(kernels), expected)
-    kernels.set_reverse_order(True)
-    try:
-        np.testing.assert_array_equal(case.run(kernels), expected)
-    finally:
-        kernels.set_reverse_order(False)
+    check_bits(Case(kernel, image, crop, batch=3, windows=3, out=(40, 37), size=(50, 41)), kernels)
 
 
 @pytest.mark.parametrize("kernel", ["forward", "window_grad", "boxcar_grad"])
 def test_every_block_has_work(kernel: str, kernels: ModuleType) -> None:
-    """Blocks that load no pixel and no gradient cost as much as others do before their first load."""
     one = Case(kernel, batch=1, windows=1, size=(40, 40), out=(24, 40))
     for case in (
         one,
@@ -155,12 +146,7 @@ def test_every_block_has_work(kernel: str, kernels: ModuleType) -> None:
         one.but(layout="channels_last", channels=8),
         one.but(channels=128, out=(2, 3), affine=kernel != "boxcar_grad"),
     ):
-        kernels.take_launches()
-        case.run(kernels)
-        launches = kernels.take_launches()
-        if kernel != "forward":
-            launches.pop()  # it adds up what the blocks left
-        assert [launch.idle for launch in launches] == [0] * len(launches), case
+        check_work(case, kernels)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

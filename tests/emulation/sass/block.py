@@ -252,7 +252,11 @@ class Block:
     # What asks for the thread's place, or for other lanes.
 
     def _s2r(self, step: Step, mask: Array, active: Array) -> int:
-        special: dict[str, Any] = {"SR_LANEID": self._thread % WARP, "SR_CgaCtaId": 0, "SR_SWINHI": _SHARED_WINDOW}
+        special: dict[str, Any] = {
+            "SR_LANEID": self._thread % WARP,
+            "SR_CgaCtaId": 0,
+            "SR_SWINHI": _SHARED_WINDOW,
+        }
         for name, index, size in (
             ("SR_TID", self._thread, self._block),
             ("SR_CTAID", self._number, self._grid),
