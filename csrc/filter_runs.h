@@ -54,10 +54,11 @@ RACNN_HOST_DEVICE FilterAxis<T> make_filter_axis(const Axis<T>& axis, Interpolat
     change = T(1);
   }
   f.inverse_width = T(1) / f.width;
+  // From a position in pixel p to the centre of p + n it is more than n - 1/2.
   if (interpolation == Interpolation::kArea) {
-    f.reach = int64_t(f.width) + 2;
+    f.reach = int64_t(f.width + T(1.5));
   } else if (interpolation != Interpolation::kNearest) {
-    f.reach = int64_t(std::ceil(filter_radius<T>(interpolation) * f.width)) + 1;
+    f.reach = int64_t(filter_radius<T>(interpolation) * f.width + T(0.5));
   }
   change *= axis.inverse_out;
   f.width_grad = {change * axis.half_d_centre, change * axis.half_d_half};

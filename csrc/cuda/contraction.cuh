@@ -30,8 +30,9 @@ struct ContractionParams {
   using Axes = AxesOf<Taps>;
   using Axis = decltype(Axes::x);
   static constexpr bool kInverse = kInverse_;
-  static constexpr int kPassSlots = racnn::kPassSlots<Source>;
   static constexpr bool kIsFilter = std::is_same_v<Axis, FilterAxis<T>>;
+  static constexpr int kPassSlots =
+      kIsFilter && kInverse && sizeof(Source) == 4 ? 8 : racnn::kPassSlots<Source>;
   static constexpr bool kTwoEntries = !kInverse && !kIsFilter;
   // Rows of a run whose loads are on the way together.
   static constexpr int kAhead = kIsFilter && sizeof(Source) == 4 ? 4 : 2;
@@ -188,8 +189,11 @@ struct RunTables {
     __syncthreads();
     if (!reached) return false;
     if constexpr (decltype(rows)::kSamples) {
-      columns.make_samples(axes.x, tile.column, tile.columns, i);
-      rows.make_samples(axes.y, tile.row, tile.rows, from_the_end);
+      if (i < kThreads / 2) {
+        columns.make_samples(axes.x, tile.column, tile.columns, i);
+      } else {
+        rows.make_samples(axes.y, tile.row, tile.rows, i - kThreads / 2);
+      }
       __syncthreads();
     }
     columns.make_weights(axes.x, tile.column, tile.columns, i);

@@ -251,8 +251,8 @@ struct RunTable {
     return j - sampled < kMostSamples ? samples[j - sampled] : sample(axis, j);
   }
 
-  // For `count` rows or columns from `begin` on, by all threads, `thread` in any order: first this, if there
-  // are samples, then after a barrier make_weights.
+  // For `count` rows or columns from `begin` on: first this, if there are samples, by `thread` of half of the
+  // block, then after a barrier make_weights.
   __device__ __forceinline__ void make_samples(const Axis& axis, int32_t begin, int32_t count,
                                                int32_t thread) {
     int32_t from = begin, to = begin + count;
@@ -262,7 +262,7 @@ struct RunTable {
       from = outputs_from(axis, reach, begin, find);
       to = outputs_to(axis, reach, begin + count - 1, find);
     }
-    for (int32_t j = from + thread; j < lesser(to, from + kMostSamples); j += kThreads) {
+    for (int32_t j = from + thread; j < lesser(to, from + kMostSamples); j += kThreads / 2) {
       samples[j - from] = sample(axis, j);
     }
     if (thread == 0) {
