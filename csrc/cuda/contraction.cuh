@@ -179,8 +179,7 @@ struct RunTables {
   // Returns `reached`: otherwise there are no tables. `known`: the crop was found by find_windows.
   __device__ __forceinline__ bool make(const P& p, int64_t crop, bool known) {
     __syncthreads();  // all are done with those before
-    const int32_t i = threadIdx.x, from_the_end = kThreads - 1 - i;
-    if (i == 0) {
+    if (threadIdx.x == 0) {
       if (known) ++next;
       axes = crop_axes(p.taps, p.shape, crop);
       reached = known || (axes.finite && (!kInverse || reaches(axes)));
@@ -188,17 +187,7 @@ struct RunTables {
     }
     __syncthreads();
     if (!reached) return false;
-    if constexpr (decltype(rows)::kSamples) {
-      if (i < kThreads / 2) {
-        columns.make_samples(axes.x, tile.column, tile.columns, i);
-      } else {
-        rows.make_samples(axes.y, tile.row, tile.rows, i - kThreads / 2);
-      }
-      __syncthreads();
-    }
-    columns.make_weights(axes.x, tile.column, tile.columns, i);
-    rows.make_weights(axes.y, tile.row, tile.rows, from_the_end);
-    __syncthreads();
+    make_tables(columns, rows, axes, tile);
     return true;
   }
 

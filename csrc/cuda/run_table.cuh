@@ -383,6 +383,24 @@ struct RunTable {
   }
 };
 
+// The tables of a tile, by all threads of the block: `axes` is there, and at the end so are they.
+template <typename Columns, typename Rows, typename Axes>
+__device__ __forceinline__ void make_tables(Columns& columns, Rows& rows, const Axes& axes,
+                                            const Tile& tile) {
+  const int32_t i = threadIdx.x, from_the_end = kThreads - 1 - i;
+  if constexpr (Rows::kSamples) {
+    if (i < kThreads / 2) {
+      columns.make_samples(axes.x, tile.column, tile.columns, i);
+    } else {
+      rows.make_samples(axes.y, tile.row, tile.rows, i - kThreads / 2);
+    }
+    __syncthreads();
+  }
+  columns.make_weights(axes.x, tile.column, tile.columns, i);
+  rows.make_weights(axes.y, tile.row, tile.rows, from_the_end);
+  __syncthreads();
+}
+
 // A unit of the source, contracted along y with each set of weights of run i of a tile's rows, which begin at
 // `begin`. The loads of kAhead rows are on the way together.
 template <int32_t kAhead, typename Table, typename Axis, typename Lines, typename Values>

@@ -26,18 +26,9 @@ struct RunGradTables {
   T scratch[kThreads / kWarp * kAxisSums];
 
   __device__ __forceinline__ void make(const P& p, int64_t crop, const Tile& tile) {
-    const int32_t i = threadIdx.x, from_the_end = kThreads - 1 - i;
-    if (i == 0) axes = crop_axes(p.taps, p.shape, crop);
+    if (threadIdx.x == 0) axes = crop_axes(p.taps, p.shape, crop);
     __syncthreads();
-    if (i < kThreads / 2) {
-      columns.make_samples(axes.x, tile.column, tile.columns, i);
-    } else {
-      rows.make_samples(axes.y, tile.row, tile.rows, i - kThreads / 2);
-    }
-    __syncthreads();
-    columns.make_weights(axes.x, tile.column, tile.columns, i);
-    rows.make_weights(axes.y, tile.row, tile.rows, from_the_end);
-    __syncthreads();
+    make_tables(columns, rows, axes, tile);
   }
 };
 
