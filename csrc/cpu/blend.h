@@ -3,52 +3,96 @@
 // The vertical primitive, a weighted sum of lines that lie a stride apart.
 #pragma once
 
-#include "vec.h"
+#include "convert.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
+// What becomes of a sum before it is stored: scale[e] * sum + shift[e] * weights. Null: as it is.
+template <typename T, int kSets>
+struct LineAffine {
+  const T* scale = nullptr;
+  const T* shift = nullptr;
+  T weights[kSets] = {};  // the sum of each set
+};
+
 // to[s][e] = sum over k < count of weights[s][k] * from[k * stride + e], for registers of e. Few sums at a
 // time would wait for one another: even and odd k are added up apart.
-template <int kRegisters, int kSets, typename From, typename T>
+template <int kRegisters, int kCount, bool kAffine, int kSets, typename From, typename T>
 RACNN_INLINE void blend_registers(const From* from, int64_t stride, int64_t count,
-                                  const T* const (&weights)[kSets], T* const (&to)[kSets], int64_t e) {
-  using Register = typename RegisterOf<T>::type;
-  constexpr int kApart = kRegisters * kSets < 4 ? 2 : 1;
-  Register sums[kApart][kSets][kRegisters] = {};
+                                  const T* const (&weights)[kSets], T* const (&to)[kSets], int64_t e,
+                                  const LineAffine<T, kSets>& affine = {}) {
+  constexpr int kApart = kCount == 0 && kRegisters * kSets < 4 ? 2 : 1;
+  Register<T> sums[kApart][kSets][kRegisters] = {};
   const auto add = [&](int64_t k, int apart) {
     const From* line = from + k * stride + e;
     for (int r = 0; r < kRegisters; ++r) {
-      const Register value = load_register_as<T>(line + r * kRegisterLanes<T>);
+      const Register<T> value = load_register_as<T>(line + r * kRegisterLanes<T>);
       for (int s = 0; s < kSets; ++s) sums[apart][s][r] += weights[s][k] * value;
     }
   };
-  int64_t k = 0;
-  for (; k + kApart <= count; k += kApart) {
-    for (int apart = 0; apart < kApart; ++apart) add(k + apart, apart);
+  if constexpr (kCount > 0) {
+    for (int k = 0; k < kCount; ++k) add(k, 0);
+  } else {
+    int64_t k = 0;
+    for (; k + kApart <= count; k += kApart) {
+      for (int apart = 0; apart < kApart; ++apart) add(k + apart, apart);
+    }
+    if (k < count) add(k, 0);
   }
-  if (k < count) add(k, 0);
   for (int s = 0; s < kSets; ++s) {
     for (int r = 0; r < kRegisters; ++r) {
-      if constexpr (kApart == 2) sums[0][s][r] += sums[1][s][r];
-      std::memcpy(to[s] + e + r * kRegisterLanes<T>, &sums[0][s][r], sizeof(Register));
+      Register<T>& sum = sums[0][s][r];
+      if constexpr (kApart == 2) sum += sums[1][s][r];
+      const int64_t at = e + r * kRegisterLanes<T>;
+      if constexpr (kAffine) {
+        sum = sum * load_register(affine.scale + at) + affine.weights[s] * load_register(affine.shift + at);
+      }
+      store_register(to[s] + at, sum);
     }
   }
 }
 
-// The same for e < n; nothing is read behind the lines.
+template <int kSets>
+constexpr int kBlendedTogether = kSets == 1 ? 4 : 2;  // registers: what keeps the sums in them
+
+// The same for e < n, n in whole registers.
+template <int kCount, bool kAffine, int kSets, typename From, typename T>
+RACNN_INLINE void blend_counted(const From* from, int64_t stride, int64_t count,
+                                const T* const (&weights)[kSets], T* const (&to)[kSets], int64_t n,
+                                const LineAffine<T, kSets>& affine) {
+  constexpr int kMany = kBlendedTogether<kSets>;
+  constexpr int64_t kOne = kRegisterLanes<T>;
+  int64_t e = 0;
+  for (; e + kMany * kOne <= n; e += kMany * kOne) {
+    blend_registers<kMany, kCount, kAffine>(from, stride, count, weights, to, e, affine);
+  }
+  for (; e < n; e += kOne) blend_registers<1, kCount, kAffine>(from, stride, count, weights, to, e, affine);
+}
+
+template <bool kAffine, int kSets, typename From, typename T>
+void blend_lines(const From* from, int64_t stride, int64_t count, const T* const (&weights)[kSets],
+                 T* const (&to)[kSets], int64_t n, const LineAffine<T, kSets>& affine) {
+  if (count == 2) return blend_counted<2, kAffine>(from, stride, count, weights, to, n, affine);
+  blend_counted<0, kAffine>(from, stride, count, weights, to, n, affine);
+}
+
+template <int kSets, typename From, typename T>
+void blend_whole(const From* from, int64_t stride, int64_t count, const T* const (&weights)[kSets],
+                 T* const (&to)[kSets], int64_t n, const LineAffine<T, kSets>& affine = {}) {
+  affine.scale == nullptr ? blend_lines<false>(from, stride, count, weights, to, n, affine)
+                          : blend_lines<true>(from, stride, count, weights, to, n, affine);
+}
+
+// The same for any n; nothing is read behind the lines.
 template <int kSets, typename From, typename T>
 RACNN_INLINE void blend(const From* from, int64_t stride, int64_t count, const T* const (&weights)[kSets],
                         T* const (&to)[kSets], int64_t n) {
   constexpr int64_t kOne = kRegisterLanes<T>;
-  constexpr int kMany = kSets == 1 ? 4 : 2;  // what keeps the sums in registers
-  int64_t e = 0;
-  for (; e + kMany * kOne <= n; e += kMany * kOne) {
-    blend_registers<kMany, kSets>(from, stride, count, weights, to, e);
-  }
-  for (; e + kOne <= n; e += kOne) blend_registers<1, kSets>(from, stride, count, weights, to, e);
-  if (e == n) return;
-  if (n >= kOne) return blend_registers<1, kSets>(from, stride, count, weights, to, n - kOne);  // once more
-  for (; e < n; ++e) {
+  const int64_t whole = n / kOne * kOne;
+  blend_counted<0, false>(from, stride, count, weights, to, whole, {});
+  if (whole == n) return;
+  if (n >= kOne) return blend_registers<1, 0, false>(from, stride, count, weights, to, n - kOne);  // once more
+  for (int64_t e = 0; e < n; ++e) {
     for (int s = 0; s < kSets; ++s) {
       T sum = T(0);
       for (int64_t k = 0; k < count; ++k) sum += weights[s][k] * T(widen(from[k * stride + e]));

@@ -17,6 +17,25 @@ namespace racnn::cpu::RACNN_ISA {
 
 constexpr int64_t kTileNumbers = 16384;  // of the cells that are at work at a time: they stay in the cache
 
+// Whether cells take fewer instructions than a band: of a row, to turn its pixels and outputs and to add up the
+// entries; against blocks of a register a tap.
+template <typename T>
+bool prefers_cells(const AxisRuns<T>& columns) {
+  int64_t entries = 0, blocks = 0;
+  int32_t first = columns.size, end = 0;
+  for (int32_t j = 0; j < columns.out; ++j) {
+    const Run& run = columns.runs[j];
+    entries += run.count;
+    first = lesser(first, run.first);
+    end = greater(end, run.first + run.count);
+  }
+  const auto number = [&](int64_t j) { return int64_t(columns.runs[j].first); };
+  each_block(columns.out, kRegisterLanes<T>, kRegisterLanes<T> - 1, number,
+             [&](int64_t, int64_t, int64_t) { ++blocks; });
+  const int64_t turned = greater(end - first, 0) + columns.out;
+  return blocks * 3 * (columns.longest + 1) * kRegisterLanes<T> > 10 * turned + 2 * entries;
+}
+
 // Outputs [begin, end) of a row and the pixels [first, first + pixels) that they read.
 struct OutputTile {
   int32_t begin, end, first, pixels;
@@ -150,7 +169,7 @@ RACNN_INLINE void contract_cells(const AxisRuns<T>& columns, int32_t j, const in
   const T* from = cells + (run.count > 0 ? run.first - first : 0) * cell;
   if (cell % kLanes != 0) return blend<kSets>(from, cell, run.count, weights, to, cell);
   for (int64_t e = 0; e < cell; e += kLanes) {
-    blend_registers<kLanes / kRegisterLanes<T>, kSets>(from, cell, run.count, weights, to, e);
+    blend_registers<kLanes / kRegisterLanes<T>, 0, false>(from, cell, run.count, weights, to, e);
   }
 }
 

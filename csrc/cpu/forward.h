@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// out[i, j] = sum over y, x of b_i(y) a_j(x) I[y, x]. With two entries a tap: a horizontal pass per image
-// row, kept in line buffers that roll along, then one vectorised interpolation between two lines per output
-// row. With runs: a vertical pass per output row, then a horizontal one on cells (cells.h).
+// out[i, j] = sum over y, x of b_i(y) a_j(x) I[y, x]. For each output row first along y, which leaves one line
+// of pixels, then along x: a band (band.h) or, where runs are long, on cells of many rows (cells.h).
 #pragma once
 
 #include <limits>
@@ -11,48 +10,103 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
-template <typename Out, typename T>
-RACNN_INLINE void interpolate_row(const T* lower, const T* upper, const Tap<T>& tap, int64_t size, Out* out) {
-  const Vec<T> w_lower = splat<T>(tap.w_lower), w_upper = splat<T>(tap.w_upper);
-  for (int64_t e = 0; e < size; e += kLanes) {
-    store_lanes<T>(out + e, w_lower * load(lower + e) + w_upper * load(upper + e), size - e);
+// Where a unit's rows are written: whole registers may overwrite what follows, up to `limit`, because the unit
+// itself writes it later.
+template <typename Out>
+struct OutputRows {
+  Out* crop;
+  Strides strides;
+  int64_t size;  // numbers a row
+
+  Out* row(int64_t plane, int32_t i) const { return crop + plane * strides.c + i * strides.y; }
+
+  const Out* limit(const Unit& unit, int64_t plane, int32_t i) const {
+    if (strides.y != size) return row(plane, i) + size;
+    const int64_t rows = unit.row_end - unit.row_begin;
+    const bool planes = strides.c == rows * size;
+    return row(planes ? unit.plane_end - 1 : plane, unit.row_end - 1) + size;
+  }
+};
+
+// Outputs of one line by a band, each plus `offset`, if there is any.
+template <typename Kind, typename T, typename Out>
+RACNN_INLINE void contract_row(const Band<T>& band, const T* line, const T* weights, const T* offset,
+                               Out* out, int64_t room) {
+  for (int64_t b = 0; b < band.blocks; ++b) {
+    Register<T> sums[1];
+    contract_block<Kind::taps, Kind::two, 1>(band, b, line, {weights}, sums);
+    const int64_t begin = band.begin[b];
+    if (offset != nullptr) sums[0] += load_register(offset + begin);
+    if (begin + Band<T>::kLanes <= room) {
+      store_register_as<T>(out + begin, sums[0]);
+    } else {
+      store_lanes<T>(out + begin, sums[0], room - begin);
+    }
   }
 }
 
-template <typename Out, typename T>
-RACNN_INLINE void store_row(const T* line, int64_t size, Out* out) {
-  for (int64_t e = 0; e < size; e += kLanes) store_lanes<T>(out + e, load(line + e), size - e);
+// The same run by run: pixels of weight 0 are not touched. `to` takes whole rows.
+template <typename T>
+void contract_runs(const Columns<T>& columns, int64_t step, const T* line, int s, T* to) {
+  for (int32_t j = 0; j < columns.axis.out; ++j) {
+    const T* from = line + (columns.first[j] + columns.before[j]) * step;
+    blend<1>(from, step, columns.axis.runs[j].count, {columns.axis.set(j, s)}, {to + j * step}, step);
+  }
 }
 
-template <typename Image, typename Out, typename Taps>
-void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int64_t begin, int64_t end) {
-  using T = Accumulate<Image>;
+template <typename Image, typename Out, typename Taps, typename T>
+void forward_by_band(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T>& runs, Arena& arena,
+                     const Units& units, int64_t begin, int64_t end) {
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
   const int64_t n = begin / units.per_item();
-  Arena arena;
-  const auto taps = crop_taps(arena, p.taps, p.shape, n);
-  LineMap<T, 1> map = make_line_map<T, 1>(arena, taps.columns, layout.step);
-  finish_line_map(arena, map);
-  RollingLines<Image, T, 1> lines(arena, map, p.image_strides, p.affine);
+  const Columns<T> columns = make_columns(arena, runs.columns, p.image_strides, layout.step);
+  const bool wide = layout.step >= kWidePixel;
+  Band<T> band{};
+  const T* weights = nullptr;
+  if (!wide) {
+    band = make_band<T>(arena, columns.first, p.shape.out_width, layout.step, columns.taps);
+    weights = make_lanes<T>(arena, band, columns.taps,
+                            [&](int64_t t, int64_t j) { return columns.weight(0, j, t); });
+  }
+  const Rows<Image> rows = rows_of(p.images, p.image_strides, p.shape, false, layout.step);
+  LineMaker<Image, T, 1> lines(arena, rows, columns.line, runs.rows.longest, p.affine);
+  const OutputRows<Out> out{p.out + crop_offset(p.out_strides, n, p.shape.windows), p.out_strides,
+                            p.shape.out_width * layout.step};
+  T* const exact = arena.take<T>(out.size + kLanes);
+  T* const offset = arena.take<T>(out.size + kLanes);
+  const bool shifted = p.affine.offset != nullptr;
+  const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-      const Image* image = p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c;
-      lines.start_plane(image, plane);
-      Out* out = p.out + crop_offset(p.out_strides, n, p.shape.windows) + plane * p.out_strides.c;
+      lines.start_plane(plane);
+      for (int64_t e = 0; e < out.size + kLanes; ++e) {
+        if (shifted) offset[e] = T(p.affine.offset[plane + e % layout.step]);
+      }
+      const Image* const from = image + plane * p.image_strides.c;
       for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
-        Out* out_row = out + i * p.out_strides.y;
-        const Tap<T>& tap = taps.rows[i];
-        if (!taps.finite) {
-          fill_row(std::numeric_limits<T>::quiet_NaN(), map.size(), out_row);
-        } else if (tap.lower == kOutside && tap.upper == kOutside) {
-          fill_row(T(0), map.size(), out_row);
-        } else {
-          const Ahead ahead = rows_ahead(unit, plane, i);
-          lines.announce(image + ahead.planes * p.image_strides.c, taps.rows[ahead.row].upper);
-          const auto rows = lines.fetch(tap.lower, tap.upper);
-          interpolate_row(rows.lower[0], rows.upper[0], tap, map.size(), out_row);
+        Out* const to = out.row(plane, i);
+        const Run& run = runs.rows.runs[i];
+        if (run.count == 0) {
+          shifted ? store_line(to, offset, out.size) : fill_row(T(0), out.size, to);
+          continue;
         }
+        const Ahead ahead = rows_ahead(unit, plane, i);
+        lines.announce(from + ahead.planes * p.image_strides.c, last_row(runs.rows.runs[ahead.row]));
+        lines.make(from + run.first * p.image_strides.y, run.count, {runs.rows.weights[i]},
+                   {runs.rows.sums[0][i]});
+        if (!wide && !(columns.uneven && !lines.all_finite())) {
+          const int64_t room = out.limit(unit, plane, i) - to;
+          with_kind(band, [&](auto kind) {
+            contract_row<decltype(kind)>(band, lines.lines()[0], weights, shifted ? offset : nullptr, to, room);
+          });
+          continue;
+        }
+        contract_runs(columns, layout.step, lines.lines()[0], 0, exact);
+        for (int64_t e = 0; e < out.size; ++e) {
+          if (shifted) exact[e] += offset[e];
+        }
+        store_line(to, exact, out.size);
       }
     }
   }
@@ -61,64 +115,78 @@ void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int6
 // A tile's cells as rows of the crop.
 template <typename Out, typename T>
 void store_cells(const T* cells, const UnitRows& rows, int64_t l, int64_t lanes, int64_t numbers,
-                 const Strides& strides, Out* out) {
-  const auto row_of = [&](int64_t row) {
-    return out + rows.plane(row) * strides.c + rows.row(row) * strides.y;
-  };
-  if (lanes == 1) return store_row(cells, numbers, row_of(l));
+                 const OutputRows<Out>& out, int64_t begin) {
+  const auto row_of = [&](int64_t row) { return out.row(rows.plane(row), rows.row(row)) + begin; };
+  if (lanes == 1) return store_line(row_of(l), cells, numbers);
   const int64_t count = lesser(rows.count() - l, lanes);
   alignas(64) T lines[kLanes * kLanes];
   for (int64_t e = 0; e < numbers; e += kLanes) {
     transpose(cells + e * kLanes, kLanes, lines, kLanes);
     for (int64_t lane = 0; lane < count; ++lane) {
-      store_lanes<T>(row_of(l + lane) + e, load(lines + lane * kLanes), numbers - e);
+      store_line(row_of(l + lane) + e, lines + lane * kLanes, lesser<int64_t>(numbers - e, kLanes));
     }
   }
 }
 
-template <typename Image, typename Out, typename T>
-void compute(const ForwardProblem<Image, Out, FilterSpec<T>>& p, const Units& units, int64_t begin,
-             int64_t end) {
+template <typename Image, typename Out, typename Taps, typename T>
+void forward_by_cells(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T>& runs, Arena& arena,
+                      const Units& units, int64_t begin, int64_t end) {
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
   const int64_t n = begin / units.per_item();
-  const CropAxes<FilterAxis<T>> axes = crop_axes(p.taps, p.shape, n);
-  if (p.affine.offset == nullptr && has_two_entries(axes.x) && has_two_entries(axes.y)) {
-    return compute(ForwardProblem<Image, Out>{p.images, p.out, p.shape, p.image_strides, p.out_strides,
-                                              p.taps, p.affine},
-                   units, begin, end);
-  }
-  Arena arena;
-  const CropTaps taps{axis_taps(arena, axes.y), axis_taps(arena, axes.x), axes.finite};
-  CellMaker<Image, T, 1> maker(arena, taps.rows, taps.columns, p.image_strides, layout.step);
+  CellMaker<Image, T, 1> maker(arena, runs.rows, runs.columns, p.image_strides, layout.step);
   const int64_t cell = maker.cell(), lanes = maker.lanes();
   CellAffine<T, 1> affine(arena, p.affine, cell);
   T* const results = arena.take<T>((p.shape.out_width * layout.step + kLanes) * lanes);
-  const AxisRuns<T> columns = taps.columns;  // a copy that no store can change: it stays in registers
+  const AxisRuns<T> columns = runs.columns;  // a copy that no store can change: it stays in registers
   const bool normalised = affine.used();
   const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
-  Out* out = p.out + crop_offset(p.out_strides, n, p.shape.windows);
+  const OutputRows<Out> out{p.out + crop_offset(p.out_strides, n, p.shape.windows), p.out_strides,
+                            p.shape.out_width * layout.step};
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     const UnitRows rows{unit};
     for (int64_t l = 0; l < rows.count(); l += lanes) {
-      affine.set(rows, l, lanes, taps.rows);
+      affine.set(rows, l, lanes, runs.rows);
       for (const OutputTile& tile : maker.tiles()) {
-        const int64_t numbers = (tile.end - tile.begin) * layout.step;
-        if (taps.finite) {
-          maker.make(image, rows, l, tile);
-          const T* const cells = maker.cells(0);
-          for (int32_t j = tile.begin; j < tile.end; ++j) {
-            T* const result[1] = {results + (j - tile.begin) * cell};
-            contract_cells<1>(columns, j, {0}, cells, tile.first, cell, result);
-            if (normalised) affine.apply(columns.sums[0][j], result[0]);
-          }
-        } else {
-          fill_row(std::numeric_limits<T>::quiet_NaN(), numbers * lanes, results);
+        maker.make(image, rows, l, tile);
+        const T* const cells = maker.cells(0);
+        for (int32_t j = tile.begin; j < tile.end; ++j) {
+          T* const result[1] = {results + (j - tile.begin) * cell};
+          contract_cells<1>(columns, j, {0}, cells, tile.first, cell, result);
+          if (normalised) affine.apply(columns.sums[0][j], result[0]);
         }
-        store_cells(results, rows, l, lanes, numbers, p.out_strides, out + tile.begin * layout.step);
+        store_cells(results, rows, l, lanes, (tile.end - tile.begin) * layout.step, out,
+                    tile.begin * layout.step);
       }
     }
   }
+}
+
+// NaN in all units.
+template <typename Image, typename Out, typename Taps>
+void fill_with_nan(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int64_t begin,
+                   int64_t end) {
+  using T = Accumulate<Image>;
+  const int64_t step = plane_layout(p.shape.channels, p.image_strides).step, n = begin / units.per_item();
+  const OutputRows<Out> out{p.out + crop_offset(p.out_strides, n, p.shape.windows), p.out_strides,
+                            p.shape.out_width * step};
+  for (; begin < end; ++begin) {
+    const Unit unit = units.unit(begin);
+    for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
+      for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
+        fill_row(std::numeric_limits<T>::quiet_NaN(), out.size, out.row(plane, i));
+      }
+    }
+  }
+}
+
+template <typename Image, typename Out, typename Taps>
+void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int64_t begin, int64_t end) {
+  Arena arena;
+  const auto runs = crop_runs(arena, p.taps, p.shape, begin / units.per_item());
+  if (!runs.finite) return fill_with_nan(p, units, begin, end);
+  if (prefers_cells(runs.columns)) return forward_by_cells(p, runs, arena, units, begin, end);
+  forward_by_band(p, runs, arena, units, begin, end);
 }
 
 }  // namespace racnn::cpu::RACNN_ISA

@@ -5,9 +5,7 @@
 // are added up, then one band contracts the columns. Nobody else writes the row: no atomics, one fixed order.
 #pragma once
 
-#include "blend.h"
 #include "lines.h"
-#include "runs.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
@@ -64,102 +62,60 @@ Inverse<T> make_inverse(Arena& arena, const Axis& axis) {
 template <typename T>
 struct Transposed {
   Inverse<T> x, y;
-  Band<T> band;  // of narrow pixels with few outputs each
-  T* band_weights;
+  bool by_band;           // else pixel by pixel
+  Band<T> band;
+  const T* weights;
 
   bool reads_row(int32_t row) const {
     return x.end > x.begin && row >= y.begin && row < y.end && y.count[row - y.begin] > 0;
   }
 };
 
-template <typename T, typename Taps>
-Transposed<T> make_transposed(Arena& arena, const Taps& taps, int64_t step) {
-  Transposed<T> t{make_inverse<T>(arena, taps.columns), make_inverse<T>(arena, taps.rows), {}, nullptr};
+template <typename T>
+Transposed<T> make_transposed(Arena& arena, const CropRuns<T>& runs, int64_t step) {
+  Transposed<T> t{make_inverse<T>(arena, runs.columns), make_inverse<T>(arena, runs.rows), false, {}, nullptr};
   const int64_t pixels = t.x.end > t.x.begin ? t.x.end - t.x.begin : 0;
-  const int64_t most = t.x.most;
-  if (pixels == 0 || most > kMaxBandTaps || step >= kWidePixel) return t;
-  // Every pixel reads `most` outputs, some with the weight 0: runs at the right end start earlier.
-  const int32_t latest = int32_t(taps.columns.out - most);
-  int32_t* first = arena.take<int32_t>(pixels);
-  for (int64_t i = 0; i < pixels; ++i) first[i] = t.x.first[i] < latest ? t.x.first[i] : latest;
-  t.band = make_band<T>(arena, first, pixels, step, most, taps.columns.out);
-  t.band_weights = make_weights(arena, t.band);
-  for (int64_t i = 0; i < pixels; ++i) {
-    const int64_t skip = t.x.first[i] - first[i];
-    for (int64_t k = 0; k < t.x.count[i]; ++k) {
-      set_weight(t.band, t.band_weights, i, skip + k, t.x.weights[t.x.offset[i] + k]);
-    }
-  }
+  t.by_band = pixels > 0 && t.x.most <= kMaxBandTaps && step < kWidePixel;
+  if (!t.by_band) return t;
+  t.band = make_band<T>(arena, t.x.first, pixels, step, t.x.most);
+  t.weights = make_lanes<T>(arena, t.band, t.x.most, [&](int64_t k, int64_t i) {
+    return k < t.x.count[i] ? t.x.weights[t.x.offset[i] + k] : T(0);
+  });
   return t;
 }
 
-// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window. The band's zero weights are left out
-// where they would matter: 0 * Inf is NaN.
+// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window; `to` takes whole registers. The band's
+// zero weights are left out where they would matter: 0 * Inf is NaN.
 template <typename T>
-void contract_columns(const Transposed<T>& t, int64_t step, const T* line, T* to) {
-  const int64_t pixels = t.x.end - t.x.begin;
-  if (t.band_weights != nullptr && all_finite(line, t.band.length)) {
-    const T* const weights[1] = {t.band_weights};
-    T* const out[1] = {to};
-    return contract<1>(t.band, line, weights, out);
+void contract_columns(const Transposed<T>& t, int64_t step, const T* line, bool finite, T* to) {
+  if (t.by_band && finite) {
+    return with_kind(t.band, [&](auto kind) {
+      for (int64_t b = 0; b < t.band.blocks; ++b) {
+        Register<T> sums[1];
+        contract_block<kind.taps, kind.two, 1>(t.band, b, line, {t.weights}, sums);
+        store_register(to + t.band.begin[b], sums[0]);
+      }
+    });
   }
-  for (int64_t i = 0; i < pixels; ++i) {
+  for (int64_t i = 0; i < t.x.end - t.x.begin; ++i) {
     const int64_t count = t.x.count[i];
-    const T* weights = t.x.weights + t.x.offset[i];
-    const T* from = line + t.x.first[i] * step;
-    if (step >= kWidePixel) {
-      blend<1>(from, step, count, {weights}, {to + i * step}, step);
-      continue;
-    }
-    for (int64_t c = 0; c < step; ++c) {
-      T total = T(0);
-      for (int64_t k = 0; k < count; ++k) total += weights[k] * from[k * step + c];
-      to[i * step + c] = total;
-    }
+    const T* const weights = t.x.weights + t.x.offset[i];
+    blend<1>(line + t.x.first[i] * step, step, count, {weights}, {to + i * step}, step);
   }
 }
 
-// Buffers of one thread.
+// Adds a window to `row`, or starts the row with it. `columns` takes a row.
 template <typename T>
-struct ImageGradLines {
-  T* row;      // [W * step]: a row of the image's gradient
-  T* outputs;  // [w * step]: the output rows of one image row, added up
-  T* widened;  // [w * step]
-  T* columns;  // [W * step]
-};
-
-// lines.outputs = sum over the output rows that read image row y of b_i(y) * g[i]
-template <typename Problem, typename Grad, typename T>
-void add_up_outputs(const Problem& p, const Inverse<T>& y_axis, const PlaneLayout& layout, const Grad* grad,
-                    int32_t y, const ImageGradLines<T>& lines) {
-  const int64_t size = p.shape.out_width * layout.step;
-  const int32_t row = y - y_axis.begin;
-  const T* weights = y_axis.weights + y_axis.offset[row];
-  for (int32_t k = 0; k < y_axis.count[row]; ++k) {
-    const Grad* from = grad + (y_axis.first[row] + k) * p.grad_strides.y;
-    const T* g =
-        line_of(from, p.grad_strides.x, p.grad_strides.c, p.shape.out_width, layout.step, lines.widened);
-    const T weight = weights[k];
-    if (k == 0) {
-      for (int64_t e = 0; e < size; ++e) lines.outputs[e] = weight * g[e];
-    } else {
-      for (int64_t e = 0; e < size; ++e) lines.outputs[e] += weight * g[e];
-    }
-  }
-}
-
-// Adds a window to lines.row, or starts the row with it.
-template <typename T>
-void add_columns(const Transposed<T>& t, int64_t step, int64_t row_size, bool start,
-                 const ImageGradLines<T>& lines) {
+void add_columns(const Transposed<T>& t, int64_t step, const T* line, bool finite, int64_t row_size,
+                 bool start, T* row, T* columns) {
   const int64_t begin = t.x.begin * step, end = t.x.end * step;
   if (start) {
-    for (int64_t e = 0; e < begin; ++e) lines.row[e] = T(0);
-    contract_columns(t, step, lines.outputs, lines.row + begin);
-    for (int64_t e = end; e < row_size; ++e) lines.row[e] = T(0);
+    contract_columns(t, step, line, finite, row + begin);
+    fill_row(T(0), begin, row);
+    fill_row(T(0), row_size - end, row + end);
   } else {
-    contract_columns(t, step, lines.outputs, lines.columns);
-    for (int64_t e = begin; e < end; ++e) lines.row[e] += lines.columns[e - begin];
+    contract_columns(t, step, line, finite, columns);
+    for (int64_t e = begin; e < end; ++e) row[e] += columns[e - begin];
   }
 }
 
@@ -186,7 +142,7 @@ void write_row(const ImageGradProblem<Grad, Image, Taps>& p, int64_t b, int64_t 
   if constexpr (std::is_same_v<Image, T>) {
     if (streams(p)) return stream_line(to, row, size);
   }
-  for (int64_t e = 0; e < size; e += kLanes) store_lanes<T>(to + e, load(row + e), size - e);
+  store_line(to, row, size);
 }
 
 // What one image's gradient is made of.
@@ -200,17 +156,24 @@ template <typename Grad, typename Image, typename Taps>
 void compute(const ImageGradProblem<Grad, Image, Taps>& p, const Units& units, int64_t begin, int64_t end) {
   using T = Accumulate<Image>;
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
-  const int64_t row_size = p.shape.width * layout.step, out_size = p.shape.out_width * layout.step;
+  const int64_t step = layout.step, row_size = p.shape.width * step;
   const int64_t b = begin / units.per_item();
   Arena arena;
   TransposedCrop<T>* crops = arena.take<TransposedCrop<T>>(p.shape.windows);
   int64_t count = 0;
+  int32_t most = 1;
   for (int64_t n = b * p.shape.windows; n < (b + 1) * p.shape.windows; ++n) {
-    const auto taps = crop_taps(arena, p.taps, p.shape, n);
-    if (taps.finite) crops[count++] = {n, make_transposed<T>(arena, taps, layout.step)};
+    const auto runs = crop_runs(arena, p.taps, p.shape, n);
+    if (!runs.finite) continue;
+    crops[count] = {n, make_transposed<T>(arena, runs, step)};
+    most = greater<int32_t>(most, int32_t(crops[count].window.y.most));
+    ++count;
   }
-  const ImageGradLines<T> lines{arena.take<T>(row_size + kLanes), arena.take<T>(out_size + kLanes),
-                                arena.take<T>(out_size + kLanes), arena.take<T>(row_size + kLanes)};
+  const LineShape shape = piece_of_row(arena, 0, p.shape.out_width, kMaxBandTaps, p.grad_strides, step);
+  LineMaker<Grad, T, 1> lines(arena, rows_of(p.grad_output, p.grad_strides, p.shape, true, step), shape, most,
+                              {});
+  T* const row = arena.take<T>(row_size + kLanes);
+  T* const columns = arena.take<T>(row_size + kLanes);
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
@@ -219,14 +182,16 @@ void compute(const ImageGradProblem<Grad, Image, Taps>& p, const Units& units, i
         for (int64_t k = 0; k < count; ++k) {
           const Transposed<T>& t = crops[k].window;
           if (!t.reads_row(y)) continue;
-          const Grad* grad = p.grad_output + crop_offset(p.grad_strides, crops[k].number, p.shape.windows) +
-                             plane * p.grad_strides.c;
-          add_up_outputs(p, t.y, layout, grad, y, lines);
-          add_columns(t, layout.step, row_size, start, lines);
+          const int32_t at = y - t.y.begin;
+          const Grad* const grad = p.grad_output +
+                                   crop_offset(p.grad_strides, crops[k].number, p.shape.windows) +
+                                   plane * p.grad_strides.c + t.y.first[at] * p.grad_strides.y;
+          lines.make(grad, t.y.count[at], {t.y.weights + t.y.offset[at]}, {T(0)});
+          add_columns(t, step, lines.lines()[0], lines.all_finite(), row_size, start, row, columns);
           start = false;
         }
-        if (start) fill_row(T(0), row_size, lines.row);
-        write_row(p, b, plane, y, layout, lines.row);
+        if (start) fill_row(T(0), row_size, row);
+        write_row(p, b, plane, y, layout, row);
       }
     }
   }

@@ -6,7 +6,6 @@
 #pragma once
 
 #include "cells.h"
-#include "window_grad.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
@@ -27,21 +26,12 @@ void make_grad_cells(const Grad* grad, const Strides& strides, const UnitRows& r
   for (int64_t e = 0; e < numbers; e += kLanes) transpose(lines + e, padded, cells + e * kLanes, kLanes);
 }
 
-template <typename Image, typename Grad, typename T>
-void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units& units, int64_t begin,
-             int64_t end) {
+template <typename Image, typename Grad, typename Taps, typename T>
+void window_grad_by_cells(const WindowGradProblem<Image, Grad, Taps>& p, const CropRuns<T>& runs, Arena& arena,
+                          const Units& units, int64_t begin, int64_t end) {
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
-  // No weight moves with the window, and a gradient that is not finite has no part in the sums either.
-  const bool still = p.taps.interpolation == Interpolation::kNearest && !(p.taps.steepness > T(0));
   const int64_t n = begin / units.per_item();
-  const CropAxes<FilterAxis<T>> axes = crop_axes(p.taps, p.shape, n);
-  if (has_two_entries(axes.x) && has_two_entries(axes.y)) {
-    return compute(WindowGradProblem<Image, Grad>{p.grad_output, p.images, p.grad_windows, p.workspace,
-                                                  p.shape, p.grad_strides, p.image_strides, p.taps, p.affine},
-                   units, begin, end);
-  }
-  Arena arena;
-  const AxisRuns<T> row_runs = axis_taps<true>(arena, axes.y), columns = axis_taps<true>(arena, axes.x);
+  const AxisRuns<T> &row_runs = runs.rows, &columns = runs.columns;
   CellMaker<Image, T, 3> maker(arena, row_runs, columns, p.image_strides, layout.step);
   const int64_t cell = maker.cell(), lanes = maker.lanes();
   const int64_t padded = p.shape.out_width * layout.step + kLanes;
@@ -59,7 +49,7 @@ void compute(const WindowGradProblem<Image, Grad, FilterSpec<T>>& p, const Units
     for (T* sum : sums) {
       for (int64_t e = 0; e < cell; ++e) sum[e] = T(0);
     }
-    for (int64_t l = 0; axes.finite && !still && l < rows.count(); l += lanes) {
+    for (int64_t l = 0; l < rows.count(); l += lanes) {
       affine.set(rows, l, lanes, row_runs);
       make_grad_cells(grad, p.grad_strides, rows, l, lanes, layout, p.shape.out_width, grad_lines,
                       grad_cells);

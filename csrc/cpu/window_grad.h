@@ -2,154 +2,191 @@
 //
 // d loss / d window = sum over c, i, j of g[c, i, j] * d out[c, i, j] / d (tx, ty, tw, th), exactly.
 //
-// Along y the derivative goes into the row's two weights, along x into the lines. Without a mask the weights'
-// derivatives are -1 and +1 times d p_j / d t: one difference line serves both numbers of the x axis, and the
-// factor is applied once per column, at the end. With a mask they differ: two derivative lines.
+// From the rows that an output row reads one line is made by their weights, and one or two by their
+// derivatives; along x the first is contracted by the columns' derivatives, the others by their weights.
+// Two-entry taps without a mask have slopes -1 and +1, the same for centre and half side but for a factor, which
+// is applied once a row and once a column. Long runs go by cells (run_window_grad.h).
 #pragma once
 
 #include "lines.h"
+#include "run_window_grad.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
-template <typename T, bool kMask>
-struct WindowGradTables {
-  static constexpr int kSets = kMask ? 3 : 2;  // the value, then d/dx or d/d centre and d/d half
+// Sums by the window's numbers, lane by lane.
+template <typename T>
+struct LaneSums {
+  Register<T> x, half_x, y, half_y;
 
-  Arena arena;
-  LineMap<T, kSets> map;
-  AxisTaps<T> row_taps;
-  TapGrad<T>* row_grads;      // [h]: without a mask only d weight / d position, as `centre`
-  AxisGrad<T>* row_position;  // [h]: d p_i / d (centre, half)
-  AxisGrad<T>* position;      // [w]: d p_j / d (centre, half); without a mask
-  T* column_sums[kSets - 1];  // [size]: sum over rows of g * (derivative line at the row)
-
-  WindowGradTables(const Axis<T>& x, const Axis<T>& y, int64_t step)
-      : map(make_line_map<T, kSets>(arena, axis_taps(arena, x), step)), row_taps(axis_taps(arena, y)) {
-    position = arena.take<AxisGrad<T>>(x.out);
-    for (int32_t j = 0; j < x.out; ++j) set_column(x, j);
-    finish_line_map(arena, map);
-    for (T*& line : column_sums) line = arena.take<T>(map.size() + kLanes);
-    row_grads = arena.take<TapGrad<T>>(y.out);
-    row_position = arena.take<AxisGrad<T>>(y.out);
-    for (int32_t i = 0; i < y.out; ++i) set_row(y, i);
+  void add(const LaneSums& row, const AxisGrad<T>* factor) {
+    x += row.x;
+    half_x += row.half_x;
+    y += factor == nullptr ? row.y : row.y * factor->centre;
+    half_y += factor == nullptr ? row.half_y : row.y * factor->half;
   }
 
-  void set_row(const Axis<T>& y, int32_t i) {
-    row_position[i] = position_grad(y, i);
-    row_grads[i] =
-        kMask ? make_tap_grad(y, i)
-              : TapGrad<T>{slope_of(row_taps[i].lower, T(-1)), slope_of(row_taps[i].upper, T(1)), T(0), T(0)};
-  }
-
-  static T slope_of(int32_t pixel, T slope) { return pixel == kOutside ? T(0) : slope; }
-
-  void set_column(const Axis<T>& x, int32_t j) {
-    if constexpr (kMask) {
-      const TapGrad<T> grad = make_tap_grad(x, j);
-      map.sets[1].set(j, grad.centre_lower, grad.centre_upper);
-      map.sets[2].set(j, grad.half_lower, grad.half_upper);
-    } else {
-      position[j] = position_grad(x, j);
-      map.sets[1].set(j, slope_of(map.lower[j], T(-1)), slope_of(map.upper[j], T(1)));
-    }
-  }
-
-  void start_unit() {
-    for (T* line : column_sums) {
-      for (int64_t e = 0; e < map.size() + kLanes; ++e) line[e] = T(0);
-    }
-  }
-
-  // What the columns collected, as d/d centre and d/d half of the x axis.
-  void add_columns(Window<T>& sums) const {
-    const int64_t step = map.step;
-    for (int64_t j = 0; j < map.pixels; ++j) {
-      T first = T(0), second = T(0);
-      for (int64_t c = 0; c < step; ++c) first += column_sums[0][j * step + c];
-      if constexpr (kMask) {
-        for (int64_t c = 0; c < step; ++c) second += column_sums[1][j * step + c];
-        sums.x += first;
-        sums.half_x += second;
-      } else {
-        sums.x += first * position[j].centre;
-        sums.half_x += first * position[j].half;
-      }
-    }
+  Window<T> total() const {
+    return {sum_of_lanes<T>(x), sum_of_lanes<T>(half_x), sum_of_lanes<T>(y), sum_of_lanes<T>(half_y)};
   }
 };
 
-// One output row: adds to the columns' sums and to those of the y axis.
-template <typename T, bool kMask, typename Rows>
-void accumulate_row(WindowGradTables<T, kMask>& tables, const Rows& rows, int32_t i, const T* g,
-                    Window<T>& sums) {
-  constexpr int kDerivatives = WindowGradTables<T, kMask>::kSets - 1;
-  const Tap<T>& tap = tables.row_taps[i];
-  const TapGrad<T>& grad = tables.row_grads[i];
-  const Vec<T> w_lower = splat<T>(tap.w_lower), w_upper = splat<T>(tap.w_upper);
-  const Vec<T> c_lower = splat<T>(grad.centre_lower), c_upper = splat<T>(grad.centre_upper);
-  const Vec<T> h_lower = splat<T>(grad.half_lower), h_upper = splat<T>(grad.half_upper);
-  Vec<T> centre{}, half{};
-  for (int64_t e = 0; e < tables.map.size(); e += kLanes) {
-    const Vec<T> grad_out = load(g + e);
-    const Vec<T> lower = load(rows.lower[0] + e), upper = load(rows.upper[0] + e);
-    centre += grad_out * (c_lower * lower + c_upper * upper);
-    if constexpr (kMask) half += grad_out * (h_lower * lower + h_upper * upper);
-    for (int d = 0; d < kDerivatives; ++d) {
-      const Vec<T> slope = w_lower * load(rows.lower[d + 1] + e) + w_upper * load(rows.upper[d + 1] + e);
-      store(tables.column_sums[d] + e, load(tables.column_sums[d] + e) + grad_out * slope);
-    }
+// What the columns contribute, as tables of lanes (band.h).
+template <typename T>
+struct ColumnLanes {
+  const T* sets[AxisRuns<T>::kMostSets];
+  const T* centre;  // of slopes: their factors
+  const T* half;
+  const T* taken;  // all bits of lanes with an output, none of others
+};
+
+template <typename T>
+ColumnLanes<T> make_column_lanes(Arena& arena, const Band<T>& band, const Columns<T>& columns) {
+  ColumnLanes<T> lanes{};
+  const AxisRuns<T>& axis = columns.axis;
+  const T all = std::bit_cast<T>(std::conditional_t<sizeof(T) == 4, int32_t, int64_t>(-1));
+  lanes.taken = make_lanes<T>(arena, band, 1, [&](int64_t, int64_t) { return all; });
+  for (int s = 0; s < axis.sets; ++s) {
+    lanes.sets[s] = make_lanes<T>(arena, band, columns.taps,
+                                  [&](int64_t t, int64_t j) { return columns.weight(s, j, t); });
   }
-  if constexpr (kMask) {
-    sums.y += sum<T>(centre);
-    sums.half_y += sum<T>(half);
-  } else {
-    const T difference = sum<T>(centre);
-    sums.y += difference * tables.row_position[i].centre;
-    sums.half_y += difference * tables.row_position[i].half;
+  if (axis.factors != nullptr) {
+    lanes.centre =
+        make_lanes<T>(arena, band, 1, [&](int64_t, int64_t j) { return axis.factors[j].centre; });
+    lanes.half = make_lanes<T>(arena, band, 1, [&](int64_t, int64_t j) { return axis.factors[j].half; });
   }
+  return lanes;
 }
 
-template <bool kMask, typename Image, typename Grad>
-void window_grad_of_crop(const WindowGradProblem<Image, Grad>& p, const Units& units, int64_t begin,
-                         int64_t end) {
-  using T = Accumulate<Image>;
-  const int64_t n = begin / units.per_item();
+// One output row: its gradient g times its outputs' derivatives.
+template <typename Kind, int kSets, typename Grad, typename T>
+RACNN_INLINE LaneSums<T> row_by_band(const Band<T>& band, const LineSet<T, kSets>& lines,
+                                     const ColumnLanes<T>& columns, const Grad* g) {
+  LaneSums<T> sums{};
+  for (int64_t b = 0; b < band.blocks; ++b) {
+    const Register<T> taken = load_register(columns.taken + b * Band<T>::kLanes);
+    const Register<T> grad = both(load_register_as<T>(g + band.begin[b]), taken);
+    Register<T> by_x[kSets - 1];
+    Register<T> by_y[1];
+    if constexpr (kSets == 2) {
+      contract_block<Kind::taps, Kind::two, 1>(band, b, lines[0], {columns.sets[1]}, by_x);
+      const Register<T> moved = grad * by_x[0];
+      sums.x += moved * load_register(columns.centre + b * Band<T>::kLanes);
+      sums.half_x += moved * load_register(columns.half + b * Band<T>::kLanes);
+    } else {
+      contract_block<Kind::taps, Kind::two, 2>(band, b, lines[0], {columns.sets[1], columns.sets[2]}, by_x);
+      sums.x += grad * by_x[0];
+      sums.half_x += grad * by_x[1];
+      contract_block<Kind::taps, Kind::two, 1>(band, b, lines[2], {columns.sets[0]}, by_y);
+      sums.half_y += grad * by_y[0];
+    }
+    contract_block<Kind::taps, Kind::two, 1>(band, b, lines[1], {columns.sets[0]}, by_y);
+    sums.y += grad * by_y[0];
+  }
+  return sums;
+}
+
+// The same run by run: of wide pixels, and where pixels of weight 0 must not be touched. `room` takes a pixel.
+template <int kSets, typename Grad, typename T>
+LaneSums<T> row_by_runs(const Columns<T>& columns, int64_t step, const LineSet<T, kSets>& lines,
+                        const Grad* g, T* room) {
+  LaneSums<T> sums{};
+  const auto times_grad = [&](int32_t j, int line, int set) {
+    const T* from = lines[line] + (columns.first[j] + columns.before[j]) * step;
+    blend<1>(from, step, columns.axis.runs[j].count, {columns.axis.set(j, set)}, {room}, step);
+    Register<T> sum{};
+    int64_t e = 0;
+    for (; e + kRegisterLanes<T> <= step; e += kRegisterLanes<T>) {
+      sum += load_register_as<T>(g + j * step + e) * load_register(room + e);
+    }
+    for (; e < step; ++e) sum[0] += T(widen(g[j * step + e])) * room[e];
+    return sum;
+  };
+  for (int32_t j = 0; j < columns.axis.out; ++j) {
+    const Register<T> by_x = times_grad(j, 0, 1);
+    if constexpr (kSets == 2) {
+      sums.x += by_x * columns.axis.factors[j].centre;
+      sums.half_x += by_x * columns.axis.factors[j].half;
+    } else {
+      sums.x += by_x;
+      sums.half_x += times_grad(j, 0, 2);
+      sums.half_y += times_grad(j, 2, 0);
+    }
+    sums.y += times_grad(j, 1, 0);
+  }
+  return sums;
+}
+
+template <int kSets, typename Image, typename Grad, typename Taps, typename T>
+void window_grad_by_band(const WindowGradProblem<Image, Grad, Taps>& p, const CropRuns<T>& runs, Arena& arena,
+                         const Units& units, int64_t begin, int64_t end) {
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
-  const CropAxes<Axis<T>> axes = crop_axes(p.taps, p.shape, n);
-  WindowGradTables<T, kMask> tables(axes.x, axes.y, layout.step);
-  RollingLines<Image, T, WindowGradTables<T, kMask>::kSets> lines(tables.arena, tables.map, p.image_strides,
-                                                                  p.affine);
-  T* buffer = tables.arena.template take<T>(tables.map.size() + kLanes);
+  const int64_t n = begin / units.per_item(), step = layout.step;
+  const Columns<T> columns = make_columns(arena, runs.columns, p.image_strides, step);
+  const bool wide = step >= kWidePixel;
+  const Band<T> band =
+      wide ? Band<T>{} : make_band<T>(arena, columns.first, p.shape.out_width, step, columns.taps);
+  const ColumnLanes<T> lanes = make_column_lanes(arena, band, columns);
+  LineMaker<Image, T, kSets> lines(arena, rows_of(p.images, p.image_strides, p.shape, false, step),
+                                   columns.line, runs.rows.longest, p.affine);
+  GradLines<Grad> grads(arena, rows_of(p.grad_output, p.grad_strides, p.shape, true, step),
+                        p.shape.out_width, greater(band.covered(), p.shape.out_width * step));
+  T* const room = arena.take<T>(step);
+  const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
+  const Grad* grad = p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows);
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
-    Window<T> sums{};
-    tables.start_unit();
+    LaneSums<T> sums{};
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-      const Image* image = p.images + n / p.shape.windows * p.image_strides.b + plane * p.image_strides.c;
-      lines.start_plane(image, plane);
-      const Grad* grad =
-          p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows) + plane * p.grad_strides.c;
+      lines.start_plane(plane);
+      const Image* const from = image + plane * p.image_strides.c;
+      const Grad* const grad_from = grad + plane * p.grad_strides.c;
       for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
-        const Tap<T>& tap = tables.row_taps[i];
-        if (tap.lower == kOutside && tap.upper == kOutside) continue;
+        const Run& run = runs.rows.runs[i];
+        if (run.count == 0) continue;
         const Ahead ahead = rows_ahead(unit, plane, i);
-        lines.announce(image + ahead.planes * p.image_strides.c, tables.row_taps[ahead.row].upper);
-        prefetch(grad + ahead.planes * p.grad_strides.c + ahead.row * p.grad_strides.y,
-                 tables.map.size() * int64_t(sizeof(Grad)));
-        const T* g =
-            padded_grad_line(grad + i * p.grad_strides.y, p.grad_strides, layout, p.shape.out_width, buffer);
-        accumulate_row(tables, lines.fetch(tap.lower, tap.upper), i, g, sums);
+        lines.announce(from + ahead.planes * p.image_strides.c, last_row(runs.rows.runs[ahead.row]));
+        prefetch(grad_from + ahead.planes * p.grad_strides.c + ahead.row * p.grad_strides.y,
+                 p.shape.out_width * step * int64_t(sizeof(Grad)));
+        const T* weights[kSets];
+        T weight_sums[kSets];
+        for (int s = 0; s < kSets; ++s) {
+          weights[s] = runs.rows.set(i, s);
+          weight_sums[s] = runs.rows.sums[s][i];
+        }
+        lines.make(from + run.first * p.image_strides.y, run.count, weights, weight_sums);
+        const Grad* const g = grads.line(grad_from + i * p.grad_strides.y);
+        const AxisGrad<T>* const factor = kSets == 2 ? runs.rows.factors + i : nullptr;
+        if (wide || (columns.uneven && !lines.all_finite())) {
+          sums.add(row_by_runs<kSets>(columns, step, lines.lines(), g, room), factor);
+          continue;
+        }
+        with_kind(band, [&](auto kind) {
+          sums.add(row_by_band<decltype(kind), kSets>(band, lines.lines(), lanes, g), factor);
+        });
       }
     }
-    tables.add_columns(sums);
-    p.workspace[begin] = sums;
+    p.workspace[begin] = sums.total();
   }
 }
 
-template <typename Image, typename Grad>
-void compute(const WindowGradProblem<Image, Grad>& p, const Units& units, int64_t begin, int64_t end) {
-  p.taps.steepness > 0 ? window_grad_of_crop<true>(p, units, begin, end)
-                       : window_grad_of_crop<false>(p, units, begin, end);
+template <typename Image, typename Grad, typename Taps>
+void compute(const WindowGradProblem<Image, Grad, Taps>& p, const Units& units, int64_t begin, int64_t end) {
+  // No weight of theirs moves with the window, and a gradient that is not finite has no part in the sums.
+  bool still = false;
+  if constexpr (requires { p.taps.interpolation; }) {
+    still = p.taps.interpolation == Interpolation::kNearest && !(p.taps.steepness > 0);
+  }
+  Arena arena;
+  const auto runs = crop_runs<true>(arena, p.taps, p.shape, begin / units.per_item());
+  if (still || !runs.finite) {
+    for (; begin < end; ++begin) p.workspace[begin] = {};
+  } else if (runs.rows.sets == 3 && prefers_cells(runs.columns)) {
+    window_grad_by_cells(p, runs, arena, units, begin, end);
+  } else if (runs.rows.sets == 2) {
+    window_grad_by_band<2>(p, runs, arena, units, begin, end);
+  } else {
+    window_grad_by_band<3>(p, runs, arena, units, begin, end);
+  }
 }
 
 }  // namespace racnn::cpu::RACNN_ISA
