@@ -6,9 +6,9 @@
 //
 // The forward uses it with two taps or more, its transpose (the image gradient) too, the window gradient with
 // several weight sets. A line holds `step` interleaved numbers a pixel: 1 in a plane, C in a channels_last
-// image. Neighbouring outputs read neighbouring numbers, so a block of outputs is a permutation of a register,
-// or of two, where others gather. A block has as many outputs as it reaches; it is stored as a whole register,
-// whose end the next block overwrites.
+// image. Neighbouring outputs read neighbouring numbers, so a block of outputs is a permutation of a
+// register, or of two, where others gather. A block has as many outputs as it reaches; it is stored as a
+// whole register, whose end the next block overwrites.
 #pragma once
 
 #include "arena.h"
@@ -214,6 +214,24 @@ RACNN_INLINE void with_kind(const Band<T>& band, const Use& use) {
   if (band.taps == 2) return use(BandKind<2, false>{});
   if (band.taps == 3) return use(BandKind<3, false>{});
   use(BandKind<0, false>{});
+}
+
+// Outputs of one line by a band, each plus `offset`, if there is any.
+template <typename Kind, typename T, typename Out>
+RACNN_NOINLINE void contract_row(const Band<T>& of_row, const T* line, const T* weights, const T* offset,
+                                 Out* out, int64_t room) {
+  const Band<T> band = of_row;  // a copy that no store can change: it stays in registers
+  for (int64_t b = 0; b < band.blocks; ++b) {
+    Register<T> sums[1];
+    contract_block<Kind::taps, Kind::two, 1>(band, b, line, {weights}, sums);
+    const int64_t begin = band.begin[b];
+    if (offset != nullptr) sums[0] += load_register(offset + begin);
+    if (begin + Band<T>::kLanes <= room) {
+      store_register_as<T>(out + begin, sums[0]);
+    } else {
+      store_lanes<T>(out + begin, sums[0], room - begin);
+    }
+  }
 }
 
 }  // namespace racnn::cpu::RACNN_ISA

@@ -15,6 +15,23 @@ struct LineAffine {
   T weights[kSets] = {};  // the sum of each set
 };
 
+// Rows that will be read before long: fetched from memory on the way, a piece for each piece that is blended.
+// Each row is a short piece of memory far from the next: the hardware does not see it coming, and all at once
+// they would wait for one another. Into the second level of the cache, which has room for more requests.
+template <typename From>
+struct RowsAhead {
+  const From* from = nullptr;  // where the line begins in the first
+  int32_t count = 0;
+
+  RACNN_INLINE void fetch(int64_t stride, int64_t begin, int64_t numbers) const {
+    for (int32_t k = 0; k < count; ++k) {
+      const char* line = reinterpret_cast<const char*>(from + k * stride + begin);
+      for (int64_t at = 0; at < numbers * int64_t(sizeof(From)); at += 64)
+        __builtin_prefetch(line + at, 0, 2);
+    }
+  }
+};
+
 // to[s][e] = sum over k < count of weights[s][k] * from[k * stride + e], for registers of e. Few sums at a
 // time would wait for one another: even and odd k are added up apart.
 template <int kRegisters, int kCount, bool kAffine, int kSets, typename From, typename T>
@@ -59,28 +76,39 @@ constexpr int kBlendedTogether = kSets == 1 ? 4 : 2;  // registers: what keeps t
 template <int kCount, bool kAffine, int kSets, typename From, typename T>
 RACNN_INLINE void blend_counted(const From* from, int64_t stride, int64_t count,
                                 const T* const (&weights)[kSets], T* const (&to)[kSets], int64_t n,
-                                const LineAffine<T, kSets>& affine) {
+                                const LineAffine<T, kSets>& affine, const RowsAhead<From>& ahead = {}) {
   constexpr int kMany = kBlendedTogether<kSets>;
   constexpr int64_t kOne = kRegisterLanes<T>;
+  const RowsAhead<From> next = ahead;  // copies that no store can change: they stay in registers
+  const T* by[kSets];
+  T* sums[kSets];
+  for (int s = 0; s < kSets; ++s) {
+    by[s] = weights[s];
+    sums[s] = to[s];
+  }
   int64_t e = 0;
   for (; e + kMany * kOne <= n; e += kMany * kOne) {
-    blend_registers<kMany, kCount, kAffine>(from, stride, count, weights, to, e, affine);
+    next.fetch(stride, e, kMany * kOne);
+    blend_registers<kMany, kCount, kAffine>(from, stride, count, by, sums, e, affine);
   }
-  for (; e < n; e += kOne) blend_registers<1, kCount, kAffine>(from, stride, count, weights, to, e, affine);
+  next.fetch(stride, e, n - e);
+  for (; e < n; e += kOne) blend_registers<1, kCount, kAffine>(from, stride, count, by, sums, e, affine);
 }
 
 template <bool kAffine, int kSets, typename From, typename T>
-void blend_lines(const From* from, int64_t stride, int64_t count, const T* const (&weights)[kSets],
-                 T* const (&to)[kSets], int64_t n, const LineAffine<T, kSets>& affine) {
-  if (count == 2) return blend_counted<2, kAffine>(from, stride, count, weights, to, n, affine);
-  blend_counted<0, kAffine>(from, stride, count, weights, to, n, affine);
+RACNN_NOINLINE void blend_lines(const From* from, int64_t stride, int64_t count,
+                                const T* const (&weights)[kSets], T* const (&to)[kSets], int64_t n,
+                                const LineAffine<T, kSets>& affine, const RowsAhead<From>& ahead) {
+  if (count == 2) return blend_counted<2, kAffine>(from, stride, count, weights, to, n, affine, ahead);
+  blend_counted<0, kAffine>(from, stride, count, weights, to, n, affine, ahead);
 }
 
 template <int kSets, typename From, typename T>
 void blend_whole(const From* from, int64_t stride, int64_t count, const T* const (&weights)[kSets],
-                 T* const (&to)[kSets], int64_t n, const LineAffine<T, kSets>& affine = {}) {
-  affine.scale == nullptr ? blend_lines<false>(from, stride, count, weights, to, n, affine)
-                          : blend_lines<true>(from, stride, count, weights, to, n, affine);
+                 T* const (&to)[kSets], int64_t n, const LineAffine<T, kSets>& affine,
+                 const RowsAhead<From>& ahead) {
+  affine.scale == nullptr ? blend_lines<false>(from, stride, count, weights, to, n, affine, ahead)
+                          : blend_lines<true>(from, stride, count, weights, to, n, affine, ahead);
 }
 
 // The same for any n; nothing is read behind the lines.
@@ -91,7 +119,8 @@ RACNN_INLINE void blend(const From* from, int64_t stride, int64_t count, const T
   const int64_t whole = n / kOne * kOne;
   blend_counted<0, false>(from, stride, count, weights, to, whole, {});
   if (whole == n) return;
-  if (n >= kOne) return blend_registers<1, 0, false>(from, stride, count, weights, to, n - kOne);  // once more
+  if (n >= kOne)
+    return blend_registers<1, 0, false>(from, stride, count, weights, to, n - kOne);  // once more
   for (int64_t e = 0; e < n; ++e) {
     for (int s = 0; s < kSets; ++s) {
       T sum = T(0);

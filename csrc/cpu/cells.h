@@ -17,8 +17,8 @@ namespace racnn::cpu::RACNN_ISA {
 
 constexpr int64_t kTileNumbers = 16384;  // of the cells that are at work at a time: they stay in the cache
 
-// Whether cells take fewer instructions than a band: of a row, to turn its pixels and outputs and to add up the
-// entries; against blocks of a register a tap.
+// Whether cells take fewer instructions than a band: of a row, to turn its pixels and outputs and to add up
+// the entries; against blocks of a register a tap.
 template <typename T>
 bool prefers_cells(const AxisRuns<T>& columns) {
   int64_t entries = 0, blocks = 0;

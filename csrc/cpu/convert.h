@@ -109,8 +109,7 @@ RACNN_INLINE void store_register_as(To* to, const Register<T>& value) {
   if constexpr (std::is_same_v<To, uint8_t>) {
     const __m256 raised = _mm256_max_ps(__m256(value), _mm256_setzero_ps());
     const __m256i whole = _mm256_cvtps_epi32(_mm256_min_ps(raised, _mm256_set1_ps(255.0f)));
-    const __m128i words =
-        _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
     return _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
   }
 #endif

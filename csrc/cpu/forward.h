@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// out[i, j] = sum over y, x of b_i(y) a_j(x) I[y, x]. For each output row first along y, which leaves one line
-// of pixels, then along x: a band (band.h) or, where runs are long, on cells of many rows (cells.h).
+// out[i, j] = sum over y, x of b_i(y) a_j(x) I[y, x]. For each output row first along y, which leaves one
+// line of pixels, then along x: a band (band.h) or, where runs are long, on cells of many rows (cells.h).
 #pragma once
 
 #include <limits>
@@ -10,8 +10,8 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
-// Where a unit's rows are written: whole registers may overwrite what follows, up to `limit`, because the unit
-// itself writes it later.
+// Where a unit's rows are written: whole registers may overwrite what follows, up to `limit`, because the
+// unit itself writes it later.
 template <typename Out>
 struct OutputRows {
   Out* crop;
@@ -28,24 +28,7 @@ struct OutputRows {
   }
 };
 
-// Outputs of one line by a band, each plus `offset`, if there is any.
-template <typename Kind, typename T, typename Out>
-RACNN_INLINE void contract_row(const Band<T>& band, const T* line, const T* weights, const T* offset,
-                               Out* out, int64_t room) {
-  for (int64_t b = 0; b < band.blocks; ++b) {
-    Register<T> sums[1];
-    contract_block<Kind::taps, Kind::two, 1>(band, b, line, {weights}, sums);
-    const int64_t begin = band.begin[b];
-    if (offset != nullptr) sums[0] += load_register(offset + begin);
-    if (begin + Band<T>::kLanes <= room) {
-      store_register_as<T>(out + begin, sums[0]);
-    } else {
-      store_lanes<T>(out + begin, sums[0], room - begin);
-    }
-  }
-}
-
-// The same run by run: pixels of weight 0 are not touched. `to` takes whole rows.
+// A row of outputs run by run: pixels of weight 0 are not touched. `to` takes whole rows.
 template <typename T>
 void contract_runs(const Columns<T>& columns, int64_t step, const T* line, int s, T* to) {
   for (int32_t j = 0; j < columns.axis.out; ++j) {
@@ -83,7 +66,6 @@ void forward_by_band(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T
       for (int64_t e = 0; e < out.size + kLanes; ++e) {
         if (shifted) offset[e] = T(p.affine.offset[plane + e % layout.step]);
       }
-      const Image* const from = image + plane * p.image_strides.c;
       for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
         Out* const to = out.row(plane, i);
         const Run& run = runs.rows.runs[i];
@@ -91,14 +73,14 @@ void forward_by_band(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T
           shifted ? store_line(to, offset, out.size) : fill_row(T(0), out.size, to);
           continue;
         }
-        const Ahead ahead = rows_ahead(unit, plane, i);
-        lines.announce(from + ahead.planes * p.image_strides.c, last_row(runs.rows.runs[ahead.row]));
-        lines.make(from + run.first * p.image_strides.y, run.count, {runs.rows.weights[i]},
-                   {runs.rows.sums[0][i]});
+        lines.make(image + plane * p.image_strides.c + run.first * p.image_strides.y, run.count,
+                   {runs.rows.weights[i]}, {runs.rows.sums[0][i]},
+                   rows_ahead(units, runs.rows, image, p.image_strides, plane, i));
         if (!wide && !(columns.uneven && !lines.all_finite())) {
           const int64_t room = out.limit(unit, plane, i) - to;
           with_kind(band, [&](auto kind) {
-            contract_row<decltype(kind)>(band, lines.lines()[0], weights, shifted ? offset : nullptr, to, room);
+            contract_row<decltype(kind)>(band, lines.lines()[0], weights, shifted ? offset : nullptr, to,
+                                         room);
           });
           continue;
         }

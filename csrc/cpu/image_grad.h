@@ -62,7 +62,7 @@ Inverse<T> make_inverse(Arena& arena, const Axis& axis) {
 template <typename T>
 struct Transposed {
   Inverse<T> x, y;
-  bool by_band;           // else pixel by pixel
+  bool by_band;  // else pixel by pixel
   Band<T> band;
   const T* weights;
 
@@ -73,7 +73,8 @@ struct Transposed {
 
 template <typename T>
 Transposed<T> make_transposed(Arena& arena, const CropRuns<T>& runs, int64_t step) {
-  Transposed<T> t{make_inverse<T>(arena, runs.columns), make_inverse<T>(arena, runs.rows), false, {}, nullptr};
+  Transposed<T> t{
+      make_inverse<T>(arena, runs.columns), make_inverse<T>(arena, runs.rows), false, {}, nullptr};
   const int64_t pixels = t.x.end > t.x.begin ? t.x.end - t.x.begin : 0;
   t.by_band = pixels > 0 && t.x.most <= kMaxBandTaps && step < kWidePixel;
   if (!t.by_band) return t;
@@ -84,17 +85,13 @@ Transposed<T> make_transposed(Arena& arena, const CropRuns<T>& runs, int64_t ste
   return t;
 }
 
-// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window; `to` takes whole registers. The band's
-// zero weights are left out where they would matter: 0 * Inf is NaN.
+// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window; `to` takes whole registers. The
+// band's zero weights are left out where they would matter: 0 * Inf is NaN.
 template <typename T>
 void contract_columns(const Transposed<T>& t, int64_t step, const T* line, bool finite, T* to) {
   if (t.by_band && finite) {
     return with_kind(t.band, [&](auto kind) {
-      for (int64_t b = 0; b < t.band.blocks; ++b) {
-        Register<T> sums[1];
-        contract_block<kind.taps, kind.two, 1>(t.band, b, line, {t.weights}, sums);
-        store_register(to + t.band.begin[b], sums[0]);
-      }
+      contract_row<decltype(kind)>(t.band, line, t.weights, static_cast<const T*>(nullptr), to, INT64_MAX);
     });
   }
   for (int64_t i = 0; i < t.x.end - t.x.begin; ++i) {

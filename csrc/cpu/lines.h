@@ -78,7 +78,7 @@ Columns<T> make_columns(Arena& arena, const AxisRuns<T>& axis, const Strides& im
     end = greater(end, run.first + run.count);
   }
   const int64_t taps = greater(axis.longest, 1), pixels = greater(end - first, 0);
-  Columns<T> columns{axis,  {}, taps, arena.take<int32_t>(axis.out), arena.take<int32_t>(axis.out), false};
+  Columns<T> columns{axis, {}, taps, arena.take<int32_t>(axis.out), arena.take<int32_t>(axis.out), false};
   if (pixels > kSparse * taps * axis.out) {
     columns.line = {0, axis.out * taps * step, 0, arena.take<int64_t>(axis.out * taps * step)};
     for (int64_t e = 0; e < columns.line.numbers; ++e) {
@@ -104,9 +104,18 @@ Columns<T> make_columns(Arena& arena, const AxisRuns<T>& axis, const Strides& im
   return columns;
 }
 
-RACNN_INLINE void prefetch(const void* from, int64_t bytes) {
-  const char* line = static_cast<const char*>(from);
-  for (int64_t offset = 0; offset < bytes; offset += kCacheLine) __builtin_prefetch(line + offset);
+// The image rows that the output row kRowsAhead after row i of `plane` reads first; `image` is plane 0.
+template <typename From, typename T>
+RACNN_INLINE RowsAhead<From> rows_ahead(const Units& units, const AxisRuns<T>& rows, const From* image,
+                                        const Strides& s, int64_t plane, int32_t i) {
+  const bool next = i + kRowsAhead >= units.rows;
+  const int64_t at = i + kRowsAhead - (next ? units.rows : 0);
+  if ((next && plane + 1 == units.planes) || at >= units.rows) return {};
+  const Run& run = rows.runs[at];
+  int32_t first = run.first;
+  const int32_t end = run.first + run.count;
+  if (at > 0) first = greater(first, rows.runs[at - 1].first + rows.runs[at - 1].count);
+  return {image + (plane + next) * s.c + first * s.y, greater(end - first, 0)};
 }
 
 template <typename T, int kSets>
@@ -148,8 +157,9 @@ class LineMaker {
     }
   }
 
-  // `row` is pixel 0 of the first of `count` rows; sums[s] are those of weights[s].
-  void make(const From* row, int64_t count, const T* const (&weights)[kSets], const T (&sums)[kSets]) {
+  // `row` is pixel 0 of the first of `count` rows; sums[s] are those of weights[s]. `ahead`: pixel 0, too.
+  void make(const From* row, int64_t count, const T* const (&weights)[kSets], const T (&sums)[kSets],
+            RowsAhead<From> ahead = {}) {
     LineAffine<T, kSets> affine{scale_, shift_};
     for (int s = 0; s < kSets; ++s) affine.weights[s] = sums[s];
     const From* from = row + shape_.first * rows_.strides.x;
@@ -158,25 +168,11 @@ class LineMaker {
       for (int64_t k = 0; k < count; ++k) copy(row + k * stride, copy_ + k * padded_);
       from = copy_;
       stride = padded_;
+      ahead.count = 0;
     }
-    blend_whole<kSets>(from, stride, count, weights, lines_, padded_, affine);
+    ahead.from += shape_.first * rows_.strides.x;
+    blend_whole<kSets>(from, stride, count, weights, lines_, padded_, affine, ahead);
     for (T* line : lines_) store_register(line + shape_.numbers, Register<T>{});  // what came with the last
-  }
-
-  // Says that rows up to `y` of `plane` will be read before long. Of those that were not announced yet it
-  // fetches the last two: an output row reads no more. Of lists none: most of what lies between two numbers
-  // is not read.
-  void announce(const From* plane, int32_t y) {
-    if (shape_.offsets != nullptr) return;
-    if (plane != announced_plane_) {
-      announced_plane_ = plane;
-      announced_ = kOutside;
-    }
-    for (int32_t row = y - 1 > announced_ ? y - 1 : announced_ + 1; row <= y; ++row) {
-      prefetch(plane + row * rows_.strides.y + shape_.first * rows_.strides.x,
-               shape_.numbers * int64_t(sizeof(From)));
-    }
-    announced_ = y > announced_ ? y : announced_;
   }
 
  private:
@@ -205,8 +201,6 @@ class LineMaker {
   T* scale_ = nullptr;
   T* shift_ = nullptr;
   From* copy_ = nullptr;
-  const From* announced_plane_ = nullptr;
-  int32_t announced_ = kOutside;
 };
 
 // `n` pixels of `step` numbers each, as accumulation type: where they lie, or copied into `buffer`.

@@ -27,11 +27,11 @@ void make_grad_cells(const Grad* grad, const Strides& strides, const UnitRows& r
 }
 
 template <typename Image, typename Grad, typename Taps, typename T>
-void window_grad_by_cells(const WindowGradProblem<Image, Grad, Taps>& p, const CropRuns<T>& runs, Arena& arena,
-                          const Units& units, int64_t begin, int64_t end) {
+void window_grad_by_cells(const WindowGradProblem<Image, Grad, Taps>& p, const CropRuns<T>& runs,
+                          Arena& arena, const Units& units, int64_t begin, int64_t end) {
   const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
   const int64_t n = begin / units.per_item();
-  const AxisRuns<T> &row_runs = runs.rows, &columns = runs.columns;
+  const AxisRuns<T>&row_runs = runs.rows, &columns = runs.columns;
   CellMaker<Image, T, 3> maker(arena, row_runs, columns, p.image_strides, layout.step);
   const int64_t cell = maker.cell(), lanes = maker.lanes();
   const int64_t padded = p.shape.out_width * layout.step + kLanes;

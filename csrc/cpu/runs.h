@@ -9,8 +9,8 @@
 namespace racnn::cpu::RACNN_ISA {
 
 // The runs of one axis: of `out` outputs in `size` pixels. Their weights; then, with derivatives, either one
-// set of slopes, which the outputs' factors turn into the derivatives by the window's centre and half side; or
-// those two derivatives.
+// set of slopes, which the outputs' factors turn into the derivatives by the window's centre and half side;
+// or those two derivatives.
 template <typename T>
 struct AxisRuns {
   static constexpr int kMostSets = 3;
@@ -32,9 +32,6 @@ struct AxisRuns {
     }
   }
 };
-
-// The last pixel of a run, or kOutside.
-RACNN_INLINE int32_t last_row(const Run& run) { return run.count > 0 ? run.first + run.count - 1 : kOutside; }
 
 // Makes an axis run by run.
 template <typename T>
@@ -139,12 +136,12 @@ AxisRuns<T> filter_runs(Arena& arena, const FilterAxis<T>& axis) {
   RunMaker<T> maker(arena, axis.axis.size, axis.axis.out, kGrad ? 3 : 1, longest_run(axis));
   for (int32_t j = 0; j < axis.axis.out; ++j) {
     maker.add(j, make_run<kGrad>(axis, j, [&](int32_t k, const RunEntry<T>& entry) {
-      maker.entry(0, k) = entry.weight;
-      if constexpr (kGrad) {
-        maker.entry(1, k) = entry.grad.centre;
-        maker.entry(2, k) = entry.grad.half;
-      }
-    }));
+                maker.entry(0, k) = entry.weight;
+                if constexpr (kGrad) {
+                  maker.entry(1, k) = entry.grad.centre;
+                  maker.entry(2, k) = entry.grad.half;
+                }
+              }));
   }
   return maker.axis();
 }

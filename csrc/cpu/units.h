@@ -43,6 +43,8 @@ struct Units {
     u.rows_each = at_least_one(kUnitSize / at_least_one(line));
     u.rows_each = u.rows_each < rows ? u.rows_each : rows;
     u.chunks = divide_up(rows, u.rows_each);
+    u.rows_each = divide_up(rows, greater<int64_t>(u.chunks, 1));
+    u.rows_each = at_least_one(u.rows_each);
     u.planes_each = u.chunks > 1 ? 1 : at_least_one(kUnitSize / at_least_one(rows * line));
     u.groups = divide_up(planes, u.planes_each);
     return u;
@@ -61,21 +63,6 @@ struct Units {
 
 constexpr int64_t kCacheLine = 64;  // bytes
 
-// Rows are short pieces of memory far apart: the hardware's prefetcher does not see the next one coming.
-constexpr int32_t kPrefetchRows = 4;
-
-struct Ahead {
-  int64_t planes;  // 0, or 1 for a row of the next plane
-  int32_t row;
-};
-
-// The output row that a unit comes to kPrefetchRows after row i of `plane`; at its end the last one.
-RACNN_INLINE Ahead rows_ahead(const Unit& unit, int64_t plane, int32_t i) {
-  const int32_t ahead = i + kPrefetchRows, last = unit.row_end - 1;
-  if (ahead <= last) return {0, ahead};
-  if (plane + 1 == unit.plane_end) return {0, last};
-  const int32_t next = unit.row_begin + ahead - unit.row_end;
-  return {1, next < last ? next : last};
-}
+constexpr int32_t kRowsAhead = 8;  // output rows, for which image rows are fetched
 
 }  // namespace racnn::cpu

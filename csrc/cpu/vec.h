@@ -15,6 +15,9 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
+// Inner loops are functions of their own: in a large one the compiler keeps too little in registers.
+#define RACNN_NOINLINE __attribute__((noinline))
+
 constexpr int kLanes = 16;
 
 template <typename T>

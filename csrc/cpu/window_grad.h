@@ -4,8 +4,8 @@
 //
 // From the rows that an output row reads one line is made by their weights, and one or two by their
 // derivatives; along x the first is contracted by the columns' derivatives, the others by their weights.
-// Two-entry taps without a mask have slopes -1 and +1, the same for centre and half side but for a factor, which
-// is applied once a row and once a column. Long runs go by cells (run_window_grad.h).
+// Two-entry taps without a mask have slopes -1 and +1, the same for centre and half side but for a factor,
+// which is applied once a row and once a column. Long runs go by cells (run_window_grad.h).
 #pragma once
 
 #include "lines.h"
@@ -50,8 +50,7 @@ ColumnLanes<T> make_column_lanes(Arena& arena, const Band<T>& band, const Column
                                   [&](int64_t t, int64_t j) { return columns.weight(s, j, t); });
   }
   if (axis.factors != nullptr) {
-    lanes.centre =
-        make_lanes<T>(arena, band, 1, [&](int64_t, int64_t j) { return axis.factors[j].centre; });
+    lanes.centre = make_lanes<T>(arena, band, 1, [&](int64_t, int64_t j) { return axis.factors[j].centre; });
     lanes.half = make_lanes<T>(arena, band, 1, [&](int64_t, int64_t j) { return axis.factors[j].half; });
   }
   return lanes;
@@ -59,8 +58,8 @@ ColumnLanes<T> make_column_lanes(Arena& arena, const Band<T>& band, const Column
 
 // One output row: its gradient g times its outputs' derivatives.
 template <typename Kind, int kSets, typename Grad, typename T>
-RACNN_INLINE LaneSums<T> row_by_band(const Band<T>& band, const LineSet<T, kSets>& lines,
-                                     const ColumnLanes<T>& columns, const Grad* g) {
+RACNN_NOINLINE LaneSums<T> row_by_band(const Band<T>& band, const LineSet<T, kSets>& lines,
+                                       const ColumnLanes<T>& columns, const Grad* g) {
   LaneSums<T> sums{};
   for (int64_t b = 0; b < band.blocks; ++b) {
     const Register<T> taken = load_register(columns.taken + b * Band<T>::kLanes);
@@ -85,7 +84,8 @@ RACNN_INLINE LaneSums<T> row_by_band(const Band<T>& band, const LineSet<T, kSets
   return sums;
 }
 
-// The same run by run: of wide pixels, and where pixels of weight 0 must not be touched. `room` takes a pixel.
+// The same run by run: of wide pixels, and where pixels of weight 0 must not be touched. `room` takes a
+// pixel.
 template <int kSets, typename Grad, typename T>
 LaneSums<T> row_by_runs(const Columns<T>& columns, int64_t step, const LineSet<T, kSets>& lines,
                         const Grad* g, T* room) {
@@ -128,8 +128,8 @@ void window_grad_by_band(const WindowGradProblem<Image, Grad, Taps>& p, const Cr
   const ColumnLanes<T> lanes = make_column_lanes(arena, band, columns);
   LineMaker<Image, T, kSets> lines(arena, rows_of(p.images, p.image_strides, p.shape, false, step),
                                    columns.line, runs.rows.longest, p.affine);
-  GradLines<Grad> grads(arena, rows_of(p.grad_output, p.grad_strides, p.shape, true, step),
-                        p.shape.out_width, greater(band.covered(), p.shape.out_width * step));
+  GradLines<Grad> grads(arena, rows_of(p.grad_output, p.grad_strides, p.shape, true, step), p.shape.out_width,
+                        greater(band.covered(), p.shape.out_width * step));
   T* const room = arena.take<T>(step);
   const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
   const Grad* grad = p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows);
@@ -138,23 +138,18 @@ void window_grad_by_band(const WindowGradProblem<Image, Grad, Taps>& p, const Cr
     LaneSums<T> sums{};
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
       lines.start_plane(plane);
-      const Image* const from = image + plane * p.image_strides.c;
-      const Grad* const grad_from = grad + plane * p.grad_strides.c;
       for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
         const Run& run = runs.rows.runs[i];
         if (run.count == 0) continue;
-        const Ahead ahead = rows_ahead(unit, plane, i);
-        lines.announce(from + ahead.planes * p.image_strides.c, last_row(runs.rows.runs[ahead.row]));
-        prefetch(grad_from + ahead.planes * p.grad_strides.c + ahead.row * p.grad_strides.y,
-                 p.shape.out_width * step * int64_t(sizeof(Grad)));
         const T* weights[kSets];
         T weight_sums[kSets];
         for (int s = 0; s < kSets; ++s) {
           weights[s] = runs.rows.set(i, s);
           weight_sums[s] = runs.rows.sums[s][i];
         }
-        lines.make(from + run.first * p.image_strides.y, run.count, weights, weight_sums);
-        const Grad* const g = grads.line(grad_from + i * p.grad_strides.y);
+        lines.make(image + plane * p.image_strides.c + run.first * p.image_strides.y, run.count, weights,
+                   weight_sums, rows_ahead(units, runs.rows, image, p.image_strides, plane, i));
+        const Grad* const g = grads.line(grad + plane * p.grad_strides.c + i * p.grad_strides.y);
         const AxisGrad<T>* const factor = kSets == 2 ? runs.rows.factors + i : nullptr;
         if (wide || (columns.uneven && !lines.all_finite())) {
           sums.add(row_by_runs<kSets>(columns, step, lines.lines(), g, room), factor);
