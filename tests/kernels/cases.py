@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The words of many cases for run_kernels: every kernel and pair of dtypes, everything else by turns."""
+"""The words of many cases for run_kernels: every kernel and pair of dtypes, everything else by chance."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from random import Random
 
-from emulation.cases import BOUNDARIES, FILTER_KERNELS, FILTERS, PAIRS_OF, TAP_KERNELS
+from emulation.cases import BOUNDARIES, FILTER_KERNELS, FILTERS, PAIRS_OF
 
 LAYOUTS = ("contiguous", "channels_last", "transposed", "sliced", "every_second")
 SIZES = ((13, 17), (40, 64), (1, 33), (90, 200), (32, 1))
@@ -23,37 +24,38 @@ WINDOWS = (
 )
 
 
-def windows(first: int, values: int, size: tuple[int, int]) -> str:
+def windows(random: Random, values: int, size: tuple[int, int]) -> str:
     """Three of WINDOWS for an image of `size`, as run_kernels reads them."""
     height, width = size
-    sides = (width, height, width, height)
-    chosen = (WINDOWS[(first + n) % len(WINDOWS)][:values] for n in range(3))
+    sides = (width, height, width, height)[:values]
+    chosen = random.sample(WINDOWS, 3)
     return "/".join(
-        ",".join(f"{share * side:.7g}" for share, side in zip(shares, sides[:values], strict=True))
+        ",".join(f"{share * side:.7g}" for share, side in zip(shares, sides, strict=False))
         for shares in chosen
     )
 
 
 def cases(kernel: str) -> Iterator[list[str]]:
-    """Cycles of different lengths, so that each choice meets each other one."""
-    filters = itertools.cycle(FILTERS)
-    sizes, outs, boundaries = (itertools.cycle(of) for of in (SIZES, OUTS, BOUNDARIES))
-    channels, masks, parts = (
-        itertools.cycle((1, 3, 8, 20)),
-        itertools.cycle((0, 0, 0.7)),
-        itertools.cycle((1, 3)),
-    )
-    for number, ((image, crop), layout) in enumerate(itertools.product(PAIRS_OF[kernel], LAYOUTS)):
-        size, out = next(sizes), next(outs)
-        values = 3 + number // 2 % 2
+    """The same in every run. Half of them have taps of two entries."""
+    random = Random(kernel)
+    for (image, crop), layout, plain in itertools.product(PAIRS_OF[kernel], LAYOUTS, (True, False)):
+        (height, width), (out_height, out_width) = random.choice(SIZES), random.choice(OUTS)
         words = [kernel, f"images={image}", f"crops={crop}", f"layout={layout}", "B=2", "K=2"]
-        words += [f"C={next(channels)}", f"H={size[0]}", f"W={size[1]}", f"h={out[0]}", f"w={out[1]}"]
-        words += [f"windows={windows(number, values, size)}", f"parts={next(parts)}"]
-        words += [f"energy={('abs', 'square')[number % 2]}"]
-        if kernel in TAP_KERNELS:
-            yield words
-            continue
-        interpolation, antialias = next(filters) if kernel in FILTER_KERNELS else ("bilinear", False)
-        words += [f"interpolation={interpolation}", f"antialias={int(antialias)}", f"mask={next(masks)}"]
-        words += [f"boundary={next(boundaries)}", f"affine={number % 2}"]
-        yield [*words, f"offset={int(kernel == 'forward' and number % 4 == 1)}"]
+        words += [
+            f"C={random.choice((1, 3, 8, 20))}",
+            f"H={height}",
+            f"W={width}",
+            f"h={out_height}",
+            f"w={out_width}",
+        ]
+        words += [f"windows={windows(random, random.choice((3, 4)), (height, width))}"]
+        words += [f"parts={random.choice((1, 3))}", f"energy={random.choice(('abs', 'square'))}"]
+        if kernel in FILTER_KERNELS:
+            interpolation, antialias = ("bilinear", False) if plain else random.choice(FILTERS)
+            words += [f"interpolation={interpolation}", f"antialias={int(antialias)}"]
+            words += [f"boundary={random.choice(BOUNDARIES[:3] if plain else BOUNDARIES)}"]
+            words += [f"mask={random.choice((0, 0, 0.7))}"]
+            affine = random.random() < 0.5
+            offset = affine and not plain and kernel == "forward"
+            words += [f"affine={int(affine)}", f"offset={int(offset)}"]
+        yield words
