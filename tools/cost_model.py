@@ -19,8 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cost_table
 import kernel_resources
 import machine_code
+from cost_table import Row, Table, rounded
 from kernel_resources import Kernels
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -33,11 +35,7 @@ from emulation.gpu import H100  # noqa: E402
 from emulation.predicted_time import predict  # noqa: E402
 
 TABLE = _ROOT / "tests" / "emulation" / "cost_model.json"
-TOLERANCE = 0.02
 _ABOUT = "times are predictions of a model, never measured: tests/emulation/README.md says what stands where"
-
-Row = dict[str, Any]
-Table = dict[str, Row]
 
 # What must not grow: counted of the kernels on the CPU, and with the machine code.
 TRACED = ("empty_blocks", "load_sectors", "store_sectors", "wavefronts", "l2_mb", "dram_mb")
@@ -149,33 +147,19 @@ def _row(case: CostCase, launch: Launch, kernels: Kernels) -> Row:
             "time_us": predicted.time,
             "bound": predicted.bound,
         }
-    return {name: _rounded(value) for name, value in row.items()}
+    return {name: rounded(value) for name, value in row.items()}
 
 
 def _add_share(rows: list[Row], case: CostCase) -> None:
     """Of the fewest bytes at the memory's speed in the time of all launches of the case."""
     if "time_us" in rows[0]:
         floor = case.fewest_bytes / H100.dram_bytes_per_second * 1e6
-        rows[0]["share_of_floor"] = _rounded(floor / sum(row["time_us"] for row in rows))
-
-
-def _rounded(value: Any) -> Any:
-    """Four digits: what differs in the fifth is the same."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+        rows[0]["share_of_floor"] = rounded(floor / sum(row["time_us"] for row in rows))
 
 
 def problems(measured: Table, table: Table, same_nvcc: bool) -> list[str]:
-    """What has grown, and rows that only one of the two has; `measured` may be a part of the launches."""
-    found = []
-    for key, now in measured.items():
-        if key not in table:
-            found.append(f"{key}: not in the table")
-            continue
-        before = table[key]
-        for name in TRACED + (FROM_CODE if same_nvcc else ()):
-            if name in now and name in before and now[name] > before[name] * (1 + TOLERANCE):
-                found.append(f"{key}: {name} {now[name]:g}, {before[name]:g} in the table")
-    return found
+    """What has grown, and rows that are not in the table; `measured` may be a part of the launches."""
+    return cost_table.problems(measured, table, TRACED + (FROM_CODE if same_nvcc else ()))
 
 
 def read_table() -> tuple[str, Table]:
@@ -185,9 +169,7 @@ def read_table() -> tuple[str, Table]:
 
 
 def write_table(release: str, table: Table) -> None:
-    rows = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in table.items())
-    head = f'"about": "{_ABOUT}",\n"nvcc": "{release}"'
-    TABLE.write_text(f'{{\n{head},\n"launches": {{\n{rows}\n}}\n}}\n')
+    cost_table.write(TABLE, {"about": _ABOUT, "nvcc": release}, "launches", table)
 
 
 # Title, name, width. Between brackets stands what the table says.

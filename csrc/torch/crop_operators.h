@@ -11,24 +11,13 @@
 //   compute(problem)                          runs the kernel of any struct in problems.h
 #pragma once
 
-#include <algorithm>
-#include <initializer_list>
 #include <optional>
 #include <string>
 
+#include "../tap_options.h"
 #include "tensors.h"
 
 namespace racnn {
-
-// The enumerator of an option by its name; `names` are in the enumeration's order.
-template <typename Enum>
-Enum parse(const char* option, const std::string& name, std::initializer_list<const char*> names) {
-  const auto found = std::find(names.begin(), names.end(), name);
-  if (found != names.end()) return Enum(found - names.begin());
-  std::string message = std::string(option) + " must be one of";
-  for (const char* each : names) message += std::string(" '") + each + "'";
-  throw std::invalid_argument(message);
-}
 
 inline bool has_window_axis(const Tensor& windows) { return windows.dim() == 3; }
 
@@ -59,30 +48,8 @@ inline CropShape make_grad_shape(const Tensor& grad, const Tensor& windows, int6
   return shape;
 }
 
-// What the operators say of the taps, besides the windows.
-struct TapOptions {
-  std::string boundary;
-  std::optional<double> mask_steepness;
-  std::string interpolation;
-  bool antialias;
-  bool offset = false;  // whether one is added, which the kernels of two entries do not
-};
-
-// Calls use(taps): WindowSpec for what its kernels can, otherwise FilterSpec.
-template <typename Acc, typename Use>
-void with_taps(const Tensor& windows, const TapOptions& options, const Use& use) {
-  const WindowSpec<Acc> spec{
-      windows.const_data_ptr<Acc>(), int32_t(windows.size(windows.dim() - 1)),
-      parse<Boundary>("boundary", options.boundary, {"zeros", "border", "clip", "window"}),
-      Acc(options.mask_steepness.value_or(0.0))};
-  const Interpolation interpolation = parse<Interpolation>(
-      "interpolation", options.interpolation, {"nearest", "bilinear", "bicubic", "lanczos3", "area"});
-  const bool plain = interpolation == Interpolation::kBilinear && !options.antialias && !options.offset;
-  if (plain && spec.boundary != Boundary::kWindow) return use(spec);
-  const bool plain_only = interpolation == Interpolation::kNearest || interpolation == Interpolation::kArea;
-  check(!(plain_only && options.antialias), "antialias must be False with 'nearest' and 'area'");
-  use(FilterSpec<Acc>{spec, interpolation, options.antialias || interpolation == Interpolation::kLanczos3});
-}
+// 3 or 4.
+inline int32_t window_values(const Tensor& windows) { return int32_t(windows.size(windows.dim() - 1)); }
 
 inline Tensor contiguous_windows(const Tensor& windows, ScalarType image_dtype) {
   check(windows.scalar_type() == accumulate_type(image_dtype),
@@ -118,14 +85,14 @@ Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t o
   if (is_empty(shape)) return out;
   const typename Backend::Guard guard(images);
   with_types<Backend>(images.scalar_type(), dtype, [&]<typename Image, typename Out>(Type<Image>, Type<Out>) {
-    with_taps<Accumulate<Image>>(
-        dense_windows, {boundary, mask_steepness, interpolation, antialias, !offset.empty()},
-        [&]<typename Taps>(Taps taps) {
-          Backend::compute(ForwardProblem<Image, Out, Taps>{
-              static_cast<const Image*>(images.const_data_ptr()), static_cast<Out*>(out.mutable_data_ptr()),
-              shape, strides_of(images), strides_of(out), taps,
-              make_affine<Backend>(scale, shift, offset, shape.channels)});
-        });
+    with_taps(dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows),
+              {boundary, mask_steepness, interpolation, antialias, !offset.empty()},
+              [&]<typename Taps>(Taps taps) {
+                Backend::compute(ForwardProblem<Image, Out, Taps>{
+                    static_cast<const Image*>(images.const_data_ptr()),
+                    static_cast<Out*>(out.mutable_data_ptr()), shape, strides_of(images), strides_of(out),
+                    taps, make_affine<Backend>(scale, shift, offset, shape.channels)});
+              });
   });
   return out;
 }
@@ -151,9 +118,9 @@ Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::
       [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         using Acc = Accumulate<Image>;
         if constexpr (!std::is_same_v<Grad, uint8_t>) {
-          with_taps<Acc>(
-              dense_windows, {boundary, mask_steepness, interpolation, antialias},
-              [&]<typename Taps>(Taps taps) {
+          with_taps(
+              dense_windows.const_data_ptr<Acc>(), window_values(dense_windows),
+              {boundary, mask_steepness, interpolation, antialias}, [&]<typename Taps>(Taps taps) {
                 Backend::compute(WindowGradProblem<Image, Grad, Taps>{
                     static_cast<const Grad*>(grad_output.const_data_ptr()),
                     static_cast<const Image*>(images.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
@@ -180,9 +147,9 @@ Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64
   with_types<Backend>(
       dtype, grad_output.scalar_type(), [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         if constexpr (!std::is_same_v<Image, uint8_t>) {
-          with_taps<Accumulate<Image>>(
-              dense_windows, {boundary, mask_steepness, interpolation, antialias},
-              [&]<typename Taps>(Taps taps) {
+          with_taps(
+              dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows),
+              {boundary, mask_steepness, interpolation, antialias}, [&]<typename Taps>(Taps taps) {
                 Backend::compute(ImageGradProblem<Grad, Image, Taps>{
                     static_cast<const Grad*>(grad_output.const_data_ptr()),
                     static_cast<Image*>(grad_images.mutable_data_ptr()), shape, strides_of(grad_output),
@@ -212,11 +179,11 @@ Tensor crop_boxcar_grad(Tensor grad_output, Tensor windows, double steepness, st
   with_types<Backend>(dtype, dtype, [&]<typename Grad, typename Same>(Type<Grad>, Type<Same>) {
     using Acc = Accumulate<Grad>;
     if constexpr (std::is_same_v<Grad, Same> && !std::is_same_v<Grad, uint8_t>) {
-      Backend::compute(BoxcarProblem<Grad>{
-          static_cast<const Grad*>(grad_output.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
-          workspace.mutable_data_ptr<Acc>(), shape, strides_of(grad_output),
-          dense_windows.const_data_ptr<Acc>(), int32_t(windows.size(windows.dim() - 1)), kind, Acc(steepness),
-          Acc(scale), Acc(shrink)});
+      Backend::compute(BoxcarProblem<Grad>{static_cast<const Grad*>(grad_output.const_data_ptr()),
+                                           grad_windows.mutable_data_ptr<Acc>(),
+                                           workspace.mutable_data_ptr<Acc>(), shape, strides_of(grad_output),
+                                           dense_windows.const_data_ptr<Acc>(), window_values(windows), kind,
+                                           Acc(steepness), Acc(scale), Acc(shrink)});
     } else {
       check(false, "a uint8 crop has no gradient");
     }

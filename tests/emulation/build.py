@@ -12,6 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -50,16 +52,29 @@ def build(sanitizer: str, root: Path = _ROOT, *options: str) -> Path:
 
 def cmake_build(source: Path, folder: Path, *options: str, target: str = "all") -> None:
     """Configure and build `source` in `folder`; what is up to date is left as it is."""
+    where = ["-S", str(source), "-B", str(folder), "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}"]
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _run(["cmake", *where, *options])
+    build_target(folder, target)
+
+
+def build_target(folder: Path, target: str) -> None:
+    """Build in a folder that is configured."""
+    jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
+    with _locked(folder):
+        _run(["cmake", "--build", str(folder), "--target", target, "-j", jobs])
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Other workers of the same test run build there too."""
     for tool in ("cmake", "ninja"):
         if shutil.which(tool) is None:
             raise CannotBuild(f"{tool} is not installed")
-    where = ["-S", str(source), "-B", str(folder), "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}"]
-    jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:  # other workers of the same test run build it too
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _run(["cmake", *where, *options])
-        _run(["cmake", "--build", str(folder), "--target", target, "-j", jobs])
+        yield
 
 
 def python(sanitizer: str, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The CPU backend without torch: cuts the work into units, runs them in parallel, adds up partial sums in a
+// fixed order.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+#include <string>
+
+#include "../sizes.h"
+#include "half.h"
+#include "kernels.h"
+#include "near_pixels.h"
+
+namespace racnn::cpu {
+
+inline Units crop_units(const CropShape& s, const PlaneLayout& layout) {
+  return Units::make(layout.planes, s.out_height, s.out_width * layout.step);
+}
+
+// Of whichever layout has more.
+inline int64_t most_crop_units(const CropShape& s) {
+  return std::max(crop_units(s, {s.channels, 1}).per_item(), crop_units(s, {1, s.channels}).per_item());
+}
+
+// Every channel has its own maximum, or all share one.
+inline Units boxcar_units(const CropShape& s, Energy energy) {
+  Units units = Units::make(energy == Energy::kAbs ? s.channels : 1, s.out_height, s.out_width);
+  units.planes_each = 1;
+  units.groups = units.planes;
+  return units;
+}
+
+// A kernel throws if it gets no memory for its arena. That is reported here and not by torch, which would
+// lose the message and print one of its own.
+template <typename Problem>
+void run(const Problem& problem, const Units& units, int64_t items) {
+  std::atomic<size_t> missing{0};
+  with_near_pixels(problem, [&](const Problem& near) {
+    const Kernel<Problem> kernel = select<Problem>();
+    parallel_for(checked_product("the work", {items, units.per_item()}), [&](int64_t begin, int64_t end) {
+      try {
+        kernel(near, units, begin, end);
+      } catch (const OutOfMemory& error) {
+        missing = error.bytes;
+      }
+    });
+  });
+  if (missing != 0) {
+    throw std::runtime_error("not enough memory: a kernel asked for " + std::to_string(missing) +
+                             " bytes to work in");
+  }
+}
+
+template <typename T>
+void add(Window<double>& sums, const Window<T>& part, double factor = 1.0) {
+  sums.x += factor * double(part.x);
+  sums.half_x += factor * double(part.half_x);
+  sums.y += factor * double(part.y);
+  sums.half_y += factor * double(part.half_y);
+}
+
+// Units are chunks of rows, channel after channel; each channel is normalised by its own maximum.
+template <typename T>
+Window<double> add_up_boxcar(const BoxcarSums<T>* parts, const Units& units, T scale) {
+  Window<double> sums{};
+  for (int64_t group = 0; group < units.groups; ++group) {
+    double most = 0.0;
+    Window<double> partial{};
+    for (int64_t u = 0; u < units.chunks; ++u) {
+      const BoxcarSums<T>& part = parts[group * units.chunks + u];
+      add(partial, part.sums);
+      if (!(part.most <= most)) most = double(part.most);
+      if (part.most != part.most) break;  // NaN stays
+    }
+    if (most != 0.0) add(sums, partial, double(scale) / most);
+  }
+  return sums;
+}
+
+// What the operators call (torch/crop_operators.h).
+struct Backend : BackendTypes<Half, BFloat16> {
+  static constexpr int64_t kMostNormalised = INT64_MAX;
+
+  // In windows.
+  static int64_t window_grad_workspace(const CropShape& s) {
+    return checked_product("the workspace of the window gradient", {s.batch, s.windows, most_crop_units(s)});
+  }
+
+  static int64_t boxcar_grad_workspace(const CropShape& s, Energy energy) {
+    constexpr int64_t kSums = sizeof(BoxcarSums<float>) / sizeof(float);
+    return checked_product("the workspace of the boxcar gradient",
+                           {s.batch, s.windows, kSums, boxcar_units(s, energy).per_item()});
+  }
+
+  template <typename Image, typename Out, typename Taps>
+  static void compute(const ForwardProblem<Image, Out, Taps>& p) {
+    run(p, crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides)),
+        p.shape.batch * p.shape.windows);
+  }
+
+  template <typename Grad, typename Image, typename Taps>
+  static void compute(const ImageGradProblem<Grad, Image, Taps>& p) {
+    const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
+    run(p, Units::make(layout.planes, p.shape.height, p.shape.width * layout.step), p.shape.batch);
+  }
+
+  template <typename Image, typename Grad, typename Taps>
+  static void compute(const WindowGradProblem<Image, Grad, Taps>& p) {
+    const Units units = crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides));
+    const int64_t crops = p.shape.batch * p.shape.windows;
+    run(p, units, crops);
+    for (int64_t n = 0; n < crops; ++n) {
+      Window<double> sums{};
+      for (int64_t u = 0; u < units.per_item(); ++u) add(sums, p.workspace[n * units.per_item() + u]);
+      store_window_grad(load_window(p.taps, n), sums, p.taps.values, p.grad_windows + n * p.taps.values);
+    }
+  }
+
+  template <typename Grad>
+  static void compute(const BoxcarProblem<Grad>& p) {
+    using T = Accumulate<Grad>;
+    const Units units = boxcar_units(p.shape, p.energy);
+    const int64_t crops = p.shape.batch * p.shape.windows;
+    run(p, units, crops);
+    const auto* parts = reinterpret_cast<const BoxcarSums<T>*>(p.workspace);
+    for (int64_t n = 0; n < crops; ++n) {
+      const Window<double> sums = add_up_boxcar(parts + n * units.per_item(), units, p.scale);
+      const Window<T> window = load_window(p.windows + n * p.values, p.values);
+      store_window_grad(window, sums, p.values, p.grad_windows + n * p.values);
+    }
+  }
+};
+
+}  // namespace racnn::cpu

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The options of the taps by their names, and the kernels that they lead to. On the host.
+#pragma once
+
+#include <algorithm>
+#include <initializer_list>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "problems.h"
+
+namespace racnn {
+
+// The enumerator of an option by its name; `names` are in the enumeration's order.
+template <typename Enum>
+Enum parse(const char* option, const std::string& name, std::initializer_list<const char*> names) {
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found != names.end()) return Enum(found - names.begin());
+  std::string message = std::string(option) + " must be one of";
+  for (const char* each : names) message += std::string(" '") + each + "'";
+  throw std::invalid_argument(message);
+}
+
+// What the operators say of the taps, besides the windows.
+struct TapOptions {
+  std::string boundary;
+  std::optional<double> mask_steepness;
+  std::string interpolation;
+  bool antialias;
+  bool offset = false;  // whether one is added, which the kernels of two entries do not
+};
+
+// Calls use(taps): WindowSpec for what its kernels can, otherwise FilterSpec. `windows` hold `values` numbers
+// each.
+template <typename Acc, typename Use>
+void with_taps(const Acc* windows, int32_t values, const TapOptions& options, const Use& use) {
+  const WindowSpec<Acc> spec{
+      windows, values, parse<Boundary>("boundary", options.boundary, {"zeros", "border", "clip", "window"}),
+      Acc(options.mask_steepness.value_or(0.0))};
+  const Interpolation interpolation = parse<Interpolation>(
+      "interpolation", options.interpolation, {"nearest", "bilinear", "bicubic", "lanczos3", "area"});
+  const bool plain = interpolation == Interpolation::kBilinear && !options.antialias && !options.offset;
+  if (plain && spec.boundary != Boundary::kWindow) return use(spec);
+  const bool plain_only = interpolation == Interpolation::kNearest || interpolation == Interpolation::kArea;
+  if (plain_only && options.antialias) {
+    throw std::invalid_argument("antialias must be False with 'nearest' and 'area'");
+  }
+  use(FilterSpec<Acc>{spec, interpolation, options.antialias || interpolation == Interpolation::kLanczos3});
+}
+
+}  // namespace racnn

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The words of many cases for run_kernels: every kernel and pair of dtypes, everything else by chance."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from random import Random
+
+from emulation.cases import BOUNDARIES, FILTER_KERNELS, FILTERS, PAIRS_OF
+
+LAYOUTS = ("contiguous", "channels_last", "transposed", "sliced", "every_second")
+SIZES = ((13, 17), (40, 64), (1, 33), (90, 200), (32, 1))
+OUTS = ((9, 11), (33, 4), (1, 1), (8, 40), (16, 16), (5, 130), (24, 37))
+
+# Centre and half sides, of the sides: inside, over the edge, outside, huge, a point, not finite.
+WINDOWS = (
+    (0.471, 0.523, 0.231, 0.317),
+    (0.913, 0.117, 0.441, 0.283),
+    (-1.371, 2.129, 0.331, 0.217),
+    (0.407, 0.613, 7.177, 9.331),
+    (0.391, 0.691, 0.0, -0.237),
+    (0.507, float("nan"), 0.3, 0.3),
+)
+
+
+def windows(random: Random, values: int, size: tuple[int, int]) -> str:
+    """Three of WINDOWS for an image of `size`, as run_kernels reads them."""
+    height, width = size
+    sides = (width, height, width, height)[:values]
+    chosen = random.sample(WINDOWS, 3)
+    return "/".join(
+        ",".join(f"{share * side:.7g}" for share, side in zip(shares, sides, strict=False))
+        for shares in chosen
+    )
+
+
+def cases(kernel: str) -> Iterator[list[str]]:
+    """The same in every run. Half of them have taps of two entries."""
+    random = Random(kernel)
+    for (image, crop), layout, plain in itertools.product(PAIRS_OF[kernel], LAYOUTS, (True, False)):
+        (height, width), (out_height, out_width) = random.choice(SIZES), random.choice(OUTS)
+        words = [kernel, f"images={image}", f"crops={crop}", f"layout={layout}", "B=2", "K=2"]
+        words += [
+            f"C={random.choice((1, 3, 8, 20))}",
+            f"H={height}",
+            f"W={width}",
+            f"h={out_height}",
+            f"w={out_width}",
+        ]
+        words += [f"windows={windows(random, random.choice((3, 4)), (height, width))}"]
+        words += [f"parts={random.choice((1, 3))}", f"energy={random.choice(('abs', 'square'))}"]
+        if kernel in FILTER_KERNELS:
+            interpolation, antialias = ("bilinear", False) if plain else random.choice(FILTERS)
+            words += [f"interpolation={interpolation}", f"antialias={int(antialias)}"]
+            words += [f"boundary={random.choice(BOUNDARIES[:3] if plain else BOUNDARIES)}"]
+            words += [f"mask={random.choice((0, 0, 0.7))}"]
+            affine = random.random() < 0.5
+            offset = affine and not plain and kernel == "forward"
+            words += [f"affine={int(affine)}", f"offset={int(offset)}"]
+        yield words
