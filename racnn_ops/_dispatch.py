@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from . import _library, reference
-from ._autograd import below_autograd, differentiable_crop, has_tangent
+from ._autograd import differentiable_crop, has_tangent
+from ._first_order import crop_under_transforms
+from ._kernels import below_autograd
 from ._options import SELECTED_DTYPES, CropOptions, KernelOptions
-from ._transforms import crop_by_taps
 
 # A CUDA launch carries scale and shift of so many channels among its parameters: csrc/cuda/affine.cuh.
 MOST_NORMALISED_ON_CUDA = 128
@@ -43,7 +44,7 @@ def normalised_first(
 def _crop(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
     """By kernels. torch.compile and export do not look into it, and their graphs know no bundles."""
     if torch._C._are_functorch_transforms_active() or has_tangent(images) or has_tangent(windows):
-        return crop_by_taps(images, windows, KernelOptions(*options))
+        return crop_under_transforms(images, windows, KernelOptions(*options))
     if torch.compiler.is_compiling():
         return torch.ops.racnn_ops._crop_forward.default(images, windows, *options)  # type: ignore[no-any-return]
     if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_channels_last
-from ._autograd import below_autograd, gradients, has_tangent, save_for_gradients
+from ._autograd import gradients, has_tangent, save_for_gradients
+from ._kernels import below_autograd
 from ._options import KernelOptions
 
 _PRIVATE = (
