@@ -14,17 +14,11 @@ from ._options import Boxcar, KernelOptions
 from ._transforms import crop_by_taps
 
 
-def tangent_of(tensor: Tensor) -> Tensor | None:
-    """What forward mode differentiates along. Its level alone does not tell: all threads share it."""
-    if torch.autograd.forward_ad._current_level < 0:
-        return None
-    tangent: Tensor | None = torch.autograd.forward_ad.unpack_dual(tensor).tangent
-    return tangent
-
-
 def has_tangent(tensor: Tensor) -> bool:
-    """Whether forward mode differentiates ``tensor``."""
-    return tangent_of(tensor) is not None
+    """Whether forward mode differentiates ``tensor``. Its level alone does not tell: all threads share it."""
+    if torch.autograd.forward_ad._current_level < 0:
+        return False
+    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def differentiable_crop(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._C._functorch import TransformType
 
 from ._arguments import is_channels_last
-from ._autograd import tangent_of
+from ._autograd import has_tangent
 from ._kernels import crop_kernel, image_grad_kernel, window_grad_kernel
 from ._options import Boxcar, KernelOptions
 from ._surrogate import surrogate_gradient
@@ -57,9 +57,8 @@ def _levels(*tensors: Tensor) -> tuple[int, int]:
     kinds = [level.key() for level in torch._C._functorch.get_interpreter_stack() or ()]
     reverse, forward = kinds.count(TransformType.Grad), kinds.count(TransformType.Jvp)
     inner = [_unwrapped(tensor) for tensor in tensors]
-    tangents = [tangent for tensor in inner if (tangent := tangent_of(tensor)) is not None]
-    reverse += torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*inner, *tangents))
-    return reverse, forward + bool(tangents)
+    reverse += torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inner)
+    return reverse, forward + any(has_tangent(tensor) for tensor in inner)
 
 
 def _unwrapped(tensor: Tensor) -> Tensor:
@@ -107,6 +106,8 @@ class _Crop(torch.autograd.Function):
         images, windows = ctx.saved_tensors
         constants: Constants = ctx.constants
         along = None
+        if constants.options.dtype == torch.uint8:
+            return None
         if d_images is not None:
             along = _Crop.apply(d_images, windows, constants.linear())
         if d_windows is not None:
@@ -141,7 +142,7 @@ def _tangent_by_taps(images: Tensor, windows: Tensor, d_windows: Tensor, constan
     def crop(windows: Tensor) -> Tensor:
         return crop_by_taps(images, windows, constants.options)
 
-    return torch.func.jvp(crop, (windows,), (d_windows,))[1]  # type: ignore[no-any-return]
+    return _along(crop, (windows,), (d_windows,))
 
 
 def _of_some(
@@ -171,8 +172,15 @@ def _vjp(function: Callable[..., Tensor], ctx: Any, cotangent: Tensor | None) ->
 def _jvp(function: Callable[..., Tensor], ctx: Any, *tangents: Tensor | None) -> Tensor:
     moved = [tangent is not None for tangent in tangents]
     of_moved, primals = _of_some(function, ctx, moved)
-    along = tuple(tangent for tangent in tangents if tangent is not None)
-    return torch.func.jvp(of_moved, primals, along)[1]  # type: ignore[no-any-return]
+    return _along(of_moved, primals, tuple(tangent for tangent in tangents if tangent is not None))
+
+
+def _along(
+    function: Callable[..., Tensor], primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]
+) -> Tensor:
+    """As torch.func.jvp, by reverse mode twice: inside of forward mode there is no other."""
+    output, pull = torch.func.vjp(function, *primals)[:2]
+    return torch.func.vjp(pull, torch.zeros_like(output))[1](tangents)[0]  # type: ignore[no-any-return]
 
 
 class _ImageGrad(torch.autograd.Function):
