@@ -14,11 +14,12 @@ from ._options import Boxcar, KernelOptions
 from ._transforms import crop_by_taps
 
 
-def has_tangent(tensor: Tensor) -> bool:
-    """Whether forward mode differentiates ``tensor``. Its level alone does not tell: all threads share it."""
-    if torch.autograd.forward_ad._current_level < 0:
+def has_tangent(*tensors: Tensor) -> bool:
+    """Whether forward mode differentiates one. Its level alone does not tell: all threads share it."""
+    forward_ad = torch.autograd.forward_ad
+    if forward_ad._current_level < 0:
         return False
-    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def differentiable_crop(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:

@@ -58,7 +58,7 @@ def _levels(*tensors: Tensor) -> tuple[int, int]:
     reverse, forward = kinds.count(TransformType.Grad), kinds.count(TransformType.Jvp)
     inner = [_unwrapped(tensor) for tensor in tensors]
     reverse += torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inner)
-    return reverse, forward + any(has_tangent(tensor) for tensor in inner)
+    return reverse, forward + has_tangent(*inner)
 
 
 def _unwrapped(tensor: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ from ._options import Boxcar, KernelOptions
 # The operators' registered autograd is Python: where nobody differentiates, going below it saves its time.
 below_autograd = torch._C._AutoDispatchBelowAutograd
 
+_DEFAULTS = tuple(KernelOptions._field_defaults.values())
+_REQUIRED = len(KernelOptions._fields) - len(_DEFAULTS)
+
 
 def _call(operator: Any, *arguments: Any) -> Tensor:
     if torch.compiler.is_compiling():
@@ -21,9 +24,11 @@ def _call(operator: Any, *arguments: Any) -> Tensor:
         return operator(*arguments)  # type: ignore[no-any-return]
 
 
-def crop_kernel(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
-    """The crops."""
-    return _call(torch.ops.racnn_ops._crop_forward.default, images, windows, *options)
+def crop_kernel(images: Tensor, windows: Tensor, options: tuple[Any, ...]) -> Tensor:
+    """The crops for :class:`KernelOptions`, or a tuple of the same."""
+    # What is as by default need not be converted at each call.
+    given = options[:_REQUIRED] if options[_REQUIRED:] == _DEFAULTS else options
+    return _call(torch.ops.racnn_ops._crop_forward.default, images, windows, *given)
 
 
 def image_grad_kernel(
