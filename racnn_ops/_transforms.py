@@ -203,15 +203,13 @@ def _image_grad(grad_output: Tensor, tables: Tables, images: Tensor) -> Tensor:
 def _weight_grad(grad_output: Tensor, images: Tensor, tables: Tables, axis: int) -> Tensor:
     """The gradient of the row weights (``axis`` 0) or the column weights (1), of the shape of those."""
     rows, row_weights, columns, column_weights = tables
-    pixels, weights = (columns, column_weights) if axis else (rows, row_weights)
-    # In place of each output two, of the lower pixel alone and of the upper one.
-    twice = pixels.unsqueeze(-1).expand_as(weights).flatten(2)
-    alone = torch.eye(2, dtype=weights.dtype, device=weights.device).expand(*weights.shape, 2).flatten(2, 3)
-    only = (rows, row_weights, twice, alone) if axis else (twice, alone, columns, column_weights)
-    crops = _TapCrop.apply(images, *only)
-    sizes = crops.shape  # batched gradients have no unflatten
-    crops = crops.reshape(*sizes[: 3 + axis], *weights.shape[2:], *sizes[4 + axis :])
-    return (grad_output.unsqueeze(4 + axis) * crops).sum((2, 3 if axis else 5))  # type: ignore[no-any-return]
+    weights = column_weights if axis else row_weights
+    sums = []
+    for side in torch.eye(2, dtype=weights.dtype, device=weights.device):  # the lower and the upper pixels
+        alone = side.expand(weights.shape)
+        only = (rows, row_weights, columns, alone) if axis else (rows, alone, columns, column_weights)
+        sums.append((grad_output * _TapCrop.apply(images, *only)).sum((2, 3 if axis else 4)))
+    return torch.stack(sums, -1)
 
 
 def _vmap(
