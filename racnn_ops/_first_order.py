@@ -20,6 +20,7 @@ from ._arguments import is_channels_last
 from ._autograd import has_tangent
 from ._kernels import crop_kernel, image_grad_kernel, window_grad_kernel
 from ._options import Boxcar, KernelOptions
+from ._signature import with_signature
 from ._surrogate import surrogate_gradient
 from ._transforms import crop_by_taps, crops_along
 from ._vmap import vmap_of_windows
@@ -77,6 +78,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 class _Crop(torch.autograd.Function):
     @staticmethod
+    @with_signature
     def forward(images: Tensor, windows: Tensor, constants: Constants) -> Tensor:
         return crop_kernel(images, windows, constants.options)
 
@@ -187,6 +189,7 @@ class _ImageGrad(torch.autograd.Function):
     """The gradient of the images (B, C, H, W)."""
 
     @staticmethod
+    @with_signature
     def forward(grad_output: Tensor, windows: Tensor, constants: Constants) -> Tensor:
         return image_grad_kernel(
             *(grad_output, windows, *constants.sizes),
@@ -212,6 +215,7 @@ class _WindowGrad(torch.autograd.Function):
     """The gradient of the windows, of their shape."""
 
     @staticmethod
+    @with_signature
     def forward(grad_output: Tensor, images: Tensor, windows: Tensor, constants: Constants) -> Tensor:
         return window_grad_kernel(grad_output, images, windows, constants.options)
 
@@ -234,6 +238,7 @@ class _Tangent(torch.autograd.Function):
     """The crops' change along a change of the windows, where an output reads two pixels an axis."""
 
     @staticmethod
+    @with_signature
     def forward(images: Tensor, windows: Tensor, d_windows: Tensor, constants: Constants) -> Tensor:
         return crops_along(images, windows, d_windows, constants.options)
 

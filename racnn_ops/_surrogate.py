@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ._kernels import boxcar_grad_kernel
 from ._options import Boxcar
+from ._signature import with_signature
 from ._vmap import fold, unfold
 
 _REFUSAL = (
@@ -80,6 +81,7 @@ def _apply(crops: Tensor, windows: Tensor, *constants: Any) -> Tensor:
 
 class _WithSurrogate(torch.autograd.Function):
     @staticmethod
+    @with_signature
     def forward(crops: Tensor, windows: Tensor, *constants: Any) -> Tensor:
         return crops.clone()
 
@@ -109,6 +111,7 @@ class _WithSurrogate(torch.autograd.Function):
 
 class _SurrogateGradient(torch.autograd.Function):
     @staticmethod
+    @with_signature
     def forward(
         grad_output: Tensor,
         windows: Tensor,

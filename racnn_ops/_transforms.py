@@ -26,6 +26,7 @@ from ._arguments import is_channels_last
 from ._dense import forward_levels
 from ._kernels import tap_crop_kernel, tap_image_grad_kernel
 from ._options import KernelOptions
+from ._signature import with_signature
 from ._vmap import fold, unfold
 
 # rows (B, K, h), row_weights (B, K, h, 2), columns (B, K, w), column_weights (B, K, w, 2)
@@ -107,6 +108,7 @@ class _TapCrop(torch.autograd.Function):
     """Crops (B, K, C, h, w): F without g."""
 
     @staticmethod
+    @with_signature
     def forward(images: Tensor, *tables: Tensor) -> Tensor:
         return tap_crop_kernel(images, *tables)
 
@@ -146,6 +148,7 @@ class _TapImageGrad(torch.autograd.Function):
     """The gradient of the images (B, C, H, W): F without I."""
 
     @staticmethod
+    @with_signature
     def forward(grad_output: Tensor, *tables_and_format: Any) -> Tensor:
         return tap_image_grad_kernel(grad_output, *tables_and_format)
 
