@@ -23,6 +23,7 @@ MAX_SIDE = 2**30
 # Of options: far beyond use, and far enough inside float32 that the kernels' products of them are finite.
 MAX_STEEPNESS = MAX_BOXCAR = 1e9
 MAX_STATISTIC = 1e15
+DEFAULT_BOXCAR = Boxcar()
 
 
 def check_options(
@@ -55,8 +56,9 @@ def check_options(
         mean = tuple(_check_number("mean", m, MAX_STATISTIC) for m in _numbers("mean", mean))
     if std is not None:
         std = tuple(_check_positive("std", s, 1 / MAX_STATISTIC, MAX_STATISTIC) for s in _numbers("std", std))
-    boxcar = Boxcar() if boxcar is None else _check_boxcar(boxcar)
-    dtype = _check_dtype(dtype, interpolation)
+    boxcar = DEFAULT_BOXCAR if boxcar is None else _check_boxcar(boxcar)
+    if dtype is not None:
+        _check_dtype(dtype, interpolation)
     return CropOptions(
         *(size, interpolation, antialias, mask_steepness, boundary, fill),
         *(window_grad, mean, std, dtype, boxcar),
@@ -97,7 +99,7 @@ def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> No
         raise ValueError(
             f"windows must be on the device of images: got {windows.device} for images on {images.device}"
         )
-    if any(option is not None for option in (options.mean, options.std, options.dtype, options.fill)):
+    if not (options.mean is None and options.std is None and options.dtype is None and options.fill is None):
         _check_conversion(images, options)
 
 
@@ -159,10 +161,10 @@ def is_channels_last(images: Tensor) -> bool:
 
 def are_pixels_far_apart(tensor: Tensor) -> bool:
     """Each in a cache line of its own, where CPU kernels copy what they read: the rule of near_pixels.h."""
-    step, channels = tensor.stride(-1), tensor.shape[-3]
+    step = tensor.stride(-1)
     if step * tensor.element_size() < 64 or not tensor.is_cpu or tensor.shape[-1] == 1:
         return False
-    return not (step == channels and tensor.stride(-3) == 1)
+    return not (step == tensor.shape[-3] and tensor.stride(-3) == 1)
 
 
 def _check_tensor(name: str, value: Any) -> None:
@@ -175,7 +177,7 @@ def _check_tensor(name: str, value: Any) -> None:
 
 
 def _check_size(size: int | Sequence[int]) -> tuple[int, int]:
-    if _is_int(size):
+    if not isinstance(size, tuple) and _is_int(size):
         height = width = size
     elif isinstance(size, Sequence) and len(size) == 2 and _is_int(size[0]) and _is_int(size[1]):
         height, width = size
@@ -282,11 +284,10 @@ def _check_exact(name: str, value: Any, most: float) -> float:
     return _check_number(name, value, most)
 
 
-def _check_dtype(dtype: torch.dtype | None, interpolation: str) -> torch.dtype | None:
+def _check_dtype(dtype: torch.dtype, interpolation: str) -> None:
     allowed = (*IMAGE_DTYPES, *SELECTED_DTYPES) if interpolation == "nearest" else IMAGE_DTYPES
-    if dtype is not None and dtype not in allowed:
+    if dtype not in allowed:
         raise TypeError(f"dtype must be {_names(allowed)} or None, got {dtype!r}")
-    return dtype
 
 
 def _name(dtype: torch.dtype) -> str:

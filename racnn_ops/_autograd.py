@@ -9,18 +9,17 @@ import torch
 from torch import Tensor
 
 from ._arguments import are_pixels_far_apart, is_channels_last
+from ._kernels import boxcar_grad_kernel, crop_kernel, image_grad_kernel, window_grad_kernel
 from ._options import Boxcar, KernelOptions
 from ._transforms import crop_by_taps
 
-# The operators' registered autograd is Python: where nobody differentiates, going below it saves its time.
-below_autograd = torch._C._AutoDispatchBelowAutograd
 
-
-def has_tangent(tensor: Tensor) -> bool:
-    """Whether forward mode differentiates ``tensor``. Its level alone does not tell: all threads share it."""
-    if torch.autograd.forward_ad._current_level < 0:
+def has_tangent(*tensors: Tensor) -> bool:
+    """Whether forward mode differentiates one. Its level alone does not tell: all threads share it."""
+    forward_ad = torch.autograd.forward_ad
+    if forward_ad._current_level < 0:
         return False
-    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def differentiable_crop(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
@@ -47,8 +46,7 @@ class _Crop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
         save_for_gradients(ctx, images, windows, options)
-        with below_autograd():
-            crops: Tensor = torch.ops.racnn_ops._crop_forward.default(images, windows, *options)
+        crops = crop_kernel(images, windows, options)
         if crops.dtype == torch.uint8:
             ctx.mark_non_differentiable(crops)
         return crops
@@ -76,45 +74,16 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
     if needs_images and needs_windows and are_pixels_far_apart(grad_output):
         grad_output = grad_output.contiguous()  # once, not in each of two kernels
     if needs_images:
-        grad_images = _call(
-            torch.ops.racnn_ops._crop_image_grad.default,
-            grad_output,
-            windows,
-            images.shape[2],
-            images.shape[3],
-            options.boundary,
-            options.mask_steepness,
-            options.scale,
-            is_channels_last(images),
-            images.dtype,
-            options.interpolation,
-            options.antialias,
+        grad_images = image_grad_kernel(
+            *(grad_output, windows, images.shape[2], images.shape[3]),
+            *(is_channels_last(images), images.dtype, options),
         )
     if needs_windows and options.boxcar:
         boxcar = Boxcar.of(options.boxcar).scaled_to(images.shape[2], images.shape[3])
-        boxcar_grad = torch.ops.racnn_ops._crop_boxcar_grad.default
-        grad_windows = _call(boxcar_grad, grad_output, windows, *boxcar[:4])
+        grad_windows = boxcar_grad_kernel(grad_output, windows, boxcar)
     elif needs_windows:
-        grad_windows = _call(
-            torch.ops.racnn_ops._crop_window_grad.default,
-            grad_output,
-            images,
-            windows,
-            options.boundary,
-            options.mask_steepness,
-            options.scale,
-            options.shift,
-            options.interpolation,
-            options.antialias,
-        )
+        grad_windows = window_grad_kernel(grad_output, images, windows, options)
     return grad_images, grad_windows
-
-
-def _call(operator: Any, *arguments: Any) -> Tensor:
-    if torch.compiler.is_compiling():
-        return operator(*arguments)  # type: ignore[no-any-return]
-    with below_autograd():
-        return operator(*arguments)  # type: ignore[no-any-return]
 
 
 def _gradients_by_taps(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None]:

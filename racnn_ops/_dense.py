@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._signature import with_signature
+
 
 def contract_dense(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Pixels (B, C, H, W) with weights (B, K, h, H) and (B, K, w, W): crops (B, K, C, h, w).
@@ -116,6 +118,7 @@ class _Contraction(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @with_signature
     def forward(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         # Not a view, of which forward mode wants tangents in the same layout.
         return _bounded(_crops, pixels, rows, columns).clone(memory_format=torch.contiguous_format)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from . import _library, reference
-from ._autograd import below_autograd, differentiable_crop, has_tangent
+from ._autograd import differentiable_crop, has_tangent
+from ._first_order import crop_under_transforms
+from ._kernels import crop_kernel
 from ._options import SELECTED_DTYPES, CropOptions, KernelOptions
-from ._transforms import crop_by_taps
 
 # A CUDA launch carries scale and shift of so many channels among its parameters: csrc/cuda/affine.cuh.
 MOST_NORMALISED_ON_CUDA = 128
@@ -42,14 +43,12 @@ def normalised_first(
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def _crop(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
     """By kernels. torch.compile and export do not look into it, and their graphs know no bundles."""
-    if torch._C._are_functorch_transforms_active() or has_tangent(images) or has_tangent(windows):
-        return crop_by_taps(images, windows, KernelOptions(*options))
-    if torch.compiler.is_compiling():
-        return torch.ops.racnn_ops._crop_forward.default(images, windows, *options)  # type: ignore[no-any-return]
-    if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
+    if torch._C._are_functorch_transforms_active() or has_tangent(images, windows):
+        return crop_under_transforms(images, windows, KernelOptions(*options))
+    differentiated = torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad)
+    if differentiated and not torch.compiler.is_compiling():
         return differentiable_crop(images, windows, KernelOptions(*options))
-    with below_autograd():
-        return torch.ops.racnn_ops._crop_forward.default(images, windows, *options)  # type: ignore[no-any-return]
+    return crop_kernel(images, windows, options)
 
 
 def _has_kernels(images: Tensor) -> bool:

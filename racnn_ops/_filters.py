@@ -140,7 +140,7 @@ def dense_taps(centre: Tensor, half: Tensor, size: int, out: int, options: Kerne
 
 def sample_positions(centre: Tensor, half: Tensor, out: int) -> Tensor:
     """s_j (B, K, out), in pixels."""
-    u = (2 * torch.arange(out, device=centre.device, dtype=centre.dtype) + 1 - out) / out
+    u = torch.arange(1 - out, out, 2, device=centre.device, dtype=centre.dtype) / out
     return centre.unsqueeze(-1) + half.unsqueeze(-1) * u
 
 
@@ -150,6 +150,20 @@ def mask_values(x: Tensor, centre: Tensor, half: Tensor, steepness: float) -> Te
     # As a tensor: torch.onnx rounds Python's numbers.
     k = torch.full((), steepness, dtype=centre.dtype, device=centre.device)
     return torch.sigmoid(k * (x - low)) - torch.sigmoid(k * (x - high))
+
+
+def mask_values_along(
+    x: Tensor, axis: tuple[Tensor, Tensor], d_axis: tuple[Tensor, Tensor], steepness: float
+) -> Tensor:
+    """How they change along a change of ``axis``, the centre and the half side."""
+
+    def slope(edge: Tensor) -> Tensor:
+        value = torch.sigmoid(steepness * (x - edge[..., None, None]))
+        return steepness * value * (1 - value)
+
+    (centre, half), (d_centre, d_half) = axis, d_axis
+    d_low, d_high = (d_centre - d_half)[..., None, None], (d_centre + d_half)[..., None, None]
+    return slope(centre + half) * d_high - slope(centre - half) * d_low
 
 
 def limited(value: Tensor, low: Any, high: Any) -> Tensor:
@@ -179,7 +193,7 @@ def nearest_pixel(centre: Tensor, half: Tensor, size: int, out: int, boundary: s
     """
     centre, half = (limited(value.detach(), -_FARTHEST, _FARTHEST) for value in (centre, half))
     # By the product first: where positions lie on pixels' edges, as at a reduction by 2, it is exact.
-    steps = 2 * torch.arange(out, device=centre.device, dtype=centre.dtype) + 1 - out
+    steps = torch.arange(1 - out, out, 2, device=centre.device, dtype=centre.dtype)
     pixel = (centre.unsqueeze(-1) + half.unsqueeze(-1) * steps / out).floor().long()
     pixels = _pixels(centre, half, size, boundary)
     if not pixels.limit:

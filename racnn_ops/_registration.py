@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_channels_last
-from ._autograd import below_autograd, gradients, has_tangent, save_for_gradients
+from ._autograd import gradients, has_tangent, save_for_gradients
+from ._kernels import below_autograd
 from ._options import KernelOptions
 
 _PRIVATE = (
@@ -71,7 +72,7 @@ def _register(
 
     def kernel(keyset: Any, *arguments: Any) -> Any:
         tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-        if any(has_tangent(tensor) for tensor in tensors):
+        if has_tangent(*tensors):
             raise NotImplementedError(_PRIVATE.format(name, "forward mode"))
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return Registered.apply(*arguments, keyset)

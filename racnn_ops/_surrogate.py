@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._kernels import boxcar_grad_kernel
 from ._options import Boxcar
+from ._signature import with_signature
 from ._vmap import fold, unfold
 
 _REFUSAL = (
@@ -67,6 +69,11 @@ def with_surrogate(crops: Tensor, windows: Tensor, boxcar: Boxcar, by_kernel: bo
     return _apply(crops, windows, steepness, energy, scale, shrink, by_kernel)  # type: ignore[no-any-return]
 
 
+def surrogate_gradient(grad_output: Tensor, windows: Tensor, boxcar: Boxcar) -> Tensor:
+    """:func:`boxcar_window_grad` by kernel, under transforms, of (B, [K,] C, h, w) and (B, [K,] 3 or 4)."""
+    return _SurrogateGradient.apply(grad_output, windows, *boxcar[:4], True)  # type: ignore[no-any-return]
+
+
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def _apply(crops: Tensor, windows: Tensor, *constants: Any) -> Tensor:
     return _WithSurrogate.apply(crops, windows, *constants)  # type: ignore[no-any-return]
@@ -74,6 +81,7 @@ def _apply(crops: Tensor, windows: Tensor, *constants: Any) -> Tensor:
 
 class _WithSurrogate(torch.autograd.Function):
     @staticmethod
+    @with_signature
     def forward(crops: Tensor, windows: Tensor, *constants: Any) -> Tensor:
         return crops.clone()
 
@@ -103,6 +111,7 @@ class _WithSurrogate(torch.autograd.Function):
 
 class _SurrogateGradient(torch.autograd.Function):
     @staticmethod
+    @with_signature
     def forward(
         grad_output: Tensor,
         windows: Tensor,
@@ -112,10 +121,8 @@ class _SurrogateGradient(torch.autograd.Function):
         shrink: float,
         by_kernel: bool,
     ) -> Tensor:
-        if by_kernel:
-            operator = torch.ops.racnn_ops._crop_boxcar_grad.default
-            return operator(grad_output, windows, steepness, energy, scale, shrink)  # type: ignore[no-any-return]
-        return boxcar_window_grad(grad_output, windows, Boxcar(steepness, energy, scale, shrink, None))
+        boxcar = Boxcar(steepness, energy, scale, shrink, None)
+        return (boxcar_grad_kernel if by_kernel else boxcar_window_grad)(grad_output, windows, boxcar)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

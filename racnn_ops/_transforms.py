@@ -15,6 +15,7 @@ itself. A derivative along b and a at once is a sum of two such crops.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from torch import Tensor
 from . import reference
 from ._arguments import is_channels_last
 from ._dense import forward_levels
+from ._kernels import tap_crop_kernel, tap_image_grad_kernel
 from ._options import KernelOptions
+from ._signature import with_signature
 from ._vmap import fold, unfold
 
 # rows (B, K, h), row_weights (B, K, h, 2), columns (B, K, w), column_weights (B, K, w, 2)
@@ -36,14 +39,44 @@ def crop_by_taps(images: Tensor, windows: Tensor, options: KernelOptions) -> Ten
     return reference.sample(images, windows, options, contraction)
 
 
-def _contract(pixels: Tensor, rows: reference.AxisTaps, columns: reference.AxisTaps) -> Tensor:
-    return _TapCrop.apply(  # type: ignore[no-any-return]
-        pixels,
-        rows.pixels.to(torch.int32),
-        rows.weights,
-        columns.pixels.to(torch.int32),
-        columns.weights,
+def crops_along(images: Tensor, windows: Tensor, d_windows: Tensor, options: KernelOptions) -> Tensor:
+    """How the crops change along a change of the windows, where an output reads two pixels an axis.
+
+    It is the forward of a differentiable function, not one itself.
+    """
+    pixels = reference.normalise(images, windows.dtype, options)
+    _, finite, safe = reference.safe_windows(windows)
+    d_safe = d_windows if windows.dim() == 3 else d_windows.unsqueeze(1)
+    (rows, row_weights, d_rows), (columns, column_weights, d_columns) = _for_both_axes(
+        reference.axis_taps_along, pixels, options, safe, d_safe
     )
+    tables = rows.int(), row_weights, columns.int(), column_weights
+    by_rows, by_columns = (tap_crop_kernel(pixels, *moved) for moved in _moved(tables, d_rows, d_columns))
+    crops = (by_rows + by_columns).masked_fill(~finite[..., None, None, None], float("nan"))
+    return reference.finished(crops, images, windows, options)
+
+
+def _contract(pixels: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+    (rows, row_weights), (columns, column_weights) = _for_both_axes(
+        reference.axis_taps, pixels, options, windows
+    )
+    return _TapCrop.apply(pixels, rows.int(), row_weights, columns.int(), column_weights)  # type: ignore[no-any-return]
+
+
+def _for_both_axes(
+    make: Callable[..., tuple[Tensor, ...]], images: Tensor, options: KernelOptions, *windows: Tensor
+) -> Any:
+    """The tables that ``make`` gives for the rows and for the columns: at once where the axes are alike."""
+    height, width = images.shape[2:]
+    if not torch.compiler.is_compiling() and (height, options.height) == (width, options.width):
+        both = make(
+            *(part for each in windows for part in (each[..., :2], each[..., 2:])),
+            height,
+            options.height,
+            options,
+        )
+        return zip(*(table.unbind(2)[::-1] for table in both), strict=True)
+    return tuple(make(*axis) for axis in reference.axes(images, options, *windows))
 
 
 def _moved(tables: Tables, d_rows: Tensor | None, d_columns: Tensor | None) -> list[Tables]:
@@ -75,8 +108,9 @@ class _TapCrop(torch.autograd.Function):
     """Crops (B, K, C, h, w): F without g."""
 
     @staticmethod
+    @with_signature
     def forward(images: Tensor, *tables: Tensor) -> Tensor:
-        return torch.ops.racnn_ops._tap_crop.default(images, *tables)  # type: ignore[no-any-return]
+        return tap_crop_kernel(images, *tables)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -114,8 +148,9 @@ class _TapImageGrad(torch.autograd.Function):
     """The gradient of the images (B, C, H, W): F without I."""
 
     @staticmethod
+    @with_signature
     def forward(grad_output: Tensor, *tables_and_format: Any) -> Tensor:
-        return torch.ops.racnn_ops._tap_image_grad.default(grad_output, *tables_and_format)  # type: ignore[no-any-return]
+        return tap_image_grad_kernel(grad_output, *tables_and_format)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
