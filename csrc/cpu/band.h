@@ -71,6 +71,7 @@ struct Band {
   int64_t step;  // numbers a pixel
   int64_t taps;
   int64_t blocks;
+  int64_t inside;  // the first so many blocks do not reach beyond the last output
   bool two;        // a block reads two registers once; otherwise one a tap
   int32_t* begin;  // [blocks]: first output
   int32_t* count;  // [blocks]: outputs
@@ -102,7 +103,7 @@ void each_block(int64_t size, int64_t lanes, int64_t reach, const Number& number
 template <typename T>
 Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t step, int64_t taps) {
   constexpr int64_t kLanes = Band<T>::kLanes;
-  Band<T> band{pixels * step, step, taps, 0, false, nullptr, nullptr, nullptr, nullptr};
+  Band<T> band{pixels * step, step, taps, 0, 0, false, nullptr, nullptr, nullptr, nullptr};
   int32_t* numbers = arena.take<int32_t>(band.size);
   for (int64_t j = 0; j < pixels; ++j) {
     for (int64_t c = 0; c < step; ++c) numbers[j * step + c] = int32_t(first[j] * step + c);
@@ -134,6 +135,7 @@ Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t st
     band.begin[b] = int32_t(begin);
     band.count[b] = int32_t(count);
     band.base[b] = int32_t(base);
+    if (band.inside == b && begin + kLanes <= band.size) ++band.inside;
     for (int64_t i = 0; i < kLanes; ++i) {
       band.index[b * kLanes + i] = i < count ? int32_t(numbers[begin + i] - base) : 0;
     }
@@ -163,40 +165,42 @@ T* make_lanes(Arena& arena, const Band<T>& band, int64_t rows, const Value& valu
   return table;
 }
 
-// Outputs of block b by each of the weight sets, tables of band.taps rows a block. kTaps = 0: as many as the
-// band says.
-template <int kTaps, bool kTwo, int kSets, typename T>
-RACNN_INLINE void contract_block(const Band<T>& band, int64_t b, const T* line,
+// Outputs of a block that reads `line` from its base on, by its tables of each weight set, `taps` registers.
+// kTaps = 0: as many as the band says.
+template <typename Kind, int kSets, typename T>
+RACNN_INLINE void contract_block(const Band<T>& band, const T* line, const int32_t* index,
                                  const T* const (&weights)[kSets], Register<T> (&out)[kSets]) {
   constexpr int64_t kLanes = Band<T>::kLanes;
-  const int64_t taps = kTaps > 0 ? kTaps : band.taps, at = b * taps * kLanes;
-  const T* from = line + band.base[b];
+  const int64_t taps = Kind::taps > 0 ? Kind::taps : band.taps;
   const auto add_up = [&](int64_t t, const Register<T>& value) {
+    RACNN_UNROLL
     for (int s = 0; s < kSets; ++s) {
-      const Register<T> weight = load_register(weights[s] + at + t * kLanes);
+      const Register<T> weight = load_register(weights[s] + t * kLanes);
       out[s] = t == 0 ? weight * value : out[s] + weight * value;
     }
   };
+  RACNN_UNROLL
   for (Register<T>& sum : out) sum = Register<T>{};  // of no taps
 #if defined(__AVX2__)
   if constexpr (kPermutes<T>) {
-    Index index = load_index(band.index + b * kLanes);
-    if constexpr (kTwo) {
-      const Register<T> low = load_register(from), high = load_register(from + kLanes);
+    Index at = load_index(index);
+    if constexpr (Kind::two) {
+      const Register<T> low = load_register(line), high = load_register(line + kLanes);
+      RACNN_UNROLL
       for (int64_t t = 0; t < taps; ++t) {
-        add_up(t, pick(low, high, index));
-        index = add(index, int32_t(band.step));
+        add_up(t, pick(low, high, at));
+        at = add(at, int32_t(band.step));
       }
     } else {
-      for (int64_t t = 0; t < taps; ++t) add_up(t, pick(load_register(from + t * band.step), index));
+      RACNN_UNROLL
+      for (int64_t t = 0; t < taps; ++t) add_up(t, pick(load_register(line + t * band.step), at));
     }
     return;
   }
 #endif
-  const int32_t* index = band.index + b * kLanes;
   for (int64_t t = 0; t < taps; ++t) {
     T lanes[kLanes];
-    for (int64_t i = 0; i < kLanes; ++i) lanes[i] = from[index[i] + t * band.step];
+    for (int64_t i = 0; i < kLanes; ++i) lanes[i] = line[index[i] + t * band.step];
     add_up(t, load_register(lanes));
   }
 }
@@ -216,21 +220,29 @@ RACNN_INLINE void with_kind(const Band<T>& band, const Use& use) {
   use(BandKind<0, false>{});
 }
 
-// Outputs of one line by a band, each plus `offset`, if there is any.
+// Outputs of one line by a band, each plus `offset`, if there is any. There is room for `room` numbers.
 template <typename Kind, typename T, typename Out>
-RACNN_NOINLINE void contract_row(const Band<T>& of_row, const T* line, const T* weights, const T* offset,
-                                 Out* out, int64_t room) {
-  const Band<T> band = of_row;  // a copy that no store can change: it stays in registers
-  for (int64_t b = 0; b < band.blocks; ++b) {
+RACNN_INLINE void contract_row(const Band<T>& band, const T* line, const T* weights, const T* offset,
+                               Out* out, int64_t room) {
+  constexpr int64_t kLanes = Band<T>::kLanes;
+  const int64_t taps = Kind::taps > 0 ? Kind::taps : band.taps;
+  const int32_t* index = band.index;
+  const auto next = [&](int64_t b) {
     Register<T> sums[1];
-    contract_block<Kind::taps, Kind::two, 1>(band, b, line, {weights}, sums);
-    const int64_t begin = band.begin[b];
-    if (offset != nullptr) sums[0] += load_register(offset + begin);
-    if (begin + Band<T>::kLanes <= room) {
-      store_register_as<T>(out + begin, sums[0]);
-    } else {
-      store_lanes<T>(out + begin, sums[0], room - begin);
-    }
+    contract_block<Kind>(band, line + band.base[b], index, {weights}, sums);
+    if (offset != nullptr) sums[0] += load_register(offset + band.begin[b]);
+    index += kLanes;
+    weights += taps * kLanes;
+    return sums[0];
+  };
+  int64_t b = 0;
+  for (; b < band.inside; ++b) {
+    const Register<T> sums = next(b);
+    store_register_as<T>(out + band.begin[b], sums);
+  }
+  for (; b < band.blocks; ++b) {
+    const Register<T> sums = next(b);
+    store_lanes<T>(out + band.begin[b], sums, room - band.begin[b]);
   }
 }
 

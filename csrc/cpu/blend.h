@@ -42,21 +42,27 @@ RACNN_INLINE void blend_registers(const From* from, int64_t stride, int64_t coun
   Register<T> sums[kApart][kSets][kRegisters] = {};
   const auto add = [&](int64_t k, int apart) {
     const From* line = from + k * stride + e;
+    RACNN_UNROLL
     for (int r = 0; r < kRegisters; ++r) {
       const Register<T> value = load_register_as<T>(line + r * kRegisterLanes<T>);
+      RACNN_UNROLL
       for (int s = 0; s < kSets; ++s) sums[apart][s][r] += weights[s][k] * value;
     }
   };
   if constexpr (kCount > 0) {
+    RACNN_UNROLL
     for (int k = 0; k < kCount; ++k) add(k, 0);
   } else {
     int64_t k = 0;
     for (; k + kApart <= count; k += kApart) {
+      RACNN_UNROLL
       for (int apart = 0; apart < kApart; ++apart) add(k + apart, apart);
     }
     if (k < count) add(k, 0);
   }
+  RACNN_UNROLL
   for (int s = 0; s < kSets; ++s) {
+    RACNN_UNROLL
     for (int r = 0; r < kRegisters; ++r) {
       Register<T>& sum = sums[0][s][r];
       if constexpr (kApart == 2) sum += sums[1][s][r];
@@ -82,6 +88,7 @@ RACNN_INLINE void blend_counted(const From* from, int64_t stride, int64_t count,
   const RowsAhead<From> next = ahead;  // copies that no store can change: they stay in registers
   const T* by[kSets];
   T* sums[kSets];
+  RACNN_UNROLL
   for (int s = 0; s < kSets; ++s) {
     by[s] = weights[s];
     sums[s] = to[s];

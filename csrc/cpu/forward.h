@@ -10,8 +10,6 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
-// Where a unit's rows are written: whole registers may overwrite what follows, up to `limit`, because the
-// unit itself writes it later.
 template <typename Out>
 struct OutputRows {
   Out* crop;
@@ -20,13 +18,19 @@ struct OutputRows {
 
   Out* row(int64_t plane, int32_t i) const { return crop + plane * strides.c + i * strides.y; }
 
-  const Out* limit(const Unit& unit, int64_t plane, int32_t i) const {
-    if (strides.y != size) return row(plane, i) + size;
-    const int64_t rows = unit.row_end - unit.row_begin;
-    const bool planes = strides.c == rows * size;
+  // How far whole registers may be written from a row of `plane` on: the unit itself writes what follows.
+  // Null: to the end of each row.
+  const Out* limit(const Unit& unit, int64_t plane) const {
+    if (strides.y != size) return nullptr;
+    const bool planes = strides.c == (unit.row_end - unit.row_begin) * size;
     return row(planes ? unit.plane_end - 1 : plane, unit.row_end - 1) + size;
   }
 };
+
+template <typename Image, typename Out, typename Taps>
+OutputRows<Out> output_rows(const ForwardProblem<Image, Out, Taps>& p, int64_t n, int64_t step) {
+  return {p.out + crop_offset(p.out_strides, n, p.shape.windows), p.out_strides, p.shape.out_width * step};
+}
 
 // A row of outputs run by run: pixels of weight 0 are not touched. `to` takes whole rows.
 template <typename T>
@@ -37,59 +41,134 @@ void contract_runs(const Columns<T>& columns, int64_t step, const T* line, int s
   }
 }
 
+// One crop by a band, or by runs where no band will do.
+template <typename Image, typename Out, typename T>
+class BandForward {
+ public:
+  template <typename Taps>
+  BandForward(Arena& arena, const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T>& runs,
+              const Units& units, int64_t step, const OutputRows<Out>& out)
+      : step_(step),
+        columns_(make_columns(arena, runs.columns, p.image_strides, step)),
+        pitch_(Lines::line_pitch(columns_.line, step)),
+        together_(rows_together(units, pitch_, step, out.strides.y == out.size)),
+        plans_(make_row_plans(arena, runs.rows, p.image_strides.y)),
+        lines_(arena, rows_of(p.images, p.image_strides, p.shape, false, step), columns_.line,
+               runs.rows.longest, p.affine, together_),
+        out_(out),
+        offsets_(p.affine.offset) {
+    if (step < kWidePixel) {
+      const int64_t width = p.shape.out_width;
+      band_ = make_band<T>(arena, first_of_rows(arena, columns_, together_, pitch_ / step), together_ * width,
+                           step, columns_.taps);
+      weights_ = make_lanes<T>(arena, band_, columns_.taps,
+                               [&](int64_t t, int64_t j) { return columns_.weight(0, j % width, t); });
+    }
+    if (step >= kWidePixel || columns_.uneven) exact_ = arena.take<T>(out.size + kLanes);
+    if (offsets_ != nullptr) offset_ = arena.take<T>(together_ * out.size + kLanes);
+  }
+
+  // The rows of `unit` in one plane, whose pixel 0 is `plane`; `next`: whether another plane follows.
+  void rows(const Unit& unit, const Image* plane, int64_t number, bool next) {
+    lines_.start_plane(plane, number, next);
+    for (int64_t e = 0; offset_ != nullptr && e < together_ * out_.size + kLanes; ++e) {
+      offset_[e] = T(offsets_[number + e % step_]);
+    }
+    if (step_ >= kWidePixel) return rows_by_runs(unit, number);
+    with_kind(band_, [&](auto kind) {
+      if (together_ > 1) return plane_by_band<decltype(kind)>(unit, number);
+      rows_by_band<decltype(kind)>(unit, number);
+    });
+  }
+
+ private:
+  using Lines = LineMaker<Image, T, 1>;
+
+  template <typename Kind>
+  RACNN_NOINLINE void plane_by_band(const Unit& unit, int64_t number) {
+    bool finite = true;
+    for (int32_t i = 0; i < together_; ++i) {
+      if (plans_[i].count == 0) continue;  // the line is and stays zero
+      lines_.make(plans_[i], i * pitch_);
+      if (columns_.uneven) finite = finite && lines_.all_finite(i * pitch_);
+    }
+    if (!finite) return rows_by_runs(unit, number);
+    const Band<T> band = band_;
+    Out* const to = out_.row(number, 0);
+    const T* const line = lines_.lines()[0];
+    contract_row<Kind>(band, line, weights_, offset_, to, out_.limit(unit, number) - to);
+  }
+
+  template <typename Kind>
+  RACNN_NOINLINE void rows_by_band(const Unit& unit, int64_t number) {
+    const Band<T> band = band_;  // copies that no store can change: they stay in registers
+    const T* const weights = weights_;
+    const T* const offset = offset_;
+    Out* to = out_.row(number, unit.row_begin);
+    const Out* const limit = out_.limit(unit, number);
+    for (int32_t i = unit.row_begin; i < unit.row_end; ++i, to += out_.strides.y) {
+      if (plans_[i].count == 0) {
+        fill(to);
+        continue;
+      }
+      lines_.make(plans_[i]);
+      const T* const line = lines_.lines()[0];
+      if (columns_.uneven && !lines_.all_finite()) {
+        row_by_runs(to);
+      } else {
+        contract_row<Kind>(band, line, weights, offset, to, limit == nullptr ? out_.size : limit - to);
+      }
+    }
+  }
+
+  void rows_by_runs(const Unit& unit, int64_t number) {
+    for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
+      Out* const to = out_.row(number, i);
+      if (plans_[i].count == 0) {
+        fill(to);
+        continue;
+      }
+      lines_.make(plans_[i]);
+      row_by_runs(to);
+    }
+  }
+
+  // Pixels of weight 0 are not touched.
+  void row_by_runs(Out* to) {
+    contract_runs(columns_, step_, lines_.lines()[0], 0, exact_);
+    for (int64_t e = 0; offset_ != nullptr && e < out_.size; ++e) exact_[e] += offset_[e];
+    store_line(to, exact_, out_.size);
+  }
+
+  // What reads no pixel.
+  void fill(Out* to) const {
+    offset_ != nullptr ? store_line(to, offset_, out_.size) : fill_row(T(0), out_.size, to);
+  }
+
+  int64_t step_;
+  Columns<T> columns_;
+  int64_t pitch_;
+  int32_t together_;
+  const RowPlan<T>* plans_;
+  Lines lines_;
+  OutputRows<Out> out_;
+  Band<T> band_{};
+  const T* weights_ = nullptr;
+  const double* offsets_;  // of the channels
+  T* offset_ = nullptr;    // the same for each number of a row
+  T* exact_ = nullptr;
+};
+
 template <typename Image, typename Out, typename Taps, typename T>
 void forward_by_band(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T>& runs, Arena& arena,
                      const Units& units, int64_t begin, int64_t end) {
-  const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
-  const int64_t n = begin / units.per_item();
-  const Columns<T> columns = make_columns(arena, runs.columns, p.image_strides, layout.step);
-  const bool wide = layout.step >= kWidePixel;
-  Band<T> band{};
-  const T* weights = nullptr;
-  if (!wide) {
-    band = make_band<T>(arena, columns.first, p.shape.out_width, layout.step, columns.taps);
-    weights = make_lanes<T>(arena, band, columns.taps,
-                            [&](int64_t t, int64_t j) { return columns.weight(0, j, t); });
-  }
-  const Rows<Image> rows = rows_of(p.images, p.image_strides, p.shape, false, layout.step);
-  LineMaker<Image, T, 1> lines(arena, rows, columns.line, runs.rows.longest, p.affine);
-  const OutputRows<Out> out{p.out + crop_offset(p.out_strides, n, p.shape.windows), p.out_strides,
-                            p.shape.out_width * layout.step};
-  T* const exact = arena.take<T>(out.size + kLanes);
-  T* const offset = arena.take<T>(out.size + kLanes);
-  const bool shifted = p.affine.offset != nullptr;
+  const int64_t step = plane_layout(p.shape.channels, p.image_strides).step, n = begin / units.per_item();
+  BandForward<Image, Out, T> crop(arena, p, runs, units, step, output_rows(p, n, step));
   const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-      lines.start_plane(plane);
-      for (int64_t e = 0; e < out.size + kLanes; ++e) {
-        if (shifted) offset[e] = T(p.affine.offset[plane + e % layout.step]);
-      }
-      for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
-        Out* const to = out.row(plane, i);
-        const Run& run = runs.rows.runs[i];
-        if (run.count == 0) {
-          shifted ? store_line(to, offset, out.size) : fill_row(T(0), out.size, to);
-          continue;
-        }
-        lines.make(image + plane * p.image_strides.c + run.first * p.image_strides.y, run.count,
-                   {runs.rows.weights[i]}, {runs.rows.sums[0][i]},
-                   rows_ahead(units, runs.rows, image, p.image_strides, plane, i));
-        if (!wide && !(columns.uneven && !lines.all_finite())) {
-          const int64_t room = out.limit(unit, plane, i) - to;
-          with_kind(band, [&](auto kind) {
-            contract_row<decltype(kind)>(band, lines.lines()[0], weights, shifted ? offset : nullptr, to,
-                                         room);
-          });
-          continue;
-        }
-        contract_runs(columns, layout.step, lines.lines()[0], 0, exact);
-        for (int64_t e = 0; e < out.size; ++e) {
-          if (shifted) exact[e] += offset[e];
-        }
-        store_line(to, exact, out.size);
-      }
+      crop.rows(unit, image + plane * p.image_strides.c, plane, plane + 1 < units.planes);
     }
   }
 }
@@ -122,8 +201,7 @@ void forward_by_cells(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<
   const AxisRuns<T> columns = runs.columns;  // a copy that no store can change: it stays in registers
   const bool normalised = affine.used();
   const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
-  const OutputRows<Out> out{p.out + crop_offset(p.out_strides, n, p.shape.windows), p.out_strides,
-                            p.shape.out_width * layout.step};
+  const OutputRows<Out> out = output_rows(p, n, layout.step);
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     const UnitRows rows{unit};
@@ -150,8 +228,7 @@ void fill_with_nan(const ForwardProblem<Image, Out, Taps>& p, const Units& units
                    int64_t end) {
   using T = Accumulate<Image>;
   const int64_t step = plane_layout(p.shape.channels, p.image_strides).step, n = begin / units.per_item();
-  const OutputRows<Out> out{p.out + crop_offset(p.out_strides, n, p.shape.windows), p.out_strides,
-                            p.shape.out_width * step};
+  const OutputRows<Out> out = output_rows(p, n, step);
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {

@@ -180,10 +180,16 @@ void compute(const ImageGradProblem<Grad, Image, Taps>& p, const Units& units, i
           const Transposed<T>& t = crops[k].window;
           if (!t.reads_row(y)) continue;
           const int32_t at = y - t.y.begin;
-          const Grad* const grad = p.grad_output +
-                                   crop_offset(p.grad_strides, crops[k].number, p.shape.windows) +
-                                   plane * p.grad_strides.c + t.y.first[at] * p.grad_strides.y;
-          lines.make(grad, t.y.count[at], {t.y.weights + t.y.offset[at]}, {T(0)});
+          lines.start_plane(p.grad_output + crop_offset(p.grad_strides, crops[k].number, p.shape.windows) +
+                                plane * p.grad_strides.c,
+                            plane, false);
+          lines.make({t.y.first[at] * p.grad_strides.y,
+                      0,
+                      t.y.count[at],
+                      0,
+                      t.y.weights + t.y.offset[at],
+                      {},
+                      false});
           add_columns(t, step, lines.lines()[0], lines.all_finite(), row_size, start, row, columns);
           start = false;
         }

@@ -104,18 +104,57 @@ Columns<T> make_columns(Arena& arena, const AxisRuns<T>& axis, const Strides& im
   return columns;
 }
 
-// The image rows that the output row kRowsAhead after row i of `plane` reads first; `image` is plane 0.
-template <typename From, typename T>
-RACNN_INLINE RowsAhead<From> rows_ahead(const Units& units, const AxisRuns<T>& rows, const From* image,
-                                        const Strides& s, int64_t plane, int32_t i) {
-  const bool next = i + kRowsAhead >= units.rows;
-  const int64_t at = i + kRowsAhead - (next ? units.rows : 0);
-  if ((next && plane + 1 == units.planes) || at >= units.rows) return {};
-  const Run& run = rows.runs[at];
-  int32_t first = run.first;
-  const int32_t end = run.first + run.count;
-  if (at > 0) first = greater(first, rows.runs[at - 1].first + rows.runs[at - 1].count);
-  return {image + (plane + next) * s.c + first * s.y, greater(end - first, 0)};
+// So many numbers of small crops' lines are made before they are contracted, all rows at once.
+constexpr int64_t kLinesTogether = 4096;
+
+// The line pixels that the outputs of `together` rows read first, the lines `pitch` pixels apart.
+template <typename T>
+const int32_t* first_of_rows(Arena& arena, const Columns<T>& columns, int32_t together, int64_t pitch) {
+  if (together == 1) return columns.first;
+  const int32_t out = columns.axis.out;
+  int32_t* first = arena.take<int32_t>(int64_t(together) * out);
+  for (int32_t i = 0; i < together; ++i) {
+    for (int32_t j = 0; j < out; ++j) first[i * out + j] = int32_t(i * pitch) + columns.first[j];
+  }
+  return first;
+}
+
+// How many rows are made before they are contracted: all of small crops, whose rows lie one behind the other
+// if `dense`.
+inline int32_t rows_together(const Units& units, int64_t pitch, int64_t step, bool dense) {
+  const bool all = units.chunks == 1 && dense && step < kWidePixel && units.rows * pitch <= kLinesTogether;
+  return all ? int32_t(units.rows) : 1;
+}
+
+// What an output row reads: `count` rows from `offset` on, from pixel 0 of a plane, by weights[s * count +
+// k]; and what will be fetched on the way: the rows that the output row kRowsAhead later reads first, there
+// or in the next plane.
+template <typename T>
+struct RowPlan {
+  int64_t offset, ahead_offset;
+  int32_t count, ahead_count;
+  const T* weights;
+  T sums[AxisRuns<T>::kMostSets];
+  bool ahead_in_next;
+};
+
+template <typename T>
+const RowPlan<T>* make_row_plans(Arena& arena, const AxisRuns<T>& rows, int64_t row_stride) {
+  RowPlan<T>* plans = arena.take<RowPlan<T>>(rows.out);
+  for (int32_t i = 0; i < rows.out; ++i) {
+    RowPlan<T>& plan = plans[i];
+    plan = {rows.runs[i].first * row_stride, 0, rows.runs[i].count, 0, rows.weights[i], {}, false};
+    for (int s = 0; s < rows.sets; ++s) plan.sums[s] = rows.sums[s][i];
+    plan.ahead_in_next = i + kRowsAhead >= rows.out;
+    const int32_t at = i + kRowsAhead - (plan.ahead_in_next ? rows.out : 0);
+    if (at >= rows.out) continue;
+    const Run& run = rows.runs[at];
+    int32_t first = run.first;
+    if (at > 0) first = greater(first, rows.runs[at - 1].first + rows.runs[at - 1].count);
+    plan.ahead_offset = first * row_stride;
+    plan.ahead_count = greater(run.first + run.count - first, 0);
+  }
+  return plans;
 }
 
 template <typename T, int kSets>
@@ -127,11 +166,12 @@ class LineMaker {
  public:
   static constexpr int64_t kLanes = kRegisterLanes<T>;
 
+  // With room for `together` lines of each set, at `pitch`.
   LineMaker(Arena& arena, const Rows<From>& rows, const LineShape& shape, int32_t longest,
-            const ChannelAffine& affine)
+            const ChannelAffine& affine, int32_t together = 1)
       : rows_(rows), shape_(shape), affine_(affine), padded_(shape.padded(kLanes)) {
-    const int64_t before = (shape.zeros + kLanes - 1) / kLanes * kLanes;
-    for (T*& line : lines_) line = zeros(arena, before + padded_ + shape.zeros + 3 * kLanes) + before;
+    const int64_t before = line_zeros(shape), pitch = line_pitch(shape, rows.step);
+    for (T*& line : lines_) line = zeros(arena, before + together * pitch) + before;
     if (affine.scale != nullptr) {
       scale_ = zeros(arena, padded_);
       shift_ = zeros(arena, padded_);
@@ -140,15 +180,25 @@ class LineMaker {
     for (int64_t e = 0; e < longest * padded_; ++e) copy_[e] = From{};
   }
 
+  // Numbers from one line to the next: whole pixels.
+  static int64_t line_pitch(const LineShape& shape, int64_t step) {
+    const int64_t numbers = line_zeros(shape) + shape.padded(kLanes) + shape.zeros + 3 * kLanes;
+    return (numbers + step * kLanes - 1) / (step * kLanes) * (step * kLanes);
+  }
+
   const LineSet<T, kSets>& lines() const { return lines_; }
 
-  bool all_finite() const {
+  bool all_finite(int64_t from = 0) const {
     bool all = true;
-    for (const T* line : lines_) all = all && racnn::cpu::RACNN_ISA::all_finite(line, shape_.numbers);
+    for (const T* line : lines_) all = all && racnn::cpu::RACNN_ISA::all_finite(line + from, shape_.numbers);
     return all;
   }
 
-  void start_plane(int64_t channel) {
+  // `plane` is pixel 0 of its row 0; `next` whether another one follows.
+  void start_plane(const From* plane, int64_t channel, bool next) {
+    plane_ = plane;
+    from_ = plane + shape_.first * rows_.strides.x;
+    next_ = next;
     if (affine_.scale == nullptr) return;
     for (int64_t e = 0; e < shape_.numbers; ++e) {
       if (shape_.offsets != nullptr && shape_.offsets[e] < 0) continue;
@@ -157,29 +207,63 @@ class LineMaker {
     }
   }
 
-  // `row` is pixel 0 of the first of `count` rows; sums[s] are those of weights[s]. `ahead`: pixel 0, too.
-  void make(const From* row, int64_t count, const T* const (&weights)[kSets], const T (&sums)[kSets],
-            RowsAhead<From> ahead = {}) {
-    LineAffine<T, kSets> affine{scale_, shift_};
-    for (int s = 0; s < kSets; ++s) affine.weights[s] = sums[s];
-    const From* from = row + shape_.first * rows_.strides.x;
-    int64_t stride = rows_.strides.y;
-    if (shape_.offsets != nullptr || from + (count - 1) * stride + padded_ > rows_.end) {
-      for (int64_t k = 0; k < count; ++k) copy(row + k * stride, copy_ + k * padded_);
-      from = copy_;
-      stride = padded_;
-      ahead.count = 0;
+  // Lines `at` numbers behind the first.
+  RACNN_INLINE void make(const RowPlan<T>& plan, int64_t at = 0) {
+    const From* const from = from_ + plan.offset;
+    const int64_t stride = rows_.strides.y;
+    const bool plain = plan.count == 2 && scale_ == nullptr && shape_.offsets == nullptr;
+    if (!plain || from + stride + padded_ > rows_.end) return make_any(plan, at);
+    const T* weights[kSets];
+    T* lines[kSets];
+    RACNN_UNROLL
+    for (int s = 0; s < kSets; ++s) {
+      weights[s] = plan.weights + 2 * s;
+      lines[s] = lines_[s] + at;
     }
-    ahead.from += shape_.first * rows_.strides.x;
-    blend_whole<kSets>(from, stride, count, weights, lines_, padded_, affine, ahead);
-    for (T* line : lines_) store_register(line + shape_.numbers, Register<T>{});  // what came with the last
+    blend_counted<2, false>(from, stride, 2, weights, lines, padded_, {}, ahead(plan));
+    clear_end(at);
   }
 
  private:
+  static int64_t line_zeros(const LineShape& shape) { return (shape.zeros + kLanes - 1) / kLanes * kLanes; }
+
   static T* zeros(Arena& arena, int64_t count) {
     T* numbers = arena.take<T>(count);
     for (int64_t e = 0; e < count; ++e) numbers[e] = T(0);
     return numbers;
+  }
+
+  RACNN_INLINE RowsAhead<From> ahead(const RowPlan<T>& plan) const {
+    if (plan.ahead_in_next && !next_) return {};
+    return {from_ + (plan.ahead_in_next ? rows_.strides.c : 0) + plan.ahead_offset, plan.ahead_count};
+  }
+
+  // What came with the last register.
+  RACNN_INLINE void clear_end(int64_t at) {
+    RACNN_UNROLL
+    for (int s = 0; s < kSets; ++s) store_register(lines_[s] + at + shape_.numbers, Register<T>{});
+  }
+
+  RACNN_NOINLINE void make_any(const RowPlan<T>& plan, int64_t at) {
+    const From* from = from_ + plan.offset;
+    int64_t stride = rows_.strides.y;
+    RowsAhead<From> rows_ahead = ahead(plan);
+    if (shape_.offsets != nullptr || from + (plan.count - 1) * stride + padded_ > rows_.end) {
+      for (int64_t k = 0; k < plan.count; ++k) copy(plane_ + plan.offset + k * stride, copy_ + k * padded_);
+      from = copy_;
+      stride = padded_;
+      rows_ahead.count = 0;
+    }
+    const T* weights[kSets];
+    T* lines[kSets];
+    LineAffine<T, kSets> affine{scale_, shift_};
+    for (int s = 0; s < kSets; ++s) {
+      lines[s] = lines_[s] + at;
+      weights[s] = plan.weights + int64_t(s) * plan.count;
+      affine.weights[s] = plan.sums[s];
+    }
+    blend_whole<kSets>(from, stride, plan.count, weights, lines, padded_, affine, rows_ahead);
+    clear_end(at);
   }
 
   void copy(const From* row, From* to) const {
@@ -197,6 +281,9 @@ class LineMaker {
   LineShape shape_;
   ChannelAffine affine_;
   int64_t padded_;
+  const From* plane_ = nullptr;
+  const From* from_ = nullptr;
+  bool next_ = false;
   LineSet<T, kSets> lines_;
   T* scale_ = nullptr;
   T* shift_ = nullptr;
@@ -223,29 +310,45 @@ const T* line_of(const From* from, int64_t pixel_stride, int64_t channel_stride,
   return buffer;
 }
 
-// Lines of a gradient where they lie, or copied where their numbers are far apart or near the tensor's end:
-// whole registers of them are read.
+// Lines of a gradient, `together` rows in one, where they lie; or copied where their numbers are far apart or
+// near the tensor's end: whole registers of them are read, `read` numbers.
 template <typename Grad>
 class GradLines {
  public:
-  GradLines(Arena& arena, const Rows<Grad>& rows, int64_t pixels, int64_t read)
-      : rows_(rows), shape_(piece_of_row(arena, 0, pixels, 0, rows.strides, rows.step)), read_(read) {
+  GradLines(Arena& arena, const Rows<Grad>& rows, int64_t pixels, int32_t together, int64_t read)
+      : rows_(rows), numbers_(together * pixels * rows.step), read_(read) {
+    const Strides& s = rows.strides;
+    here_ = (rows.step > 1 ? s.x == rows.step && s.c == 1 : s.x == 1) &&
+            (together == 1 || s.y == pixels * rows.step);
+    offsets_ = arena.take<int64_t>(numbers_);
+    for (int64_t e = 0; e < numbers_; ++e) {
+      const int64_t pixel = e / rows.step;
+      offsets_[e] = pixel / pixels * s.y + pixel % pixels * s.x + e % rows.step * s.c;
+    }
     copy_ = arena.take<Grad>(read);
     for (int64_t e = 0; e < read; ++e) copy_[e] = Grad{};
   }
 
-  const Grad* line(const Grad* row) const {
-    if (shape_.offsets == nullptr && row + read_ <= rows_.end) return row;
-    for (int64_t e = 0; e < shape_.numbers; ++e) {
-      copy_[e] = row[shape_.offsets == nullptr ? e : shape_.offsets[e]];
-    }
-    return copy_;
+  // From row i of a plane on.
+  RACNN_INLINE const Grad* line(const Grad* plane, int32_t i) const {
+    const Grad* const row = plane + i * rows_.strides.y;
+    return here_ && row + read_ <= rows_.end ? row : copied(row);
+  }
+
+  RACNN_INLINE void fetch_ahead(const Grad* plane, int32_t i) const {
+    if (here_) RowsAhead<Grad>{plane + (i + kRowsAhead) * rows_.strides.y, 1}.fetch(0, 0, numbers_);
   }
 
  private:
+  RACNN_NOINLINE const Grad* copied(const Grad* row) const {
+    for (int64_t e = 0; e < numbers_; ++e) copy_[e] = row[offsets_[e]];
+    return copy_;
+  }
+
   Rows<Grad> rows_;
-  LineShape shape_;
-  int64_t read_;
+  int64_t numbers_, read_;
+  bool here_;
+  int64_t* offsets_;
   Grad* copy_;
 };
 

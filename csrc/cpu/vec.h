@@ -18,6 +18,9 @@ namespace racnn::cpu::RACNN_ISA {
 // Inner loops are functions of their own: in a large one the compiler keeps too little in registers.
 #define RACNN_NOINLINE __attribute__((noinline))
 
+// For loops over registers: only unrolled ones leave them in registers.
+#define RACNN_UNROLL _Pragma("GCC unroll 16")
+
 constexpr int kLanes = 16;
 
 template <typename T>

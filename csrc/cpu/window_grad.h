@@ -36,50 +36,69 @@ struct ColumnLanes {
   const T* sets[AxisRuns<T>::kMostSets];
   const T* centre;  // of slopes: their factors
   const T* half;
+  const T* row_centre;  // the rows', where several are taken together
+  const T* row_half;
   const T* taken;  // all bits of lanes with an output, none of others
 };
 
 template <typename T>
-ColumnLanes<T> make_column_lanes(Arena& arena, const Band<T>& band, const Columns<T>& columns) {
+ColumnLanes<T> make_column_lanes(Arena& arena, const Band<T>& band, const Columns<T>& columns,
+                                 const AxisGrad<T>* row_factors) {
   ColumnLanes<T> lanes{};
   const AxisRuns<T>& axis = columns.axis;
+  const int64_t out = axis.out;
   const T all = std::bit_cast<T>(std::conditional_t<sizeof(T) == 4, int32_t, int64_t>(-1));
-  lanes.taken = make_lanes<T>(arena, band, 1, [&](int64_t, int64_t) { return all; });
+  const auto of_pixels = [&](const auto& value) {
+    return make_lanes<T>(arena, band, 1, [&](int64_t, int64_t pixel) { return value(pixel); });
+  };
+  lanes.taken = of_pixels([&](int64_t) { return all; });
   for (int s = 0; s < axis.sets; ++s) {
-    lanes.sets[s] = make_lanes<T>(arena, band, columns.taps,
-                                  [&](int64_t t, int64_t j) { return columns.weight(s, j, t); });
+    lanes.sets[s] = make_lanes<T>(arena, band, columns.taps, [&](int64_t t, int64_t pixel) {
+      return columns.weight(s, pixel % out, t);
+    });
   }
-  if (axis.factors != nullptr) {
-    lanes.centre = make_lanes<T>(arena, band, 1, [&](int64_t, int64_t j) { return axis.factors[j].centre; });
-    lanes.half = make_lanes<T>(arena, band, 1, [&](int64_t, int64_t j) { return axis.factors[j].half; });
-  }
+  if (axis.factors == nullptr) return lanes;
+  lanes.centre = of_pixels([&](int64_t pixel) { return axis.factors[pixel % out].centre; });
+  lanes.half = of_pixels([&](int64_t pixel) { return axis.factors[pixel % out].half; });
+  lanes.row_centre = of_pixels([&](int64_t pixel) { return row_factors[pixel / out].centre; });
+  lanes.row_half = of_pixels([&](int64_t pixel) { return row_factors[pixel / out].half; });
   return lanes;
 }
 
-// One output row: its gradient g times its outputs' derivatives.
-template <typename Kind, int kSets, typename Grad, typename T>
-RACNN_NOINLINE LaneSums<T> row_by_band(const Band<T>& band, const LineSet<T, kSets>& lines,
-                                       const ColumnLanes<T>& columns, const Grad* g) {
+// One output row, or several together: the gradient g times the outputs' derivatives.
+template <typename Kind, int kSets, bool kTogether, typename Grad, typename T>
+RACNN_INLINE LaneSums<T> row_by_band(const Band<T>& band, const LineSet<T, kSets>& lines,
+                                     const ColumnLanes<T>& columns, const Grad* g) {
+  constexpr int64_t kOne = Band<T>::kLanes;
   LaneSums<T> sums{};
   for (int64_t b = 0; b < band.blocks; ++b) {
-    const Register<T> taken = load_register(columns.taken + b * Band<T>::kLanes);
+    const int32_t* const index = band.index + b * kOne;
+    const int64_t base = band.base[b], table = b * kOne * (Kind::taps > 0 ? Kind::taps : band.taps);
+    const Register<T> taken = load_register(columns.taken + b * kOne);
     const Register<T> grad = both(load_register_as<T>(g + band.begin[b]), taken);
     Register<T> by_x[kSets - 1];
     Register<T> by_y[1];
     if constexpr (kSets == 2) {
-      contract_block<Kind::taps, Kind::two, 1>(band, b, lines[0], {columns.sets[1]}, by_x);
+      contract_block<Kind, 1>(band, lines[0] + base, index, {columns.sets[1] + table}, by_x);
       const Register<T> moved = grad * by_x[0];
-      sums.x += moved * load_register(columns.centre + b * Band<T>::kLanes);
-      sums.half_x += moved * load_register(columns.half + b * Band<T>::kLanes);
+      sums.x += moved * load_register(columns.centre + b * kOne);
+      sums.half_x += moved * load_register(columns.half + b * kOne);
     } else {
-      contract_block<Kind::taps, Kind::two, 2>(band, b, lines[0], {columns.sets[1], columns.sets[2]}, by_x);
+      contract_block<Kind, 2>(band, lines[0] + base, index,
+                              {columns.sets[1] + table, columns.sets[2] + table}, by_x);
       sums.x += grad * by_x[0];
       sums.half_x += grad * by_x[1];
-      contract_block<Kind::taps, Kind::two, 1>(band, b, lines[2], {columns.sets[0]}, by_y);
+      contract_block<Kind, 1>(band, lines[2] + base, index, {columns.sets[0] + table}, by_y);
       sums.half_y += grad * by_y[0];
     }
-    contract_block<Kind::taps, Kind::two, 1>(band, b, lines[1], {columns.sets[0]}, by_y);
-    sums.y += grad * by_y[0];
+    contract_block<Kind, 1>(band, lines[1] + base, index, {columns.sets[0] + table}, by_y);
+    const Register<T> moved_along_y = grad * by_y[0];
+    if constexpr (kTogether && kSets == 2) {
+      sums.y += moved_along_y * load_register(columns.row_centre + b * kOne);
+      sums.half_y += moved_along_y * load_register(columns.row_half + b * kOne);
+    } else {
+      sums.y += moved_along_y;
+    }
   }
   return sums;
 }
@@ -116,49 +135,127 @@ LaneSums<T> row_by_runs(const Columns<T>& columns, int64_t step, const LineSet<T
   return sums;
 }
 
+// One crop by a band, or by runs where no band will do.
+template <int kSets, typename Image, typename Grad, typename T>
+class BandWindowGrad {
+ public:
+  template <typename Taps>
+  BandWindowGrad(Arena& arena, const WindowGradProblem<Image, Grad, Taps>& p, const CropRuns<T>& runs,
+                 const Units& units, int64_t step)
+      : step_(step),
+        columns_(make_columns(arena, runs.columns, p.image_strides, step)),
+        pitch_(Lines::line_pitch(columns_.line, step)),
+        together_(some_read_nothing(runs.rows) || columns_.uneven ? 1
+                                                                  : rows_together(units, pitch_, step, true)),
+        factors_(runs.rows.factors),
+        plans_(make_row_plans(arena, runs.rows, p.image_strides.y)),
+        lines_(arena, rows_of(p.images, p.image_strides, p.shape, false, step), columns_.line,
+               runs.rows.longest, p.affine, together_),
+        band_(step >= kWidePixel
+                  ? Band<T>{}
+                  : make_band<T>(arena, first_of_rows(arena, columns_, together_, pitch_ / step),
+                                 together_ * p.shape.out_width, step, columns_.taps)),
+        lanes_(make_column_lanes(arena, band_, columns_, factors_)),
+        grads_(arena, rows_of(p.grad_output, p.grad_strides, p.shape, true, step), p.shape.out_width,
+               together_, greater(band_.covered(), together_ * p.shape.out_width * step)),
+        room_(arena.take<T>(step)) {}
+
+  // The rows [begin, end) of one plane, from its image's pixel 0 and its gradient's; `next`: whether another
+  // plane follows.
+  void rows(int32_t begin, int32_t end, const Image* plane, int64_t number, bool next, const Grad* grad,
+            LaneSums<T>& sums) {
+    lines_.start_plane(plane, number, next);
+    if (step_ < kWidePixel) {
+      return with_kind(band_, [&](auto kind) {
+        if (together_ > 1) return plane_by_band<decltype(kind)>(grad, sums);
+        rows_by_band<decltype(kind)>(begin, end, grad, sums);
+      });
+    }
+    for (int32_t i = begin; i < end; ++i) {
+      if (plans_[i].count > 0) add_row_by_runs(i, grads_.line(grad, i), sums);
+    }
+  }
+
+ private:
+  using Lines = LineMaker<Image, T, kSets>;
+
+  // Their gradient has no part in the sums, be it finite or not.
+  static bool some_read_nothing(const AxisRuns<T>& rows) {
+    for (int32_t i = 0; i < rows.out; ++i) {
+      if (rows.runs[i].count == 0) return true;
+    }
+    return false;
+  }
+
+  template <typename Kind>
+  RACNN_NOINLINE void plane_by_band(const Grad* grad, LaneSums<T>& sums) {
+    for (int32_t i = 0; i < together_; ++i) {
+      if (plans_[i].count > 0) lines_.make(plans_[i], i * pitch_);
+    }
+    const Band<T> band = band_;
+    const ColumnLanes<T> lanes = lanes_;
+    sums.add(row_by_band<Kind, kSets, true>(band, lines_.lines(), lanes, grads_.line(grad, 0)), nullptr);
+  }
+
+  template <typename Kind>
+  RACNN_NOINLINE void rows_by_band(int32_t begin, int32_t end, const Grad* grad, LaneSums<T>& sums) {
+    const Band<T> band = band_;  // copies that no store can change: they stay in registers
+    const ColumnLanes<T> lanes = lanes_;
+    LaneSums<T> total = sums;
+    for (int32_t i = begin; i < end; ++i) {
+      if (plans_[i].count == 0) continue;
+      const Grad* const g = grads_.line(grad, i);
+      if (columns_.uneven) {
+        add_row_by_runs(i, g, total);
+        continue;
+      }
+      lines_.make(plans_[i]);
+      grads_.fetch_ahead(grad, i);
+      total.add(row_by_band<Kind, kSets, false>(band, lines_.lines(), lanes, g), factor(i));
+    }
+    sums = total;
+  }
+
+  RACNN_NOINLINE void add_row_by_runs(int32_t i, const Grad* g, LaneSums<T>& sums) {
+    lines_.make(plans_[i]);
+    if (step_ < kWidePixel && lines_.all_finite()) {
+      with_kind(band_, [&](auto kind) {
+        sums.add(row_by_band<decltype(kind), kSets, false>(band_, lines_.lines(), lanes_, g), factor(i));
+      });
+    } else {
+      sums.add(row_by_runs<kSets>(columns_, step_, lines_.lines(), g, room_), factor(i));
+    }
+  }
+
+  const AxisGrad<T>* factor(int32_t i) const { return kSets == 2 ? factors_ + i : nullptr; }
+
+  int64_t step_;
+  Columns<T> columns_;
+  int64_t pitch_;
+  int32_t together_;
+  const AxisGrad<T>* factors_;  // of the rows
+  const RowPlan<T>* plans_;
+  Lines lines_;
+  Band<T> band_;
+  ColumnLanes<T> lanes_;
+  GradLines<Grad> grads_;
+  T* room_;
+};
+
 template <int kSets, typename Image, typename Grad, typename Taps, typename T>
 void window_grad_by_band(const WindowGradProblem<Image, Grad, Taps>& p, const CropRuns<T>& runs, Arena& arena,
                          const Units& units, int64_t begin, int64_t end) {
-  const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
-  const int64_t n = begin / units.per_item(), step = layout.step;
-  const Columns<T> columns = make_columns(arena, runs.columns, p.image_strides, step);
-  const bool wide = step >= kWidePixel;
-  const Band<T> band =
-      wide ? Band<T>{} : make_band<T>(arena, columns.first, p.shape.out_width, step, columns.taps);
-  const ColumnLanes<T> lanes = make_column_lanes(arena, band, columns);
-  LineMaker<Image, T, kSets> lines(arena, rows_of(p.images, p.image_strides, p.shape, false, step),
-                                   columns.line, runs.rows.longest, p.affine);
-  GradLines<Grad> grads(arena, rows_of(p.grad_output, p.grad_strides, p.shape, true, step), p.shape.out_width,
-                        greater(band.covered(), p.shape.out_width * step));
-  T* const room = arena.take<T>(step);
+  const int64_t n = begin / units.per_item();
+  BandWindowGrad<kSets, Image, Grad, T> crop(arena, p, runs, units,
+                                             plane_layout(p.shape.channels, p.image_strides).step);
   const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
   const Grad* grad = p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows);
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     LaneSums<T> sums{};
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-      lines.start_plane(plane);
-      for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
-        const Run& run = runs.rows.runs[i];
-        if (run.count == 0) continue;
-        const T* weights[kSets];
-        T weight_sums[kSets];
-        for (int s = 0; s < kSets; ++s) {
-          weights[s] = runs.rows.set(i, s);
-          weight_sums[s] = runs.rows.sums[s][i];
-        }
-        lines.make(image + plane * p.image_strides.c + run.first * p.image_strides.y, run.count, weights,
-                   weight_sums, rows_ahead(units, runs.rows, image, p.image_strides, plane, i));
-        const Grad* const g = grads.line(grad + plane * p.grad_strides.c + i * p.grad_strides.y);
-        const AxisGrad<T>* const factor = kSets == 2 ? runs.rows.factors + i : nullptr;
-        if (wide || (columns.uneven && !lines.all_finite())) {
-          sums.add(row_by_runs<kSets>(columns, step, lines.lines(), g, room), factor);
-          continue;
-        }
-        with_kind(band, [&](auto kind) {
-          sums.add(row_by_band<decltype(kind), kSets>(band, lines.lines(), lanes, g), factor);
-        });
-      }
+      crop.rows(unit.row_begin, unit.row_end, image + plane * p.image_strides.c, plane,
+                plane + 1 < units.planes, grad + plane * p.grad_strides.c, sums);
     }
     p.workspace[begin] = sums.total();
   }
