@@ -21,5 +21,5 @@ if(RACNN_X86)
   racnn_kernels(avx2 -mavx2 -mfma -mf16c)
   # GCC 12 finds uninitialised values in its own AVX-512 intrinsics (GCC bug 105593).
   racnn_kernels(avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
-    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized -Wno-maybe-uninitialized>)
 endif()
