@@ -58,62 +58,68 @@ Inverse<T> make_inverse(Arena& arena, const Axis& axis) {
   return inverse;
 }
 
-// The transposed crop of one window, row by row of the image.
+// The transposed crop of one window: its pixels' gradients by the lines of g that its image rows read. Its
+// rows are `pitch` pixels long, whole registers: those behind its last pixel are 0.
 template <typename T>
 struct Transposed {
+  int64_t number;  // of the crop
   Inverse<T> x, y;
-  bool by_band;  // else pixel by pixel
-  Band<T> band;
-  const T* weights;
+  int64_t pitch = 0;
+  int32_t together = 1;         // rows whose lines are made before they are contracted: all, or one
+  RowPlan<T>* plans = nullptr;  // [y pixels]
+  bool by_band = false;         // else pixel by pixel
+  Band<T> band{};
+  const T* weights = nullptr;
 
-  bool reads_row(int32_t row) const {
-    return x.end > x.begin && row >= y.begin && row < y.end && y.count[row - y.begin] > 0;
-  }
+  int32_t pixels() const { return x.end > x.begin ? x.end - x.begin : 0; }
 };
 
 template <typename T>
-Transposed<T> make_transposed(Arena& arena, const CropRuns<T>& runs, int64_t step) {
-  Transposed<T> t{
-      make_inverse<T>(arena, runs.columns), make_inverse<T>(arena, runs.rows), false, {}, nullptr};
-  const int64_t pixels = t.x.end > t.x.begin ? t.x.end - t.x.begin : 0;
-  t.by_band = pixels > 0 && t.x.most <= kMaxBandTaps && step < kWidePixel;
+Transposed<T> make_transposed(Arena& arena, const CropRuns<T>& runs, int64_t number, int64_t step,
+                              int64_t row_stride, int64_t line_pitch, bool whole_planes) {
+  Transposed<T> t{number, make_inverse<T>(arena, runs.columns), make_inverse<T>(arena, runs.rows)};
+  const int32_t rows = t.y.end > t.y.begin ? t.y.end - t.y.begin : 0, pixels = t.pixels();
+  t.plans = arena.take<RowPlan<T>>(rows);
+  for (int32_t i = 0; i < rows; ++i) {
+    t.plans[i] = {t.y.first[i] * row_stride, 0, t.y.count[i], 0, t.y.weights + t.y.offset[i], {}, false};
+  }
+  constexpr int64_t kOne = kRegisterLanes<T>;
+  t.pitch = ((pixels * step + kOne - 1) / kOne * kOne + step - 1) / step;
+  t.by_band = rows > 0 && pixels > 0 && t.x.most <= kMaxBandTaps && step < kWidePixel;
+  t.together = t.by_band && whole_planes && rows * line_pitch <= kLinesTogether ? rows : 1;
   if (!t.by_band) return t;
-  t.band = make_band<T>(arena, t.x.first, pixels, step, t.x.most);
+  int32_t* first = arena.take<int32_t>(t.together * t.pitch);
+  for (int64_t i = 0; i < t.together * t.pitch; ++i) {
+    const int64_t x = lesser<int64_t>(i % t.pitch, pixels - 1);
+    first[i] = int32_t(i / t.pitch * (line_pitch / step)) + t.x.first[x];
+  }
+  t.band = make_band<T>(arena, first, t.together * t.pitch, step, t.x.most);
   t.weights = make_lanes<T>(arena, t.band, t.x.most, [&](int64_t k, int64_t i) {
-    return k < t.x.count[i] ? t.x.weights[t.x.offset[i] + k] : T(0);
+    const int64_t x = i % t.pitch;
+    return x < pixels && k < t.x.count[x] ? t.x.weights[t.x.offset[x] + k] : T(0);
   });
   return t;
 }
 
-// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window; `to` takes whole registers. The
-// band's zero weights are left out where they would matter: 0 * Inf is NaN.
+// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window in one row, or in as many as are taken
+// together; `to` takes whole registers.
 template <typename T>
-void contract_columns(const Transposed<T>& t, int64_t step, const T* line, bool finite, T* to) {
-  if (t.by_band && finite) {
-    return with_kind(t.band, [&](auto kind) {
-      contract_row<decltype(kind)>(t.band, line, t.weights, static_cast<const T*>(nullptr), to, INT64_MAX);
-    });
-  }
-  for (int64_t i = 0; i < t.x.end - t.x.begin; ++i) {
+RACNN_NOINLINE void contract_columns(const Transposed<T>& t, const T* line, T* to) {
+  with_kind(t.band, [&](auto kind) {
+    const Band<T> band = t.band;
+    contract_row<decltype(kind)>(band, line, t.weights, static_cast<const T*>(nullptr), to, INT64_MAX);
+  });
+}
+
+// The same of one row, pixel by pixel, without the band's zero weights: 0 * Inf is NaN.
+template <typename T>
+void contract_pixels(const Transposed<T>& t, int64_t step, const T* line, T* to) {
+  for (int64_t i = 0; i < t.pixels(); ++i) {
     const int64_t count = t.x.count[i];
     const T* const weights = t.x.weights + t.x.offset[i];
     blend<1>(line + t.x.first[i] * step, step, count, {weights}, {to + i * step}, step);
   }
-}
-
-// Adds a window to `row`, or starts the row with it. `columns` takes a row.
-template <typename T>
-void add_columns(const Transposed<T>& t, int64_t step, const T* line, bool finite, int64_t row_size,
-                 bool start, T* row, T* columns) {
-  const int64_t begin = t.x.begin * step, end = t.x.end * step;
-  if (start) {
-    contract_columns(t, step, line, finite, row + begin);
-    fill_row(T(0), begin, row);
-    fill_row(T(0), row_size - end, row + end);
-  } else {
-    contract_columns(t, step, line, finite, columns);
-    for (int64_t e = begin; e < end; ++e) row[e] += columns[e - begin];
-  }
+  fill_row(T(0), (t.pitch - t.pixels()) * step, to + t.pixels() * step);
 }
 
 // Beyond the size of a cache, a result is written past it: what is read next would be evicted, and each line
@@ -124,79 +130,164 @@ RACNN_INLINE bool streams(const ImageGradProblem<Grad, Image, Taps>& p) {
   return p.shape.batch * p.image_strides.b * int64_t(sizeof(Image)) >= kLargeResult;
 }
 
-// A finished row in the image's dtype; an affine map of the pixels multiplies it by the channel's scale.
-template <typename Grad, typename Image, typename Taps, typename T>
-void write_row(const ImageGradProblem<Grad, Image, Taps>& p, int64_t b, int64_t plane, int32_t y,
-               const PlaneLayout& layout, T* row) {
-  const int64_t size = p.shape.width * layout.step;
-  if (p.affine.scale != nullptr) {
-    for (int64_t c = 0; c < layout.step; ++c) {
-      const T scale = T(p.affine.scale[plane + c]);
-      for (int64_t e = c; e < size; e += layout.step) row[e] *= scale;
+// One image's gradient, from those of all windows that read it.
+template <typename Grad, typename Image, typename Taps>
+class BandImageGrad {
+ public:
+  using T = Accumulate<Image>;
+  using Lines = LineMaker<Grad, T, 1>;
+
+  BandImageGrad(Arena& arena, const ImageGradProblem<Grad, Image, Taps>& p, const Units& units, int64_t b)
+      : p_(p),
+        step_(plane_layout(p.shape.channels, p.image_strides).step),
+        row_size_(p.shape.width * step_),
+        images_(p.grad_images + b * p.image_strides.b),
+        shape_(piece_of_row(arena, 0, p.shape.out_width, kMaxBandTaps, p.grad_strides, step_)),
+        pitch_(Lines::line_pitch(shape_, step_)),
+        whole_(units.chunks == 1),
+        crops_(arena.take<Transposed<T>>(p.shape.windows)),
+        lines_(make_crops(arena, b)) {
+    const int64_t rows = whole_ ? p.shape.height : 1;
+    rows_ = arena.take<T>(rows * row_size_ + kRegisterLanes<T> * kWidePixel);
+    columns_ = arena.take<T>(most_columns_ + kRegisterLanes<T>);
+  }
+
+  // The rows of `unit` in one plane.
+  void rows(const Unit& unit, int64_t plane) {
+    if (whole_) {
+      fill_row(T(0), p_.shape.height * row_size_, rows_);
+      for (int64_t k = 0; k < count_; ++k) add_crop(crops_[k], plane);
+      return write(plane, 0, p_.shape.height);
+    }
+    for (int32_t y = unit.row_begin; y < unit.row_end; ++y) {
+      bool started = false;
+      for (int64_t k = 0; k < count_; ++k) {
+        const Transposed<T>& t = crops_[k];
+        if (y < t.y.begin || y >= t.y.end || t.y.count[y - t.y.begin] == 0) continue;
+        start_crop(t, plane);
+        lines_.make(t.plans[y - t.y.begin]);
+        contract(t, 0);
+        started ? add_row(t, columns_, rows_) : start_row(t);
+        started = true;
+      }
+      if (!started) fill_row(T(0), row_size_, rows_);
+      write(plane, y, 1);
     }
   }
-  Image* to = p.grad_images + b * p.image_strides.b + plane * p.image_strides.c + y * p.image_strides.y;
-  if constexpr (std::is_same_v<Image, T>) {
-    if (streams(p)) return stream_line(to, row, size);
-  }
-  store_line(to, row, size);
-}
 
-// What one image's gradient is made of.
-template <typename T>
-struct TransposedCrop {
-  int64_t number;
-  Transposed<T> window;
+ private:
+  Lines make_crops(Arena& arena, int64_t b) {
+    int32_t longest = 1, together = 1;
+    for (int64_t n = b * p_.shape.windows; n < (b + 1) * p_.shape.windows; ++n) {
+      const auto runs = crop_runs(arena, p_.taps, p_.shape, n);
+      if (!runs.finite) continue;
+      const Transposed<T> t = make_transposed<T>(arena, runs, n, step_, p_.grad_strides.y, pitch_, whole_);
+      if (t.pixels() == 0) continue;
+      longest = greater(longest, int32_t(t.y.most));
+      together = greater(together, t.together);
+      most_columns_ = greater(most_columns_, t.together * t.pitch * step_);
+      crops_[count_++] = t;
+    }
+    return Lines(arena, rows_of(p_.grad_output, p_.grad_strides, p_.shape, true, step_), shape_, longest, {},
+                 together);
+  }
+
+  void start_crop(const Transposed<T>& t, int64_t plane) {
+    lines_.start_plane(
+        p_.grad_output + crop_offset(p_.grad_strides, t.number, p_.shape.windows) + plane * p_.grad_strides.c,
+        plane, false);
+  }
+
+  // The columns of one line.
+  void contract(const Transposed<T>& t, int64_t at) {
+    const T* const line = lines_.lines()[0] + at;
+    t.by_band&& t.together == 1 && lines_.all_finite(at) ? contract_columns(t, line, columns_)
+                                                         : contract_pixels(t, step_, line, columns_);
+  }
+
+  // A window into a plane.
+  void add_crop(const Transposed<T>& t, int64_t plane) {
+    start_crop(t, plane);
+    T* const to = rows_ + (t.y.begin * p_.shape.width) * step_;
+    const int32_t rows = t.y.end - t.y.begin;
+    bool finite = t.together > 1;
+    for (int32_t i = 0; finite && i < rows; ++i) {
+      if (t.plans[i].count > 0) {
+        lines_.make(t.plans[i], i * pitch_);
+        finite = lines_.all_finite(i * pitch_);
+      } else {
+        fill_row(T(0), shape_.numbers, lines_.lines()[0] + i * pitch_);
+      }
+    }
+    if (finite) contract_columns(t, static_cast<const T*>(lines_.lines()[0]), columns_);
+    for (int32_t i = 0; i < rows; ++i) {
+      if (t.plans[i].count == 0) continue;
+      if (!finite) {
+        lines_.make(t.plans[i]);
+        contract(t, 0);
+      }
+      add_row(t, columns_ + (finite ? i * t.pitch * step_ : 0), to + i * row_size_);
+    }
+  }
+
+  // A row of a window's pixels: whole registers are added, zeros behind the last.
+  void add_row(const Transposed<T>& t, const T* columns, T* row) const {
+    T* const to = row + t.x.begin * step_;
+    const int64_t numbers = t.pixels() * step_;
+    for (int64_t e = 0; e < numbers; e += kRegisterLanes<T>) {
+      store_register<T>(to + e, load_register(to + e) + load_register(columns + e));
+    }
+  }
+
+  void start_row(const Transposed<T>& t) {
+    const int64_t begin = t.x.begin * step_, end = t.x.end * step_;
+    fill_row(T(0), begin, rows_);
+    std::memcpy(rows_ + begin, columns_, size_t(end - begin) * sizeof(T));
+    fill_row(T(0), row_size_ - end, rows_ + end);
+  }
+
+  // Finished rows in the image's dtype; an affine map of the pixels multiplies them by the channel's scale.
+  void write(int64_t plane, int32_t y, int32_t count) {
+    if (p_.affine.scale != nullptr) {
+      for (int64_t c = 0; c < step_; ++c) {
+        const T scale = T(p_.affine.scale[plane + c]);
+        for (int64_t e = c; e < count * row_size_; e += step_) rows_[e] *= scale;
+      }
+    }
+    Image* const to = images_ + plane * p_.image_strides.c + y * p_.image_strides.y;
+    const bool dense = p_.image_strides.y == row_size_;
+    for (int32_t i = 0; i < (dense ? 1 : count); ++i) {
+      write_line(to + i * p_.image_strides.y, rows_ + i * row_size_, dense ? count * row_size_ : row_size_);
+    }
+  }
+
+  void write_line(Image* to, const T* line, int64_t n) const {
+    if constexpr (std::is_same_v<Image, T>) {
+      if (streams(p_)) return stream_line(to, line, n);
+    }
+    store_line(to, line, n);
+  }
+
+  const ImageGradProblem<Grad, Image, Taps>& p_;
+  int64_t step_, row_size_;
+  Image* images_;
+  LineShape shape_;
+  int64_t pitch_;
+  bool whole_;  // planes at once; else row by row
+  Transposed<T>* crops_;
+  int64_t count_ = 0, most_columns_ = 0;
+  Lines lines_;
+  T* rows_;     // of the image's gradient
+  T* columns_;  // of one window
 };
 
 template <typename Grad, typename Image, typename Taps>
 void compute(const ImageGradProblem<Grad, Image, Taps>& p, const Units& units, int64_t begin, int64_t end) {
-  using T = Accumulate<Image>;
-  const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
-  const int64_t step = layout.step, row_size = p.shape.width * step;
-  const int64_t b = begin / units.per_item();
   Arena arena;
-  TransposedCrop<T>* crops = arena.take<TransposedCrop<T>>(p.shape.windows);
-  int64_t count = 0;
-  int32_t most = 1;
-  for (int64_t n = b * p.shape.windows; n < (b + 1) * p.shape.windows; ++n) {
-    const auto runs = crop_runs(arena, p.taps, p.shape, n);
-    if (!runs.finite) continue;
-    crops[count] = {n, make_transposed<T>(arena, runs, step)};
-    most = greater<int32_t>(most, int32_t(crops[count].window.y.most));
-    ++count;
-  }
-  const LineShape shape = piece_of_row(arena, 0, p.shape.out_width, kMaxBandTaps, p.grad_strides, step);
-  LineMaker<Grad, T, 1> lines(arena, rows_of(p.grad_output, p.grad_strides, p.shape, true, step), shape, most,
-                              {});
-  T* const row = arena.take<T>(row_size + kLanes);
-  T* const columns = arena.take<T>(row_size + kLanes);
+  BandImageGrad<Grad, Image, Taps> image(arena, p, units, begin / units.per_item());
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
-    for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-      for (int32_t y = unit.row_begin; y < unit.row_end; ++y) {
-        bool start = true;
-        for (int64_t k = 0; k < count; ++k) {
-          const Transposed<T>& t = crops[k].window;
-          if (!t.reads_row(y)) continue;
-          const int32_t at = y - t.y.begin;
-          lines.start_plane(p.grad_output + crop_offset(p.grad_strides, crops[k].number, p.shape.windows) +
-                                plane * p.grad_strides.c,
-                            plane, false);
-          lines.make({t.y.first[at] * p.grad_strides.y,
-                      0,
-                      t.y.count[at],
-                      0,
-                      t.y.weights + t.y.offset[at],
-                      {},
-                      false});
-          add_columns(t, step, lines.lines()[0], lines.all_finite(), row_size, start, row, columns);
-          start = false;
-        }
-        if (start) fill_row(T(0), row_size, row);
-        write_row(p, b, plane, y, layout, row);
-      }
-    }
+    for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) image.rows(unit, plane);
   }
   finish_streaming();
 }

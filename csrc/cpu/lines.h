@@ -190,7 +190,7 @@ class LineMaker {
 
   bool all_finite(int64_t from = 0) const {
     bool all = true;
-    for (const T* line : lines_) all = all && racnn::cpu::RACNN_ISA::all_finite(line + from, shape_.numbers);
+    for (const T* line : lines_) all = all && racnn::cpu::RACNN_ISA::all_finite(line + from, padded_);
     return all;
   }
 
@@ -211,16 +211,21 @@ class LineMaker {
   RACNN_INLINE void make(const RowPlan<T>& plan, int64_t at = 0) {
     const From* const from = from_ + plan.offset;
     const int64_t stride = rows_.strides.y;
-    const bool plain = plan.count == 2 && scale_ == nullptr && shape_.offsets == nullptr;
-    if (!plain || from + stride + padded_ > rows_.end) return make_any(plan, at);
+    const int32_t count = plan.count;
+    const bool plain = (count == 1 || count == 2) && scale_ == nullptr && shape_.offsets == nullptr;
+    if (!plain || from + (count - 1) * stride + padded_ > rows_.end) return make_any(plan, at);
     const T* weights[kSets];
     T* lines[kSets];
     RACNN_UNROLL
     for (int s = 0; s < kSets; ++s) {
-      weights[s] = plan.weights + 2 * s;
+      weights[s] = plan.weights + s * count;
       lines[s] = lines_[s] + at;
     }
-    blend_counted<2, false>(from, stride, 2, weights, lines, padded_, {}, ahead(plan));
+    if (count == 1) {
+      blend_counted<1, false>(from, stride, 1, weights, lines, padded_, {}, ahead(plan));
+    } else {
+      blend_counted<2, false>(from, stride, 2, weights, lines, padded_, {}, ahead(plan));
+    }
     clear_end(at);
   }
 

@@ -119,27 +119,19 @@ RACNN_INLINE T sum(const Vec<T>& value) {
   return halves[0];
 }
 
-// Whether no number is NaN or infinite, by their sum: where that overflows it may say no though all are.
+// Whether none of n numbers, whole registers, is NaN or infinite, by their sum: where that overflows it may
+// say no though all are.
 template <typename T>
 RACNN_INLINE bool all_finite(const T* values, int64_t n) {
-  using Register = typename RegisterOf<T>::type;
-  constexpr int64_t kSums = 4, kWidth = sizeof(Register) / sizeof(T), kStep = kSums * kWidth;
-  T total = T(0);
-  Register sums[kSums] = {};
-  if (n < kStep) {
-    for (int64_t i = 0; i < n; ++i) total += values[i];
-  } else {
-    for (int64_t i = 0; i < n; i += kStep) {
-      const T* from = values + (i < n - kStep ? i : n - kStep);
-      for (int64_t s = 0; s < kSums; ++s) {
-        Register value;
-        std::memcpy(&value, from + s * kWidth, sizeof(value));
-        sums[s] += value;
-      }
-    }
+  constexpr int64_t kOne = kRegisterLanes<T>;
+  Register<T> even{}, odd{};
+  int64_t i = 0;
+  for (; i + 2 * kOne <= n; i += 2 * kOne) {
+    even += load_register(values + i);
+    odd += load_register(values + i + kOne);
   }
-  const Register all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  for (int64_t i = 0; i < kWidth; ++i) total += all[i];
+  if (i < n) even += load_register(values + i);
+  const T total = sum_of_lanes<T>(even + odd);
   return total - total == T(0);
 }
 
