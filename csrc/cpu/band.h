@@ -19,20 +19,35 @@ namespace racnn::cpu::RACNN_ISA {
 // Wider pixels are contracted pixel by pixel, vectorised over their channels.
 constexpr int64_t kWidePixel = 16;
 
+// What permutes registers takes an Index, the place of each lane's number (index_of_lane):
+//
+//     add(index, n)      n numbers further
+//     pick(from, index)  the numbers of a register, or of two, at `index`
+#if defined(__AVX2__)
+#define RACNN_PERMUTES
+
+// One behind the other.
+struct TwoRegisters {
+  Register<float> low, high;
+};
+
+RACNN_INLINE TwoRegisters load_two(const float* from) {
+  return {load_register(from), load_register(from + kRegisterLanes<float>)};
+}
+#endif
+
 #if defined(__AVX512F__)
 using Index = __m512i;
 
 RACNN_INLINE Index load_index(const int32_t* from) { return _mm512_loadu_si512(from); }
 RACNN_INLINE Index add(Index a, int32_t b) { return _mm512_add_epi32(a, _mm512_set1_epi32(b)); }
 
-// The numbers of a register at `index`.
 RACNN_INLINE Register<float> pick(const Register<float>& from, Index index) {
   return Register<float>(_mm512_permutexvar_ps(index, __m512(from)));
 }
 
-// The same of two registers, one behind the other.
-RACNN_INLINE Register<float> pick(const Register<float>& low, const Register<float>& high, Index index) {
-  return Register<float>(_mm512_permutex2var_ps(__m512(low), index, __m512(high)));
+RACNN_INLINE Register<float> pick(const TwoRegisters& from, Index index) {
+  return Register<float>(_mm512_permutex2var_ps(__m512(from.low), index, __m512(from.high)));
 }
 #elif defined(__AVX2__)
 using Index = __m256i;
@@ -47,15 +62,42 @@ RACNN_INLINE Register<float> pick(const Register<float>& from, Index index) {
 }
 
 // Bit 3 of an index says which register, the permutation looks at bits 0 to 2: shift it to the sign.
-RACNN_INLINE Register<float> pick(const Register<float>& low, const Register<float>& high, Index index) {
+RACNN_INLINE Register<float> pick(const TwoRegisters& from, Index index) {
   const __m256 in_high = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
-  return Register<float>(_mm256_blendv_ps(_mm256_permutevar8x32_ps(__m256(low), index),
-                                          _mm256_permutevar8x32_ps(__m256(high), index), in_high));
+  return Register<float>(_mm256_blendv_ps(_mm256_permutevar8x32_ps(__m256(from.low), index),
+                                          _mm256_permutevar8x32_ps(__m256(from.high), index), in_high));
+}
+#elif defined(__AARCH64EL__)
+#define RACNN_PERMUTES
+using Index = uint8x16_t;  // of each byte
+using TwoRegisters = uint8x16x2_t;
+
+RACNN_INLINE TwoRegisters load_two(const float* from) {
+  return vld1q_u8_x2(reinterpret_cast<const uint8_t*>(from));
+}
+RACNN_INLINE Index load_index(const int32_t* from) { return vreinterpretq_u8_s32(vld1q_s32(from)); }
+RACNN_INLINE Index add(Index a, int32_t b) { return vaddq_u8(a, vdupq_n_u8(uint8_t(4 * b))); }
+
+RACNN_INLINE Register<float> pick(const Register<float>& from, Index index) {
+  const uint8x16_t bytes = vreinterpretq_u8_f32(float32x4_t(from));
+  return Register<float>(vreinterpretq_f32_u8(vqtbl1q_u8(bytes, index)));
+}
+
+RACNN_INLINE Register<float> pick(const TwoRegisters& from, Index index) {
+  return Register<float>(vreinterpretq_f32_u8(vqtbl2q_u8(from, index)));
 }
 #endif
 
+RACNN_INLINE int32_t index_of_lane(int64_t n) {
+#if defined(__AARCH64EL__)
+  return int32_t(0x04040404 * n + 0x03020100);
+#else
+  return int32_t(n);
+#endif
+}
+
 // Whether registers of T are permuted; else numbers are fetched one by one, from any distance.
-#if defined(__AVX2__)
+#if defined(RACNN_PERMUTES)
 template <typename T>
 constexpr bool kPermutes = std::is_same_v<T, float>;
 #else
@@ -76,7 +118,7 @@ struct Band {
   int32_t* begin;  // [blocks]: first output
   int32_t* count;  // [blocks]: outputs
   int32_t* base;   // [blocks]: the lowest number that it reads
-  int32_t* index;  // [blocks, kLanes]: what each lane reads, relative to base
+  int32_t* index;  // [blocks, kLanes]: what each lane reads, relative to base; an Index if permuted
 
   // Numbers behind the first output that are overwritten when all blocks are stored whole.
   int64_t covered() const { return blocks > 0 ? begin[blocks - 1] + kLanes : 0; }
@@ -119,7 +161,7 @@ Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t st
   band.blocks = blocks_of(reach);
   if (kPermutes<T> && far_reach > reach) {
     const int64_t far_blocks = blocks_of(far_reach);
-    constexpr int64_t kPick = kRegisterBytes == 64 ? 1 : 4;  // instructions
+    constexpr int64_t kPick = kRegisterBytes == 32 ? 4 : 1;  // instructions
     if (far_blocks * (taps * (kPick + 1) + 4) < band.blocks * (taps * 3 + 3)) {
       band.two = true;
       band.blocks = far_blocks;
@@ -137,7 +179,8 @@ Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t st
     band.base[b] = int32_t(base);
     if (band.inside == b && begin + kLanes <= band.size) ++band.inside;
     for (int64_t i = 0; i < kLanes; ++i) {
-      band.index[b * kLanes + i] = i < count ? int32_t(numbers[begin + i] - base) : 0;
+      const int64_t lane = i < count ? numbers[begin + i] - base : 0;
+      band.index[b * kLanes + i] = kPermutes<T> ? index_of_lane(lane) : int32_t(lane);
     }
     ++b;
   });
@@ -181,14 +224,14 @@ RACNN_INLINE void contract_block(const Band<T>& band, const T* line, const int32
   };
   RACNN_UNROLL
   for (Register<T>& sum : out) sum = Register<T>{};  // of no taps
-#if defined(__AVX2__)
+#if defined(RACNN_PERMUTES)
   if constexpr (kPermutes<T>) {
     Index at = load_index(index);
     if constexpr (Kind::two) {
-      const Register<T> low = load_register(line), high = load_register(line + kLanes);
+      const TwoRegisters numbers = load_two(line);
       RACNN_UNROLL
       for (int64_t t = 0; t < taps; ++t) {
-        add_up(t, pick(low, high, at));
+        add_up(t, pick(numbers, at));
         at = add(at, int32_t(band.step));
       }
     } else {

@@ -37,6 +37,19 @@ RACNN_INLINE Register<T> load_register_as(const From* from) {
     const __m256i high = _mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
     return Register<T>(_mm256_castsi256_ps(high));
   }
+#elif defined(__AARCH64EL__)
+  if constexpr (std::is_same_v<From, uint8_t>) {
+    uint32_t bytes;
+    std::memcpy(&bytes, from, sizeof(bytes));
+    const uint16x8_t words = vmovl_u8(vcreate_u8(bytes));
+    return Register<T>(vcvtq_f32_u32(vmovl_u16(vget_low_u16(words))));
+  }
+  if constexpr (std::is_same_v<From, Half>) {
+    return Register<T>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&from->bits))));
+  }
+  if constexpr (std::is_same_v<From, BFloat16>) {
+    return Register<T>(vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&from->bits), 16)));
+  }
 #else
   for (int i = 0; i < kRegisterLanes<T>; ++i) value[i] = widen(from[i]);
   return value;
@@ -79,7 +92,18 @@ RACNN_INLINE __m256i bfloat16_lanes(__m512 value) {
 }
 #endif
 
-// A register in the type of `to`. max_ps takes the second operand where the first is NaN: 0 in uint8.
+#if defined(__AARCH64EL__)
+RACNN_INLINE uint16x4_t bfloat16_lanes(float32x4_t value) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(value);
+  const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+  const uint32x4_t raised = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+  const uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000)), is_number = vceqq_f32(value, value);
+  return vshrn_n_u32(vbslq_u32(is_number, raised, quiet), 16);
+}
+#endif
+
+// A register in the type of `to`. In uint8 NaN is 0: max_ps takes the second operand where the first is NaN,
+// NEON's conversion to whole numbers gives 0.
 template <typename T, typename To>
 RACNN_INLINE void store_register_as(To* to, const Register<T>& value) {
   if constexpr (std::is_same_v<To, T>) return store_register(to, value);
@@ -111,6 +135,17 @@ RACNN_INLINE void store_register_as(To* to, const Register<T>& value) {
     const __m256i whole = _mm256_cvtps_epi32(_mm256_min_ps(raised, _mm256_set1_ps(255.0f)));
     const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
     return _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
+  }
+#elif defined(__AARCH64EL__)
+  if constexpr (std::is_same_v<To, Half>) {
+    return vst1_u16(&to->bits, vreinterpret_u16_f16(vcvt_f16_f32(float32x4_t(value))));
+  }
+  if constexpr (std::is_same_v<To, BFloat16>) return vst1_u16(&to->bits, bfloat16_lanes(float32x4_t(value)));
+  if constexpr (std::is_same_v<To, uint8_t>) {
+    const uint16x4_t words = vqmovn_u32(vcvtnq_u32_f32(float32x4_t(value)));
+    const uint8x8_t bytes = vqmovn_u16(vcombine_u16(words, vdup_n_u16(0)));
+    std::memcpy(to, &bytes, sizeof(*to) * kRegisterLanes<T>);
+    return;
   }
 #endif
   T lanes[kRegisterLanes<T>];

@@ -16,7 +16,7 @@ constexpr int64_t kMaxBandTaps = 16;
 template <typename T>
 struct Inverse {
   int32_t begin, end;
-  int32_t* first;   // [end - begin]: first output that reads the pixel
+  int32_t* first;   // [end - begin]: first output that reads the pixel, or the one before if none does
   int32_t* count;   // [end - begin], 0 for a pixel that is skipped
   int64_t* offset;  // [end - begin]: of the pixel's weights
   T* weights;       // count numbers a pixel
@@ -45,6 +45,7 @@ Inverse<T> make_inverse(Arena& arena, const Axis& axis) {
   });
   int64_t total = 0;
   for (int64_t x = 0; x < pixels; ++x) {
+    if (inverse.count[x] == 0) inverse.first[x] = inverse.first[x - 1];  // near: blocks of a band stay long
     inverse.offset[x] = total;
     total += inverse.count[x];
     inverse.most = inverse.count[x] > inverse.most ? inverse.count[x] : inverse.most;

@@ -39,5 +39,9 @@ extern "C" __attribute__((visibility("default"))) const char* racnn_cpu_capabili
     case racnn::cpu::Isa::kBaseline:
       break;
   }
+#if defined(__AARCH64EL__)
+  return "neon";  // which every processor has
+#else
   return "baseline";
+#endif
 }

@@ -9,6 +9,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__AARCH64EL__)
+#include <arm_neon.h>
 #endif
 
 #include "half.h"
@@ -142,7 +144,10 @@ RACNN_INLINE float widen(BFloat16 value) { return to_float(value); }
 RACNN_INLINE float widen(Half value) { return to_float(value); }
 
 #if defined(__AVX2__)
-RACNN_INLINE void transpose_8(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+constexpr int64_t kTile = 8;
+
+// The same for a tile of kTile x kTile numbers.
+RACNN_INLINE void transpose_tile(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
   __m256 r[8], s[8];
   for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * from_stride);
   for (int i = 0; i < 8; i += 2) {
@@ -160,16 +165,31 @@ RACNN_INLINE void transpose_8(const float* from, int64_t from_stride, float* to,
     _mm256_storeu_ps(to + (i + 4) * to_stride, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
   }
 }
+#elif defined(__AARCH64EL__)
+constexpr int64_t kTile = 4;
+
+RACNN_INLINE void transpose_tile(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+  float64x2_t r[4];  // of pairs of numbers
+  for (int i = 0; i < 4; i += 2) {
+    const float32x4_t a = vld1q_f32(from + i * from_stride), b = vld1q_f32(from + (i + 1) * from_stride);
+    r[i] = vreinterpretq_f64_f32(vtrn1q_f32(a, b));
+    r[i + 1] = vreinterpretq_f64_f32(vtrn2q_f32(a, b));
+  }
+  for (int i = 0; i < 2; ++i) {
+    vst1q_f32(to + i * to_stride, vreinterpretq_f32_f64(vtrn1q_f64(r[i], r[i + 2])));
+    vst1q_f32(to + (i + 2) * to_stride, vreinterpretq_f32_f64(vtrn2q_f64(r[i], r[i + 2])));
+  }
+}
 #endif
 
 // to[k][i] = from[i][k] for kLanes x kLanes numbers, the strides between i and between k.
 template <typename T>
 RACNN_INLINE void transpose(const T* from, int64_t from_stride, T* to, int64_t to_stride) {
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(__AARCH64EL__)
   if constexpr (std::is_same_v<T, float>) {
-    for (int64_t i = 0; i < kLanes; i += 8) {
-      for (int64_t k = 0; k < kLanes; k += 8) {
-        transpose_8(from + i * from_stride + k, from_stride, to + k * to_stride + i, to_stride);
+    for (int64_t i = 0; i < kLanes; i += kTile) {
+      for (int64_t k = 0; k < kLanes; k += kTile) {
+        transpose_tile(from + i * from_stride + k, from_stride, to + k * to_stride + i, to_stride);
       }
     }
     return;

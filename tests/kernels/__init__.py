@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The CPU kernels without torch; run_kernels.cpp is the program."""
+"""The CPU kernels without torch; run_kernels.cpp and run_conversions.cpp are the programs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 
 import pytest
 from emulation.build import CannotBuild
@@ -31,7 +32,7 @@ def run(machine: str, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("machine", ["baseline", "avx2", "avx512", ARM])
 def test_kernels_compute_what_plain_loops_do(machine: str, kernel: str) -> None:
-    capability = "baseline" if machine == ARM else machine  # NEON is ARM's
+    capability = "neon" if machine == ARM else machine
     differences = []
     for words in cases(kernel):
         result = run(machine, *words)
@@ -40,6 +41,16 @@ def test_kernels_compute_what_plain_loops_do(machine: str, kernel: str) -> None:
         if result.returncode != 0:
             differences.append(f"{' '.join(words)}: {result.stdout}{result.stderr}")
     assert not differences, "\n".join(differences)
+
+
+@pytest.mark.parametrize("command", [build.native, build.arm])
+def test_conversions_are_exact(command: Callable[[str], list[str]]) -> None:
+    try:
+        program = command(build.CONVERSIONS)
+    except CannotBuild as missing:
+        pytest.skip(str(missing))
+    result = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "0 wrong\n")
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
