@@ -3,18 +3,32 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._options import Boxcar, KernelOptions
+from ._arguments import BOUNDARIES, INTERPOLATIONS
+from ._options import IMAGE_DTYPES, Boxcar, KernelOptions
 
 # The operators' registered autograd is Python: where nobody differentiates, going below it saves its time.
 below_autograd = torch._C._AutoDispatchBelowAutograd
 
-_DEFAULTS = tuple(KernelOptions._field_defaults.values())
-_REQUIRED = len(KernelOptions._fields) - len(_DEFAULTS)
+# torch's number of each dtype (c10::ScalarType).
+_NUMBERS = {torch.uint8: 0, torch.float16: 5, torch.float32: 6, torch.float64: 7, torch.bfloat16: 15}
+_DTYPES = {number: dtype for dtype, number in _NUMBERS.items()}
+# What the overloads `coded` take in the place of these options: OptionCode in csrc/tap_options.h.
+_CODES = {
+    (boundary, interpolation, antialias, dtype): BOUNDARIES.index(boundary)
+    + 4 * (INTERPOLATIONS.index(interpolation) + 8 * (antialias + 4 * _NUMBERS[dtype]))
+    for boundary, interpolation, antialias, dtype in product(
+        BOUNDARIES, INTERPOLATIONS, (False, True), IMAGE_DTYPES
+    )
+}
+_CHANNELS_LAST = 64
+
+_operators = torch.ops.racnn_ops
 
 
 def _call(operator: Any, *arguments: Any) -> Tensor:
@@ -24,11 +38,30 @@ def _call(operator: Any, *arguments: Any) -> Tensor:
         return operator(*arguments)  # type: ignore[no-any-return]
 
 
-def crop_kernel(images: Tensor, windows: Tensor, options: tuple[Any, ...]) -> Tensor:
-    """The crops for :class:`KernelOptions`, or a tuple of the same."""
-    # What is as by default need not be converted at each call.
-    given = options[:_REQUIRED] if options[_REQUIRED:] == _DEFAULTS else options
-    return _call(torch.ops.racnn_ops._crop_forward.default, images, windows, *given)
+def _is_coded(options: KernelOptions) -> bool:
+    """Whether a call may take the cheap overload: not in graphs or modes, which see options by their names."""
+    if options.scale or options.offset or torch.compiler.is_compiling():
+        return False
+    return torch._C._len_torch_dispatch_stack() == 0
+
+
+def _code(options: KernelOptions, dtype: torch.dtype) -> int:
+    return _CODES[options.boundary, options.interpolation, options.antialias, dtype]
+
+
+def decoded(code: int) -> tuple[bool, torch.dtype]:
+    """Whether the layout of a code is channels_last, and its dtype."""
+    return bool(code & _CHANNELS_LAST), _DTYPES[code // (2 * _CHANNELS_LAST)]
+
+
+def crop_kernel(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+    """The crops."""
+    if not _is_coded(options):
+        return _call(_operators._crop_forward.default, images, windows, *options)
+    return _operators._crop_forward.coded(  # type: ignore[no-any-return]
+        *(images, windows, options.height, options.width),
+        *(_code(options, options.dtype), options.mask_steepness or 0.0),
+    )
 
 
 def image_grad_kernel(
@@ -41,10 +74,15 @@ def image_grad_kernel(
     options: KernelOptions,
 ) -> Tensor:
     """The gradient of images of that size, layout and dtype."""
-    return _call(
-        torch.ops.racnn_ops._crop_image_grad.default,
-        *(grad_output, windows, height, width, options.boundary, options.mask_steepness, options.scale),
-        *(channels_last, dtype, options.interpolation, options.antialias),
+    if not _is_coded(options):
+        return _call(
+            _operators._crop_image_grad.default,
+            *(grad_output, windows, height, width, options.boundary, options.mask_steepness, options.scale),
+            *(channels_last, dtype, options.interpolation, options.antialias),
+        )
+    code = _code(options, dtype) + _CHANNELS_LAST * channels_last
+    return _operators._crop_image_grad.coded(  # type: ignore[no-any-return]
+        grad_output, windows, height, width, code, options.mask_steepness or 0.0
     )
 
 
@@ -52,23 +90,27 @@ def window_grad_kernel(
     grad_output: Tensor, images: Tensor, windows: Tensor, options: KernelOptions
 ) -> Tensor:
     """The gradient of the windows."""
-    return _call(
-        torch.ops.racnn_ops._crop_window_grad.default,
-        *(grad_output, images, windows, options.boundary, options.mask_steepness, options.scale),
-        *(options.shift, options.interpolation, options.antialias),
+    if not _is_coded(options):
+        return _call(
+            _operators._crop_window_grad.default,
+            *(grad_output, images, windows, options.boundary, options.mask_steepness, options.scale),
+            *(options.shift, options.interpolation, options.antialias),
+        )
+    return _operators._crop_window_grad.coded(  # type: ignore[no-any-return]
+        grad_output, images, windows, _code(options, images.dtype), options.mask_steepness or 0.0
     )
 
 
 def boxcar_grad_kernel(grad_output: Tensor, windows: Tensor, boxcar: Boxcar) -> Tensor:
     """The surrogate gradient of the windows, from options scaled to the image."""
-    return _call(torch.ops.racnn_ops._crop_boxcar_grad.default, grad_output, windows, *boxcar[:4])
+    return _call(_operators._crop_boxcar_grad.default, grad_output, windows, *boxcar[:4])
 
 
 def tap_crop_kernel(images: Tensor, *tables: Tensor) -> Tensor:
     """Crops by tap tables."""
-    return _call(torch.ops.racnn_ops._tap_crop.default, images, *tables)
+    return _call(_operators._tap_crop.default, images, *tables)
 
 
 def tap_image_grad_kernel(grad_output: Tensor, *tables_and_format: Any) -> Tensor:
     """The gradient of their images."""
-    return _call(torch.ops.racnn_ops._tap_image_grad.default, grad_output, *tables_and_format)
+    return _call(_operators._tap_image_grad.default, grad_output, *tables_and_format)
