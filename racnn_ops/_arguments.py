@@ -155,8 +155,10 @@ def _check_selected_fill(value: float, images: torch.dtype, result: torch.dtype)
 
 def is_channels_last(images: Tensor) -> bool:
     """The memory format that a result takes over; the same rule as in ``csrc/torch/tensors.h``."""
+    if images.stride(1) != 1:
+        return False
     channels = images.shape[1]
-    return bool(channels > 1 and images.stride(1) == 1 and images.stride(3) == channels)
+    return bool(channels > 1 and images.stride(3) == channels)
 
 
 def are_pixels_far_apart(tensor: Tensor) -> bool:

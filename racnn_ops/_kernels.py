@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -38,15 +39,18 @@ def _call(operator: Any, *arguments: Any) -> Tensor:
         return operator(*arguments)  # type: ignore[no-any-return]
 
 
-def _is_coded(options: KernelOptions) -> bool:
-    """Whether a call may take the cheap overload: not in graphs or modes, which see options by their names."""
-    if options.scale or options.offset or torch.compiler.is_compiling():
-        return False
-    return torch._C._len_torch_dispatch_stack() == 0
+def _coded(options: KernelOptions, dtype: torch.dtype) -> tuple[int, float] | None:
+    """What the overloads take, or None where they do not do: graphs and modes see options by their names."""
+    _, _, boundary, mask_steepness, scale, _, _, _, interpolation, antialias, offset = options
+    if scale or offset or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return None
+    return _CODES[boundary, interpolation, antialias, dtype], mask_steepness or 0.0
 
 
-def _code(options: KernelOptions, dtype: torch.dtype) -> int:
-    return _CODES[options.boundary, options.interpolation, options.antialias, dtype]
+@cache
+def _overload(name: str) -> Any:
+    # Without OpOverload.__call__, a frame for every call.
+    return getattr(_operators, name).coded._op
 
 
 def decoded(code: int) -> tuple[bool, torch.dtype]:
@@ -56,12 +60,9 @@ def decoded(code: int) -> tuple[bool, torch.dtype]:
 
 def crop_kernel(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
     """The crops."""
-    if not _is_coded(options):
+    if (coded := _coded(options, options.dtype)) is None:
         return _call(_operators._crop_forward.default, images, windows, *options)
-    return _operators._crop_forward.coded(  # type: ignore[no-any-return]
-        *(images, windows, options.height, options.width),
-        *(_code(options, options.dtype), options.mask_steepness or 0.0),
-    )
+    return _overload("_crop_forward")(images, windows, *options[:2], *coded)  # type: ignore[no-any-return]
 
 
 def image_grad_kernel(
@@ -74,15 +75,15 @@ def image_grad_kernel(
     options: KernelOptions,
 ) -> Tensor:
     """The gradient of images of that size, layout and dtype."""
-    if not _is_coded(options):
+    if (coded := _coded(options, dtype)) is None:
         return _call(
             _operators._crop_image_grad.default,
             *(grad_output, windows, height, width, options.boundary, options.mask_steepness, options.scale),
             *(channels_last, dtype, options.interpolation, options.antialias),
         )
-    code = _code(options, dtype) + _CHANNELS_LAST * channels_last
-    return _operators._crop_image_grad.coded(  # type: ignore[no-any-return]
-        grad_output, windows, height, width, code, options.mask_steepness or 0.0
+    code, mask_steepness = coded
+    return _overload("_crop_image_grad")(  # type: ignore[no-any-return]
+        grad_output, windows, height, width, code + _CHANNELS_LAST * channels_last, mask_steepness
     )
 
 
@@ -90,15 +91,13 @@ def window_grad_kernel(
     grad_output: Tensor, images: Tensor, windows: Tensor, options: KernelOptions
 ) -> Tensor:
     """The gradient of the windows."""
-    if not _is_coded(options):
+    if (coded := _coded(options, images.dtype)) is None:
         return _call(
             _operators._crop_window_grad.default,
             *(grad_output, images, windows, options.boundary, options.mask_steepness, options.scale),
             *(options.shift, options.interpolation, options.antialias),
         )
-    return _operators._crop_window_grad.coded(  # type: ignore[no-any-return]
-        grad_output, images, windows, _code(options, images.dtype), options.mask_steepness or 0.0
-    )
+    return _overload("_crop_window_grad")(grad_output, images, windows, *coded)  # type: ignore[no-any-return]
 
 
 def boxcar_grad_kernel(grad_output: Tensor, windows: Tensor, boxcar: Boxcar) -> Tensor:

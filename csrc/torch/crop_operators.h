@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// From torch to the kernels: the operators on windows, written once for every backend on the stable ABI. Their
-// overloads `coded` are those of eager calls without numbers a channel: what an argument costs to convert is a
-// good part of a small call. A Backend is a class with
+// From torch to the kernels: the operators on windows, written once for every backend on the stable ABI.
+// Their overloads `coded` are those of eager calls without numbers a channel: what an argument costs to
+// convert is a good part of a small call. A Backend is a class with
 //
 //   BackendTypes                              its base: the C++ type of each dtype
 //   kMostNormalised                           channels that a kernel can normalise
 //   Guard(const Tensor&)                      makes the tensor's device current, for its lifetime
 //   window_grad_workspace(const CropShape&)   how much workspace its reductions need
 //   boxcar_grad_workspace(const CropShape&, Energy)
+//   kSmallWorkspace                           so many numbers of it may lie on the host's stack
 //   compute(problem)                          runs the kernel of any struct in problems.h
 #pragma once
 
@@ -87,14 +88,17 @@ Tensor forward(const Tensor& images, const Tensor& windows, int64_t out_height, 
   const CropShape shape =
       make_shape(images, windows, images.size(1), images.size(2), images.size(3), out_height, out_width);
   const Tensor dense_windows = contiguous_windows(windows, images.scalar_type());
-  std::vector<int64_t> sizes{shape.batch, shape.channels, shape.out_height, shape.out_width};
-  if (has_window_axis(windows)) sizes.insert(sizes.begin() + 1, shape.windows);
+  Sizes sizes{shape.batch};
+  if (has_window_axis(windows)) sizes.push_back(shape.windows);
+  for (const int64_t size : {shape.channels, int64_t(shape.out_height), int64_t(shape.out_width)}) {
+    sizes.push_back(size);
+  }
   const Tensor out = empty_dense(sizes, is_channels_last(images), dtype, images);
   if (is_empty(shape)) return out;
   const typename Backend::Guard guard(images);
   with_types<Backend>(images.scalar_type(), dtype, [&]<typename Image, typename Out>(Type<Image>, Type<Out>) {
-    with_taps(dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows),
-              options, [&]<typename Taps>(Taps taps) {
+    with_taps(dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows), options,
+              [&]<typename Taps>(Taps taps) {
                 Backend::compute(ForwardProblem<Image, Out, Taps>{
                     static_cast<const Image*>(images.const_data_ptr()),
                     static_cast<Out*>(out.mutable_data_ptr()), shape, strides_of(images), strides_of(out),
@@ -131,24 +135,25 @@ Tensor window_grad(const Tensor& grad_output, const Tensor& images, const Tensor
         "grad_output and images must agree in B, C and device");
   const Tensor dense_windows = contiguous_windows(windows, images.scalar_type());
   const ScalarType acc_dtype = windows.scalar_type();
-  const Tensor grad_windows =
-      empty_dense({windows.sizes().begin(), windows.sizes().end()}, false, acc_dtype, windows);
+  const Tensor grad_windows = empty_dense(Sizes(windows), false, acc_dtype, windows);
   if (shape.batch == 0 || shape.windows == 0) return grad_windows;
   const typename Backend::Guard guard(images);
-  const Tensor workspace =
-      empty_dense({Backend::window_grad_workspace(shape), kAxisSums}, false, acc_dtype, windows);
   with_types<Backend>(
       images.scalar_type(), grad_output.scalar_type(),
       [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         using Acc = Accumulate<Image>;
         if constexpr (!std::is_same_v<Grad, uint8_t>) {
+          static_assert(sizeof(Window<Acc>) == kAxisSums * sizeof(Acc));
+          const int64_t numbers =
+              checked_product("a workspace", {Backend::window_grad_workspace(shape), kAxisSums});
+          Workspace<Backend, Acc> workspace(numbers, acc_dtype, windows);
           with_taps(
-              dense_windows.const_data_ptr<Acc>(), window_values(dense_windows),
-              options, [&]<typename Taps>(Taps taps) {
+              dense_windows.const_data_ptr<Acc>(), window_values(dense_windows), options,
+              [&]<typename Taps>(Taps taps) {
                 Backend::compute(WindowGradProblem<Image, Grad, Taps>{
                     static_cast<const Grad*>(grad_output.const_data_ptr()),
                     static_cast<const Image*>(images.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
-                    static_cast<Window<Acc>*>(workspace.mutable_data_ptr()), shape, strides_of(grad_output),
+                    reinterpret_cast<Window<Acc>*>(workspace.data()), shape, strides_of(grad_output),
                     strides_of(images), taps, make_affine<Backend>(affine, shape.channels)});
               });
         } else {
@@ -186,14 +191,13 @@ Tensor image_grad(const Tensor& grad_output, const Tensor& windows, int64_t heig
   with_types<Backend>(
       dtype, grad_output.scalar_type(), [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         if constexpr (!std::is_same_v<Image, uint8_t>) {
-          with_taps(
-              dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows),
-              options, [&]<typename Taps>(Taps taps) {
-                Backend::compute(ImageGradProblem<Grad, Image, Taps>{
-                    static_cast<const Grad*>(grad_output.const_data_ptr()),
-                    static_cast<Image*>(grad_images.mutable_data_ptr()), shape, strides_of(grad_output),
-                    strides_of(grad_images), taps, make_affine<Backend>(affine, shape.channels)});
-              });
+          with_taps(dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows), options,
+                    [&]<typename Taps>(Taps taps) {
+                      Backend::compute(ImageGradProblem<Grad, Image, Taps>{
+                          static_cast<const Grad*>(grad_output.const_data_ptr()),
+                          static_cast<Image*>(grad_images.mutable_data_ptr()), shape, strides_of(grad_output),
+                          strides_of(grad_images), taps, make_affine<Backend>(affine, shape.channels)});
+                    });
         } else {
           check(false, "a uint8 image has no gradient");
         }
@@ -224,22 +228,19 @@ Tensor crop_boxcar_grad(Tensor grad_output, Tensor windows, double steepness, st
   const CropShape shape = make_grad_shape(grad_output, windows, 1, 1);
   const ScalarType acc_dtype = accumulate_type(grad_output.scalar_type());
   const Tensor dense_windows = contiguous_windows(windows, grad_output.scalar_type());
-  const Tensor grad_windows =
-      empty_dense({windows.sizes().begin(), windows.sizes().end()}, false, acc_dtype, windows);
+  const Tensor grad_windows = empty_dense(Sizes(windows), false, acc_dtype, windows);
   if (shape.batch == 0 || shape.windows == 0) return grad_windows;
   const typename Backend::Guard guard(grad_output);
   const Energy kind = parse<Energy>("energy", energy, {"abs", "square"});
-  const Tensor workspace =
-      empty_dense({Backend::boxcar_grad_workspace(shape, kind)}, false, acc_dtype, windows);
   const ScalarType dtype = grad_output.scalar_type();
   with_types<Backend>(dtype, dtype, [&]<typename Grad, typename Same>(Type<Grad>, Type<Same>) {
     using Acc = Accumulate<Grad>;
     if constexpr (std::is_same_v<Grad, Same> && !std::is_same_v<Grad, uint8_t>) {
-      Backend::compute(BoxcarProblem<Grad>{static_cast<const Grad*>(grad_output.const_data_ptr()),
-                                           grad_windows.mutable_data_ptr<Acc>(),
-                                           workspace.mutable_data_ptr<Acc>(), shape, strides_of(grad_output),
-                                           dense_windows.const_data_ptr<Acc>(), window_values(windows), kind,
-                                           Acc(steepness), Acc(scale), Acc(shrink)});
+      Workspace<Backend, Acc> workspace(Backend::boxcar_grad_workspace(shape, kind), acc_dtype, windows);
+      Backend::compute(BoxcarProblem<Grad>{
+          static_cast<const Grad*>(grad_output.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
+          workspace.data(), shape, strides_of(grad_output), dense_windows.const_data_ptr<Acc>(),
+          window_values(windows), kind, Acc(steepness), Acc(scale), Acc(shrink)});
     } else {
       check(false, "a uint8 crop has no gradient");
     }
