@@ -42,7 +42,8 @@ def _call(operator: Any, *arguments: Any) -> Tensor:
 def _coded(options: KernelOptions, dtype: torch.dtype) -> tuple[int, float] | None:
     """What the overloads take, or None where they do not do: graphs and modes see options by their names."""
     _, _, boundary, mask_steepness, scale, _, _, _, interpolation, antialias, offset = options
-    if scale or offset or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    # Whatever makes a graph of calls is a mode, but for torch.jit.trace.
+    if scale or offset or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
         return None
     return _CODES[boundary, interpolation, antialias, dtype], mask_steepness or 0.0
 

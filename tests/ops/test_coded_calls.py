@@ -105,3 +105,14 @@ def test_modes_see_options_by_their_names(device: str) -> None:
     names = {name for name in recorded.names if name.startswith("racnn_ops")}
     operators = ("_crop_forward", "_crop_image_grad", "_crop_window_grad")
     assert names == {f"racnn_ops.{name}.default" for name in operators}
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
+)
+def test_traced_calls_differentiate(device: str) -> None:
+    """The overloads do not: a trace must hold the named operator."""
+    images, windows = make_images(SIZES, torch.float32, generator()).to(device), windows_of(device, 0)
+    traced = torch.jit.trace(lambda *inputs: attention_crop(*inputs, 4), (images, windows))
+    found = torch.autograd.grad(traced(images, windows.requires_grad_()).sum(), windows)[0]
+    assert torch.equal(found, torch.autograd.grad(attention_crop(images, windows, 4).sum(), windows)[0])
