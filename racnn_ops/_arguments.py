@@ -155,14 +155,16 @@ def _check_selected_fill(value: float, images: torch.dtype, result: torch.dtype)
 
 def is_channels_last(images: Tensor) -> bool:
     """The memory format that a result takes over; the same rule as in ``csrc/torch/tensors.h``."""
+    if images.stride(1) != 1:
+        return False
     channels = images.shape[1]
-    return bool(channels > 1 and images.stride(1) == 1 and images.stride(3) == channels)
+    return bool(channels > 1 and images.stride(3) == channels)
 
 
 def are_pixels_far_apart(tensor: Tensor) -> bool:
     """Each in a cache line of its own, where CPU kernels copy what they read: the rule of near_pixels.h."""
     step = tensor.stride(-1)
-    if step * tensor.element_size() < 64 or not tensor.is_cpu or tensor.shape[-1] == 1:
+    if step == 1 or step * tensor.element_size() < 64 or not tensor.is_cpu or tensor.shape[-1] == 1:
         return False
     return not (step == tensor.shape[-3] and tensor.stride(-3) == 1)
 

@@ -68,6 +68,7 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
     if again and not torch.compiler.is_compiling():
         return _gradients_by_taps(ctx, grad_output)
     images, windows = ctx.saved_tensors
+    _, _, height, width = images.shape
     options: KernelOptions = ctx.options
     needs_images, needs_windows, *_ = ctx.needs_input_grad
     grad_images = grad_windows = None
@@ -75,11 +76,10 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
         grad_output = grad_output.contiguous()  # once, not in each of two kernels
     if needs_images:
         grad_images = image_grad_kernel(
-            *(grad_output, windows, images.shape[2], images.shape[3]),
-            *(is_channels_last(images), images.dtype, options),
+            grad_output, windows, height, width, is_channels_last(images), images.dtype, options
         )
     if needs_windows and options.boxcar:
-        boxcar = Boxcar.of(options.boxcar).scaled_to(images.shape[2], images.shape[3])
+        boxcar = Boxcar.of(options.boxcar).scaled_to(height, width)
         grad_windows = boxcar_grad_kernel(grad_output, windows, boxcar)
     elif needs_windows:
         grad_windows = window_grad_kernel(grad_output, images, windows, options)

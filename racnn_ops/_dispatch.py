@@ -28,9 +28,8 @@ def crop(images: Tensor, windows: Tensor, crop_options: CropOptions) -> Tensor:
         images, options = normalised_first(images, windows.dtype, options)
     dtype = options.dtype
     if images.dtype is dtype or (images.dtype, dtype) in _library.fused_pairs:
-        return _crop(images, windows, *options)  # type: ignore[no-any-return]
-    options = options._replace(dtype=windows.dtype)
-    return _crop(images, windows, *options).to(dtype)  # type: ignore[no-any-return]
+        return _crop(images, windows, options)
+    return _crop(images, windows, options._replace(dtype=windows.dtype)).to(dtype)
 
 
 def normalised_first(
@@ -40,14 +39,24 @@ def normalised_first(
     return reference.normalise(images, dtype, options), options._replace(scale=(), shift=())
 
 
+def _crop(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _crop_in_graph(images, windows, *options)  # type: ignore[no-any-return]
+    return _crop_by_kernels(images, windows, options)
+
+
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
-def _crop(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
-    """By kernels. torch.compile and export do not look into it, and their graphs know no bundles."""
+def _crop_in_graph(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
+    """torch.compile and export do not look into it, and their graphs know no bundles."""
+    return _crop_by_kernels(images, windows, KernelOptions(*options))
+
+
+def _crop_by_kernels(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
     if torch._C._are_functorch_transforms_active() or has_tangent(images, windows):
-        return crop_under_transforms(images, windows, KernelOptions(*options))
+        return crop_under_transforms(images, windows, options)
     differentiated = torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad)
     if differentiated and not torch.compiler.is_compiling():
-        return differentiable_crop(images, windows, KernelOptions(*options))
+        return differentiable_crop(images, windows, options)
     return crop_kernel(images, windows, options)
 
 

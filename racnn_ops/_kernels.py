@@ -3,18 +3,33 @@
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._options import Boxcar, KernelOptions
+from ._arguments import BOUNDARIES, INTERPOLATIONS
+from ._options import IMAGE_DTYPES, Boxcar, KernelOptions
 
 # The operators' registered autograd is Python: where nobody differentiates, going below it saves its time.
 below_autograd = torch._C._AutoDispatchBelowAutograd
 
-_DEFAULTS = tuple(KernelOptions._field_defaults.values())
-_REQUIRED = len(KernelOptions._fields) - len(_DEFAULTS)
+# torch's number of each dtype (c10::ScalarType).
+_NUMBERS = {torch.uint8: 0, torch.float16: 5, torch.float32: 6, torch.float64: 7, torch.bfloat16: 15}
+_DTYPES = {number: dtype for dtype, number in _NUMBERS.items()}
+# What the overloads `coded` take in the place of these options: OptionCode in csrc/tap_options.h.
+_CODES = {
+    (boundary, interpolation, antialias, dtype): BOUNDARIES.index(boundary)
+    + 4 * (INTERPOLATIONS.index(interpolation) + 8 * (antialias + 4 * _NUMBERS[dtype]))
+    for boundary, interpolation, antialias, dtype in product(
+        BOUNDARIES, INTERPOLATIONS, (False, True), IMAGE_DTYPES
+    )
+}
+_CHANNELS_LAST = 64
+
+_operators = torch.ops.racnn_ops
 
 
 def _call(operator: Any, *arguments: Any) -> Tensor:
@@ -24,11 +39,31 @@ def _call(operator: Any, *arguments: Any) -> Tensor:
         return operator(*arguments)  # type: ignore[no-any-return]
 
 
-def crop_kernel(images: Tensor, windows: Tensor, options: tuple[Any, ...]) -> Tensor:
-    """The crops for :class:`KernelOptions`, or a tuple of the same."""
-    # What is as by default need not be converted at each call.
-    given = options[:_REQUIRED] if options[_REQUIRED:] == _DEFAULTS else options
-    return _call(torch.ops.racnn_ops._crop_forward.default, images, windows, *given)
+def _coded(options: KernelOptions, dtype: torch.dtype) -> tuple[int, float] | None:
+    """What the overloads take, or None where they do not do: graphs and modes see options by their names."""
+    _, _, boundary, mask_steepness, scale, _, _, _, interpolation, antialias, offset = options
+    # Whatever makes a graph of calls is a mode, but for torch.jit.trace.
+    if scale or offset or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
+        return None
+    return _CODES[boundary, interpolation, antialias, dtype], mask_steepness or 0.0
+
+
+@cache
+def _overload(name: str) -> Any:
+    # Without OpOverload.__call__, a frame for every call.
+    return getattr(_operators, name).coded._op
+
+
+def decoded(code: int) -> tuple[bool, torch.dtype]:
+    """Whether the layout of a code is channels_last, and its dtype."""
+    return bool(code & _CHANNELS_LAST), _DTYPES[code // (2 * _CHANNELS_LAST)]
+
+
+def crop_kernel(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+    """The crops."""
+    if (coded := _coded(options, options.dtype)) is None:
+        return _call(_operators._crop_forward.default, images, windows, *options)
+    return _overload("_crop_forward")(images, windows, *options[:2], *coded)  # type: ignore[no-any-return]
 
 
 def image_grad_kernel(
@@ -41,10 +76,15 @@ def image_grad_kernel(
     options: KernelOptions,
 ) -> Tensor:
     """The gradient of images of that size, layout and dtype."""
-    return _call(
-        torch.ops.racnn_ops._crop_image_grad.default,
-        *(grad_output, windows, height, width, options.boundary, options.mask_steepness, options.scale),
-        *(channels_last, dtype, options.interpolation, options.antialias),
+    if (coded := _coded(options, dtype)) is None:
+        return _call(
+            _operators._crop_image_grad.default,
+            *(grad_output, windows, height, width, options.boundary, options.mask_steepness, options.scale),
+            *(channels_last, dtype, options.interpolation, options.antialias),
+        )
+    code, mask_steepness = coded
+    return _overload("_crop_image_grad")(  # type: ignore[no-any-return]
+        grad_output, windows, height, width, code + _CHANNELS_LAST * channels_last, mask_steepness
     )
 
 
@@ -52,23 +92,25 @@ def window_grad_kernel(
     grad_output: Tensor, images: Tensor, windows: Tensor, options: KernelOptions
 ) -> Tensor:
     """The gradient of the windows."""
-    return _call(
-        torch.ops.racnn_ops._crop_window_grad.default,
-        *(grad_output, images, windows, options.boundary, options.mask_steepness, options.scale),
-        *(options.shift, options.interpolation, options.antialias),
-    )
+    if (coded := _coded(options, images.dtype)) is None:
+        return _call(
+            _operators._crop_window_grad.default,
+            *(grad_output, images, windows, options.boundary, options.mask_steepness, options.scale),
+            *(options.shift, options.interpolation, options.antialias),
+        )
+    return _overload("_crop_window_grad")(grad_output, images, windows, *coded)  # type: ignore[no-any-return]
 
 
 def boxcar_grad_kernel(grad_output: Tensor, windows: Tensor, boxcar: Boxcar) -> Tensor:
     """The surrogate gradient of the windows, from options scaled to the image."""
-    return _call(torch.ops.racnn_ops._crop_boxcar_grad.default, grad_output, windows, *boxcar[:4])
+    return _call(_operators._crop_boxcar_grad.default, grad_output, windows, *boxcar[:4])
 
 
 def tap_crop_kernel(images: Tensor, *tables: Tensor) -> Tensor:
     """Crops by tap tables."""
-    return _call(torch.ops.racnn_ops._tap_crop.default, images, *tables)
+    return _call(_operators._tap_crop.default, images, *tables)
 
 
 def tap_image_grad_kernel(grad_output: Tensor, *tables_and_format: Any) -> Tensor:
     """The gradient of their images."""
-    return _call(torch.ops.racnn_ops._tap_image_grad.default, grad_output, *tables_and_format)
+    return _call(_operators._tap_image_grad.default, grad_output, *tables_and_format)

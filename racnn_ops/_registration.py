@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ._arguments import is_channels_last
 from ._autograd import gradients, has_tangent, save_for_gradients
-from ._kernels import below_autograd
+from ._kernels import below_autograd, decoded
 from ._options import KernelOptions
 
 _PRIVATE = (
@@ -34,6 +34,9 @@ def register() -> None:
     _register("_crop_window_grad", _fake_window_grad)
     _register("_crop_image_grad", _fake_image_grad)
     _register("_crop_boxcar_grad", _fake_boxcar_grad)
+    _register_coded("_crop_forward", _fake_coded_forward)
+    _register_coded("_crop_window_grad", _fake_window_grad)
+    _register_coded("_crop_image_grad", _fake_coded_image_grad)
     _register("_tap_crop", _fake_tap_crop)
     _register("_tap_image_grad", _fake_tap_image_grad)
 
@@ -82,6 +85,13 @@ def _register(
     _library.impl(name, kernel, "Autograd", with_keyset=True)
 
 
+def _register_coded(name: str, fake: Callable[..., Any]) -> None:
+    """The overload of eager calls, which are below autograd: passing it over costs them nothing."""
+    torch.library.register_fake(f"racnn_ops::{name}.coded", fake)
+    assert _library is not None
+    _library.impl(f"{name}.coded", torch.library.fallthrough_kernel, "Autograd")
+
+
 def _empty(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
     """A dense tensor (..., C, H, W), its channels innermost in memory or not."""
     if not channels_last:
@@ -95,10 +105,20 @@ def _save_crop(ctx: Any, inputs: tuple[Any, ...]) -> None:
     save_for_gradients(ctx, images, windows, KernelOptions(*options))
 
 
-def _fake_forward(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
-    height, width, *_, dtype = KernelOptions(*options)[:7]
+def _empty_crops(images: Tensor, windows: Tensor, height: int, width: int, dtype: torch.dtype) -> Tensor:
     sizes = (*windows.shape[:-1], images.shape[1], height, width)
     return _empty(images, sizes, dtype, is_channels_last(images))
+
+
+def _fake_forward(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
+    height, width, *_, dtype = KernelOptions(*options)[:7]
+    return _empty_crops(images, windows, height, width, dtype)
+
+
+def _fake_coded_forward(
+    images: Tensor, windows: Tensor, height: int, width: int, code: int, mask_steepness: float
+) -> Tensor:
+    return _empty_crops(images, windows, height, width, decoded(code)[1])
 
 
 def _fake_window_grad(grad_output: Tensor, images: Tensor, windows: Tensor, *options: Any) -> Tensor:
@@ -117,6 +137,14 @@ def _fake_image_grad(
     dtype: torch.dtype,
     *options: Any,
 ) -> Tensor:
+    sizes = (grad_output.shape[0], grad_output.shape[-3], height, width)
+    return _empty(grad_output, sizes, dtype, channels_last)
+
+
+def _fake_coded_image_grad(
+    grad_output: Tensor, windows: Tensor, height: int, width: int, code: int, mask_steepness: float
+) -> Tensor:
+    channels_last, dtype = decoded(code)
     sizes = (grad_output.shape[0], grad_output.shape[-3], height, width)
     return _empty(grad_output, sizes, dtype, channels_last)
 

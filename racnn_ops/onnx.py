@@ -54,7 +54,9 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """
     if not _library.has_cpu:
         return {}
-    names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("racnn_ops::_crop_")]
+    every = torch._C._dispatch_get_all_op_names()
+    # Without the overloads, which graphs do not hold.
+    names = [name for name in every if name.startswith("racnn_ops::_crop_") and "." not in name]
     table = {_overload(name): _refusal(name) for name in names}
     table[_overload(_FORWARD)] = _crop_forward
     return table

@@ -40,7 +40,7 @@ void run(const Problem& problem, const Units& units, int64_t items) {
   std::atomic<size_t> missing{0};
   with_near_pixels(problem, [&](const Problem& near) {
     const Kernel<Problem> kernel = select<Problem>();
-    parallel_for(checked_product("the work", {items, units.per_item()}), [&](int64_t begin, int64_t end) {
+    for_each_part(checked_product("the work", {items, units.per_item()}), [&](int64_t begin, int64_t end) {
       try {
         kernel(near, units, begin, end);
       } catch (const OutOfMemory& error) {

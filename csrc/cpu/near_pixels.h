@@ -25,6 +25,13 @@ namespace racnn::cpu {
 // in torch/cpu.cpp.
 void parallel_for(int64_t items, const std::function<void(int64_t begin, int64_t end)>& work);
 
+// The same, of one part on this thread alone: waking and asking nobody is most of what a small call costs.
+template <typename Work>
+void for_each_part(int64_t items, const Work& work) {
+  if (items == 1) return work(0, 1);
+  parallel_for(items, std::cref(work));
+}
+
 // Copying costs less a pixel than reading far-apart ones; beyond so many copied for one read it does not pay.
 constexpr double kWorthCopying = 4;
 
@@ -158,7 +165,7 @@ class NearCopy {
     }
     int64_t items = 1;
     for (int axis = 0; axis < 4; ++axis) items *= steps(axis);
-    parallel_for(items, [&](int64_t begin, int64_t end) {
+    for_each_part(items, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) copy_item(item);
     });
   }

@@ -14,6 +14,8 @@ void parallel_for(int64_t items, const std::function<void(int64_t begin, int64_t
 }
 
 struct CpuBackend : Backend {
+  static constexpr int64_t kSmallWorkspace = 64;
+
   struct Guard {
     explicit Guard(const Tensor&) {}
   };

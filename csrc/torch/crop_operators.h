@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// From torch to the kernels: the operators on windows, written once for every backend on the stable ABI. A
-// Backend is a class with
+// From torch to the kernels: the operators on windows, written once for every backend on the stable ABI.
+// Their overloads `coded` are those of eager calls without numbers a channel: what an argument costs to
+// convert is a good part of a small call. A Backend is a class with
 //
 //   BackendTypes                              its base: the C++ type of each dtype
 //   kMostNormalised                           channels that a kernel can normalise
 //   Guard(const Tensor&)                      makes the tensor's device current, for its lifetime
 //   window_grad_workspace(const CropShape&)   how much workspace its reductions need
 //   boxcar_grad_workspace(const CropShape&, Energy)
+//   kSmallWorkspace                           so many numbers of it may lie on the host's stack
 //   compute(problem)                          runs the kernel of any struct in problems.h
 #pragma once
 
@@ -57,9 +59,19 @@ inline Tensor contiguous_windows(const Tensor& windows, ScalarType image_dtype) 
   return windows.is_contiguous() ? windows : torch::stable::contiguous(windows);
 }
 
+// Numbers a channel: none, or scale and shift, or all three.
+struct AffineNumbers {
+  const std::vector<double>& scale;
+  const std::vector<double>& shift;
+  const std::vector<double>& offset;
+};
+
+inline const std::vector<double> kNoNumbers;
+inline const AffineNumbers kNoAffine{kNoNumbers, kNoNumbers, kNoNumbers};
+
 template <typename Backend>
-ChannelAffine make_affine(const std::vector<double>& scale, const std::vector<double>& shift,
-                          const std::vector<double>& offset, int64_t channels) {
+ChannelAffine make_affine(const AffineNumbers& numbers, int64_t channels) {
+  const auto& [scale, shift, offset] = numbers;
   check(offset.empty() || (!scale.empty() && offset.size() == scale.size()),
         "offset needs scale and shift, and must hold one number a channel");
   if (scale.empty()) return {};
@@ -70,62 +82,79 @@ ChannelAffine make_affine(const std::vector<double>& scale, const std::vector<do
 }
 
 template <typename Backend>
-Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t out_width,
-                    std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
-                    std::vector<double> shift, ScalarType dtype,
-                    std::vector<double>,  // the surrogate gradient's constants
-                    std::string interpolation, bool antialias, std::vector<double> offset) {
+Tensor forward(const Tensor& images, const Tensor& windows, int64_t out_height, int64_t out_width,
+               const TapOptions& options, const AffineNumbers& affine, ScalarType dtype) {
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
   const CropShape shape =
       make_shape(images, windows, images.size(1), images.size(2), images.size(3), out_height, out_width);
   const Tensor dense_windows = contiguous_windows(windows, images.scalar_type());
-  std::vector<int64_t> sizes{shape.batch, shape.channels, shape.out_height, shape.out_width};
-  if (has_window_axis(windows)) sizes.insert(sizes.begin() + 1, shape.windows);
+  Sizes sizes{shape.batch};
+  if (has_window_axis(windows)) sizes.push_back(shape.windows);
+  for (const int64_t size : {shape.channels, int64_t(shape.out_height), int64_t(shape.out_width)}) {
+    sizes.push_back(size);
+  }
   const Tensor out = empty_dense(sizes, is_channels_last(images), dtype, images);
   if (is_empty(shape)) return out;
   const typename Backend::Guard guard(images);
   with_types<Backend>(images.scalar_type(), dtype, [&]<typename Image, typename Out>(Type<Image>, Type<Out>) {
-    with_taps(dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows),
-              {boundary, mask_steepness, interpolation, antialias, !offset.empty()},
+    with_taps(dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows), options,
               [&]<typename Taps>(Taps taps) {
                 Backend::compute(ForwardProblem<Image, Out, Taps>{
                     static_cast<const Image*>(images.const_data_ptr()),
                     static_cast<Out*>(out.mutable_data_ptr()), shape, strides_of(images), strides_of(out),
-                    taps, make_affine<Backend>(scale, shift, offset, shape.channels)});
+                    taps, make_affine<Backend>(affine, shape.channels)});
               });
   });
   return out;
 }
 
 template <typename Backend>
-Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::string boundary,
-                        std::optional<double> mask_steepness, std::vector<double> scale,
-                        std::vector<double> shift, std::string interpolation, bool antialias) {
+Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t out_width,
+                    std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
+                    std::vector<double> shift, ScalarType dtype,
+                    std::vector<double>,  // the surrogate gradient's constants
+                    std::string interpolation, bool antialias, std::vector<double> offset) {
+  return forward<Backend>(images, windows, out_height, out_width,
+                          parse_taps(boundary, mask_steepness, interpolation, antialias, !offset.empty()),
+                          {scale, shift, offset}, dtype);
+}
+
+template <typename Backend>
+Tensor crop_forward_coded(Tensor images, Tensor windows, int64_t out_height, int64_t out_width, int64_t code,
+                          double mask_steepness) {
+  return forward<Backend>(images, windows, out_height, out_width, OptionCode{code}.taps(mask_steepness),
+                          kNoAffine, ScalarType(OptionCode{code}.dtype()));
+}
+
+template <typename Backend>
+Tensor window_grad(const Tensor& grad_output, const Tensor& images, const Tensor& windows,
+                   const TapOptions& options, const AffineNumbers& affine) {
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
   const CropShape shape = make_grad_shape(grad_output, windows, images.size(2), images.size(3));
   check(images.size(0) == shape.batch && images.size(1) == shape.channels && same_device(images, windows),
         "grad_output and images must agree in B, C and device");
   const Tensor dense_windows = contiguous_windows(windows, images.scalar_type());
   const ScalarType acc_dtype = windows.scalar_type();
-  const Tensor grad_windows =
-      empty_dense({windows.sizes().begin(), windows.sizes().end()}, false, acc_dtype, windows);
+  const Tensor grad_windows = empty_dense(Sizes(windows), false, acc_dtype, windows);
   if (shape.batch == 0 || shape.windows == 0) return grad_windows;
   const typename Backend::Guard guard(images);
-  const Tensor workspace =
-      empty_dense({Backend::window_grad_workspace(shape), kAxisSums}, false, acc_dtype, windows);
   with_types<Backend>(
       images.scalar_type(), grad_output.scalar_type(),
       [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         using Acc = Accumulate<Image>;
         if constexpr (!std::is_same_v<Grad, uint8_t>) {
+          static_assert(sizeof(Window<Acc>) == kAxisSums * sizeof(Acc));
+          const int64_t numbers =
+              checked_product("a workspace", {Backend::window_grad_workspace(shape), kAxisSums});
+          Workspace<Backend, Acc> workspace(numbers, acc_dtype, windows);
           with_taps(
-              dense_windows.const_data_ptr<Acc>(), window_values(dense_windows),
-              {boundary, mask_steepness, interpolation, antialias}, [&]<typename Taps>(Taps taps) {
+              dense_windows.const_data_ptr<Acc>(), window_values(dense_windows), options,
+              [&]<typename Taps>(Taps taps) {
                 Backend::compute(WindowGradProblem<Image, Grad, Taps>{
                     static_cast<const Grad*>(grad_output.const_data_ptr()),
                     static_cast<const Image*>(images.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
-                    static_cast<Window<Acc>*>(workspace.mutable_data_ptr()), shape, strides_of(grad_output),
-                    strides_of(images), taps, make_affine<Backend>(scale, shift, {}, shape.channels)});
+                    reinterpret_cast<Window<Acc>*>(workspace.data()), shape, strides_of(grad_output),
+                    strides_of(images), taps, make_affine<Backend>(affine, shape.channels)});
               });
         } else {
           check(false, "a uint8 crop has no gradient");
@@ -135,9 +164,24 @@ Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::
 }
 
 template <typename Backend>
-Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64_t width,
-                       std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
-                       bool channels_last, ScalarType dtype, std::string interpolation, bool antialias) {
+Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::string boundary,
+                        std::optional<double> mask_steepness, std::vector<double> scale,
+                        std::vector<double> shift, std::string interpolation, bool antialias) {
+  return window_grad<Backend>(grad_output, images, windows,
+                              parse_taps(boundary, mask_steepness, interpolation, antialias),
+                              {scale, shift, kNoNumbers});
+}
+
+template <typename Backend>
+Tensor crop_window_grad_coded(Tensor grad_output, Tensor images, Tensor windows, int64_t code,
+                              double mask_steepness) {
+  return window_grad<Backend>(grad_output, images, windows, OptionCode{code}.taps(mask_steepness), kNoAffine);
+}
+
+template <typename Backend>
+Tensor image_grad(const Tensor& grad_output, const Tensor& windows, int64_t height, int64_t width,
+                  bool channels_last, ScalarType dtype, const TapOptions& options,
+                  const AffineNumbers& affine) {
   const CropShape shape = make_grad_shape(grad_output, windows, height, width);
   const Tensor dense_windows = contiguous_windows(windows, dtype);
   const Tensor grad_images =
@@ -147,14 +191,13 @@ Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64
   with_types<Backend>(
       dtype, grad_output.scalar_type(), [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         if constexpr (!std::is_same_v<Image, uint8_t>) {
-          with_taps(
-              dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows),
-              {boundary, mask_steepness, interpolation, antialias}, [&]<typename Taps>(Taps taps) {
-                Backend::compute(ImageGradProblem<Grad, Image, Taps>{
-                    static_cast<const Grad*>(grad_output.const_data_ptr()),
-                    static_cast<Image*>(grad_images.mutable_data_ptr()), shape, strides_of(grad_output),
-                    strides_of(grad_images), taps, make_affine<Backend>(scale, scale, {}, shape.channels)});
-              });
+          with_taps(dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows), options,
+                    [&]<typename Taps>(Taps taps) {
+                      Backend::compute(ImageGradProblem<Grad, Image, Taps>{
+                          static_cast<const Grad*>(grad_output.const_data_ptr()),
+                          static_cast<Image*>(grad_images.mutable_data_ptr()), shape, strides_of(grad_output),
+                          strides_of(grad_images), taps, make_affine<Backend>(affine, shape.channels)});
+                    });
         } else {
           check(false, "a uint8 image has no gradient");
         }
@@ -163,27 +206,41 @@ Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64
 }
 
 template <typename Backend>
+Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64_t width,
+                       std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
+                       bool channels_last, ScalarType dtype, std::string interpolation, bool antialias) {
+  return image_grad<Backend>(grad_output, windows, height, width, channels_last, dtype,
+                             parse_taps(boundary, mask_steepness, interpolation, antialias),
+                             {scale, scale, kNoNumbers});
+}
+
+template <typename Backend>
+Tensor crop_image_grad_coded(Tensor grad_output, Tensor windows, int64_t height, int64_t width, int64_t code,
+                             double mask_steepness) {
+  const OptionCode options{code};
+  return image_grad<Backend>(grad_output, windows, height, width, options.channels_last(),
+                             ScalarType(options.dtype()), options.taps(mask_steepness), kNoAffine);
+}
+
+template <typename Backend>
 Tensor crop_boxcar_grad(Tensor grad_output, Tensor windows, double steepness, std::string energy,
                         double scale, double shrink) {
   const CropShape shape = make_grad_shape(grad_output, windows, 1, 1);
   const ScalarType acc_dtype = accumulate_type(grad_output.scalar_type());
   const Tensor dense_windows = contiguous_windows(windows, grad_output.scalar_type());
-  const Tensor grad_windows =
-      empty_dense({windows.sizes().begin(), windows.sizes().end()}, false, acc_dtype, windows);
+  const Tensor grad_windows = empty_dense(Sizes(windows), false, acc_dtype, windows);
   if (shape.batch == 0 || shape.windows == 0) return grad_windows;
   const typename Backend::Guard guard(grad_output);
   const Energy kind = parse<Energy>("energy", energy, {"abs", "square"});
-  const Tensor workspace =
-      empty_dense({Backend::boxcar_grad_workspace(shape, kind)}, false, acc_dtype, windows);
   const ScalarType dtype = grad_output.scalar_type();
   with_types<Backend>(dtype, dtype, [&]<typename Grad, typename Same>(Type<Grad>, Type<Same>) {
     using Acc = Accumulate<Grad>;
     if constexpr (std::is_same_v<Grad, Same> && !std::is_same_v<Grad, uint8_t>) {
-      Backend::compute(BoxcarProblem<Grad>{static_cast<const Grad*>(grad_output.const_data_ptr()),
-                                           grad_windows.mutable_data_ptr<Acc>(),
-                                           workspace.mutable_data_ptr<Acc>(), shape, strides_of(grad_output),
-                                           dense_windows.const_data_ptr<Acc>(), window_values(windows), kind,
-                                           Acc(steepness), Acc(scale), Acc(shrink)});
+      Workspace<Backend, Acc> workspace(Backend::boxcar_grad_workspace(shape, kind), acc_dtype, windows);
+      Backend::compute(BoxcarProblem<Grad>{
+          static_cast<const Grad*>(grad_output.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
+          workspace.data(), shape, strides_of(grad_output), dense_windows.const_data_ptr<Acc>(),
+          window_values(windows), kind, Acc(steepness), Acc(scale), Acc(shrink)});
     } else {
       check(false, "a uint8 crop has no gradient");
     }

@@ -35,6 +35,16 @@ STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
   m.def(
       "_crop_boxcar_grad(Tensor grad_output, Tensor windows, float steepness, str energy, float scale, "
       "float shrink) -> Tensor");
+  // Of eager calls below autograd: see crop_operators.h.
+  m.def(
+      "_crop_forward.coded(Tensor images, Tensor windows, SymInt out_height, SymInt out_width, int code, "
+      "float mask_steepness) -> Tensor");
+  m.def(
+      "_crop_window_grad.coded(Tensor grad_output, Tensor images, Tensor windows, int code, "
+      "float mask_steepness) -> Tensor");
+  m.def(
+      "_crop_image_grad.coded(Tensor grad_output, Tensor windows, SymInt height, SymInt width, int code, "
+      "float mask_steepness) -> Tensor");
   m.def(
       "_tap_crop(Tensor images, Tensor rows, Tensor row_weights, Tensor columns, Tensor column_weights) "
       "-> Tensor");

@@ -9,6 +9,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <initializer_list>
+#include <optional>
 #include <stdexcept>
 #include <vector>
 
@@ -36,29 +38,56 @@ inline bool same_device(const Tensor& a, const Tensor& b) {
 inline bool is_empty(const CropShape& s) { return s.batch == 0 || s.windows == 0 || s.channels == 0; }
 
 inline Strides strides_of(const Tensor& t) {
-  const int64_t d = t.dim();
-  return {t.stride(0), d == 5 ? t.stride(1) : 0, t.stride(d - 3), t.stride(d - 2), t.stride(d - 1)};
+  const auto s = t.strides();  // at once: an accessor of the stable ABI is a call
+  const size_t d = s.size();
+  return {s[0], d == 5 ? s[1] : 0, s[d - 3], s[d - 2], s[d - 1]};
 }
 
 // The memory format that a result takes over from `images`. The fake kernels decide by the same rule.
 inline bool is_channels_last(const Tensor& images) {
   const int64_t channels = images.size(1);
-  return channels > 1 && images.stride(1) == 1 && images.stride(3) == channels;
+  const auto strides = images.strides();
+  return channels > 1 && strides[1] == 1 && strides[3] == channels;
 }
 
+// The sizes of a tensor, outermost first.
+class Sizes {
+ public:
+  Sizes(std::initializer_list<int64_t> sizes) {
+    for (const int64_t size : sizes) push_back(size);
+  }
+  explicit Sizes(const Tensor& tensor) {
+    for (const int64_t size : tensor.sizes()) push_back(size);
+  }
+
+  void push_back(int64_t size) {
+    check(count_ < kMost, "too many axes");
+    data_[count_++] = size;
+  }
+  size_t size() const { return count_; }
+  const int64_t* data() const { return data_; }
+  int64_t operator[](size_t axis) const { return data_[axis]; }
+  int64_t& operator[](size_t axis) { return data_[axis]; }
+
+ private:
+  static constexpr size_t kMost = 5;
+  int64_t data_[kMost];
+  size_t count_ = 0;
+};
+
 // A new dense tensor on the device of `like`: contiguous or, [..., C, H, W], channels last.
-inline Tensor empty_dense(std::vector<int64_t> sizes, bool channels_last, ScalarType dtype,
-                          const Tensor& like) {
+inline Tensor empty_dense(const Sizes& sizes, bool channels_last, ScalarType dtype, const Tensor& like) {
   const size_t d = sizes.size();
-  std::vector<int64_t> strides(d);
-  std::vector<size_t> order;  // of the axes, innermost first
-  if (channels_last) order = {d - 3, d - 1, d - 2};
-  for (size_t axis = d - order.size(); axis-- > 0;) order.push_back(axis);
+  Sizes strides = sizes;
   int64_t step = 1;
-  for (size_t axis : order) {
+  const auto lay_out = [&](size_t axis) {  // the axes innermost first
     strides[axis] = step;
     step = checked_product("a result", {step, sizes[axis] > 1 ? sizes[axis] : 1});
+  };
+  if (channels_last) {
+    for (const size_t axis : {d - 3, d - 1, d - 2}) lay_out(axis);
   }
+  for (size_t axis = channels_last ? d - 3 : d; axis-- > 0;) lay_out(axis);
   int32_t device_type = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle handle = nullptr;
@@ -68,6 +97,27 @@ inline Tensor empty_dense(std::vector<int64_t> sizes, bool channels_last, Scalar
                                device_type, like.get_device_index(), &handle));
   return Tensor(handle);
 }
+
+// Memory for `numbers` numbers of a kernel's call, on the device of `like`: for the few of a small call no
+// tensor, where the backend can.
+template <typename Backend, typename T>
+class Workspace {
+ public:
+  Workspace(int64_t numbers, ScalarType dtype, const Tensor& like) {
+    if (numbers <= Backend::kSmallWorkspace) return;
+    tensor_ = empty_dense({numbers}, false, dtype, like);
+    data_ = tensor_->template mutable_data_ptr<T>();
+  }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  T* data() { return data_; }
+
+ private:
+  T small_[Backend::kSmallWorkspace + 1];
+  std::optional<Tensor> tensor_;
+  T* data_ = small_;
+};
 
 inline ScalarType accumulate_type(ScalarType dtype) {
   return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;

@@ -86,8 +86,8 @@ struct Case {
     affine = words.whole("affine", 0) != 0;
     const bool offset = words.whole("offset", 0) != 0;
     if (offset && !affine) throw std::invalid_argument("offset=1 needs affine=1");
-    taps = {words.text("boundary", "zeros"), std::stod(words.text("mask", "0")),
-            words.text("interpolation", "bilinear"), words.whole("antialias", 0) != 0, offset};
+    taps = parse_taps(words.text("boundary", "zeros"), std::stod(words.text("mask", "0")),
+                      words.text("interpolation", "bilinear"), words.whole("antialias", 0) != 0, offset);
     energy = parse<Energy>("energy", words.text("energy", "abs"), {"abs", "square"});
     parts = words.whole("parts", 1);
     repeats = words.whole("repeats", 1);

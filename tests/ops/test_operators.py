@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from programs import run_checked
-from samples import EVERY_BOUNDARY, LAYOUTS, each_filter, generator, make_images
+from samples import EVERY_BOUNDARY, LAYOUTS, each_filter, generator, make_images, windows_of
 from torch import Tensor
 from torch.library import opcheck
 
@@ -20,11 +20,6 @@ from racnn_ops import attention_crop
 
 SIZES = (2, 3, 7, 8)
 LAYOUT_NAMES = ["contiguous", "channels_last", "sliced", "one_for_all", "one_number"]
-
-
-def windows_of(device: str, form: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    values = torch.tensor([4.3, 3.6, 2.3, 1.7], device=device, dtype=dtype)[: 3 + form // 2]
-    return values.repeat(2, 2, 1) if form % 2 else values.repeat(2, 1)
 
 
 def asking(tensor: Tensor, needed: bool) -> Tensor:
