@@ -20,6 +20,7 @@ from crop import comparison as comparing
 from crop import contestants, filter_report
 from crop.cases import Case, floor_bytes
 from crop.comparison import Comparison
+from crop.filter_cases import EXPERIMENTS
 from crop.images import synthetic
 from crop.validation import WrongResult
 from racnn_ops import _library
@@ -145,7 +146,7 @@ def test_section_is_made_of_the_results(results_path: Path, results: dict[str, A
     assert f"| racnn_ops | {1e3 * main['median_s']:.3g} ms (1.0x)" in section
     assert results["machine"]["device"] in section
     assert f"]({results_path.with_suffix('.png').name})" in section
-    assert {record["case"]["experiment"] for record in results["filters"]} == {"antialias", "area", "linear"}
+    assert {record["case"]["experiment"] for record in results["filters"]} == set(EXPERIMENTS)
     assert filter_report.tables(results) in section
 
 
