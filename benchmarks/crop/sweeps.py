@@ -10,6 +10,7 @@ from .contestants import GRID_SAMPLE, LOOP, OURS, ROI_ALIGN, Contestant
 
 PLAIN = (OURS, GRID_SAMPLE, ROI_ALIGN, LOOP)
 TAKERS: dict[str, tuple[Contestant, ...]] = {
+    "half sides": (OURS, GRID_SAMPLE, LOOP),
     "reductions": (OURS, GRID_SAMPLE, LOOP),
     "feature windows": (OURS, GRID_SAMPLE, ROI_ALIGN),
 }
