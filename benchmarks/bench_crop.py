@@ -2,13 +2,13 @@
 """Times racnn_ops.attention_crop and what people use instead, side by side, on real images.
 
     python benchmarks/bench_crop.py [--quick] [--device cuda] [--threads N] …
-    python benchmarks/bench_crop.py --only main probes [dtype …]
+    python benchmarks/bench_crop.py --only main probes [dtype resize …]
     python benchmarks/bench_crop.py --filters-only
 
 Every contestant's crops and gradients are compared with the reference before it is timed. Contestants take
-turns; all numbers are medians, all ratios those of one run. On a CPU filters of more than two pixels follow:
-antialiased crops and averages. Prints tables and writes JSON, Markdown and a picture, named after the device,
-to build/results/. Needs ``pip install '.[bench]'``.
+turns; all numbers are medians, all ratios those of one run. On a CPU filters of more than two pixels follow
+(antialiased crops and averages), and uint8 pictures beside OpenCV. Prints tables and writes JSON, Markdown
+and a picture, named after the device, to build/results/. Needs ``pip install '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from crop import cuda_probes, filter_contestants, filter_report, plot, probes, report
-from crop.cases import Case, make_inputs, sweeps
+from crop.cases import Case, make_inputs
 from crop.comparison import Comparison, all_inputs
-from crop.contestants import ALL, COMPILED, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN, Contestant
-from crop.filter_cases import FilterCase, filter_cases
+from crop.contestants import ALL, COMPILED, GRID_SAMPLE, OURS, Contestant
+from crop.filter_cases import EXPERIMENTS, FilterCase, filter_cases
 from crop.filter_comparison import FilterComparison
 from crop.filter_contestants import FilterContestant
 from crop.images import Source, photographs, synthetic
 from crop.results import Record, Results
+from crop.sweeps import PLAIN, TAKERS, sweeps
 from crop.timing import copy_bandwidth
 from racnn_ops import _library
 from record import provenance
@@ -40,7 +41,6 @@ from record.section import Section, show
 SECTION = Section(report.tables, report.main_note, "Time of a call against racnn_ops", plot.draw)
 BATCH = {"cpu": 16, "cuda": 64}
 ROUNDS, QUICK_ROUNDS = 25, 9
-PLAIN = (OURS, GRID_SAMPLE, ROI_ALIGN, LOOP)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -52,8 +52,8 @@ def parse_arguments() -> argparse.Namespace:
     rounds = f"samples of each median; default {ROUNDS}, quick {QUICK_ROUNDS}"
     add("--rounds", type=_at_least(3), help=rounds)
     add("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
-    names = ("main", "probes", *sweeps(Case(1), quick=True))
-    what = "of the main case, the probes (memory, host, kernels alone) and the sweeps only these"
+    names = tuple(dict.fromkeys(("main", "probes", *sweeps(Case(1), quick=True), *EXPERIMENTS)))
+    what = "of the main case, the probes (memory, host, kernels alone), sweeps and longer filters only these"
     add("--only", nargs="+", choices=names, metavar="NAME", help=f"{what}: {', '.join(names)}")
     add("--no-compile", action="store_true", help="leave out torch.compile, which takes a while")
     add("--filters-only", action="store_true", help="show the tables of longer filters, and write nothing")
@@ -105,12 +105,13 @@ def installed(contestants: Sequence[Taker], console: Console) -> list[Taker]:
 
 
 class Filters:
-    """The plan for filters of more than two pixels. They have kernels on the CPU alone."""
+    """The plan for filters of more than two pixels, which have kernels on the CPU alone, and for pictures."""
 
     def __init__(self, arguments: argparse.Namespace, main_case: Case, console: Console) -> None:
-        wanted = arguments.device == "cpu" and (arguments.filters_only or not arguments.only)
-        self.cases = filter_cases(main_case, arguments.quick) if wanted else []
-        self.contestants = installed(filter_contestants.ALL, console) if wanted else []
+        only = EXPERIMENTS if arguments.filters_only else arguments.only or EXPERIMENTS
+        known = filter_cases(main_case, arguments.quick) if arguments.device == "cpu" else []
+        self.cases = [case for case in known if case.experiment in only]
+        self.contestants = installed(filter_contestants.ALL, console) if self.cases else []
         self.rounds = max(arguments.rounds // 2, 3)
         self.total = self.rounds * sum(len(case.steps) for case in self.cases)
 
@@ -145,8 +146,8 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
     if "main" in only:
         plan.append(("main", main_case, contestants, arguments.rounds))
     for name, cases in variants.items():
-        plain = [contestant for contestant in PLAIN if contestant in contestants]
-        plan += [(name, case, plain, sweep_rounds) for case in cases]
+        takers = [contestant for contestant in TAKERS.get(name, PLAIN) if contestant in contestants]
+        plan += [(name, case, takers, sweep_rounds) for case in cases]
     bar = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*bar, console=console, transient=True) as progress:
         rounds = sum(len(case.modes) * rounds for _, case, _, rounds in plan)
@@ -175,11 +176,13 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
 def measure_filters(arguments: argparse.Namespace, console: Console) -> str:
     main_case = Case(arguments.batch, image=arguments.image, crop=arguments.crop)
     source, _ = choose_source(arguments, console)
-    comparison = FilterComparison(source, torch.device(arguments.device), tick=lambda: None)
+    device = torch.device(arguments.device)
+    comparison = FilterComparison(source, device, tick=lambda: None)
     filters = Filters(arguments, main_case, console)
     filters.run(comparison, lambda case: console.print(case.label))
     refused = [report.not_timed(record) for record in comparison.refused]
-    return "\n\n".join([filter_report.tables({"filters": comparison.times}), *refused])
+    data = {"filters": comparison.times, "copy_bytes_per_s": copy_bandwidth(device)}
+    return "\n\n".join([filter_report.tables(data), filter_report.details(data), *refused])
 
 
 PROBES = 4
@@ -203,7 +206,7 @@ def probe(
     note("host overhead")
     overhead = probes.host_overhead(device, rounds)
     note("threads" if device.type == "cpu" else "launches")
-    threads = probes.thread_scaling(main_case, inputs, rounds) if device.type == "cpu" else []
+    threads = probes.thread_scaling(_for_threads(main_case), source, rounds) if device.type == "cpu" else []
     launches = cuda_probes.launches(main_case, inputs, [OURS, GRID_SAMPLE]) if device.type == "cuda" else []
     note("kernels alone")
     device_times: list[Record] = []
@@ -218,6 +221,12 @@ def probe(
         "launches": launches,
         "device_times": device_times,
     }
+
+
+def _for_threads(main_case: Case) -> list[Case]:
+    """Images, feature maps, and several windows on feature maps."""
+    variants = sweeps(main_case, quick=False)
+    return [main_case, variants["feature maps"][0], variants["feature windows"][0]]
 
 
 def main() -> None:

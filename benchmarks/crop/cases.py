@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import math
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,13 @@ MODES = {
 
 @dataclass(frozen=True)
 class Case:
-    """Square windows, as wide as half the image, out of square images."""
+    """Square windows out of images.
+
+    Attributes:
+        image: the images' height, and their width unless ``image_width`` is given.
+        tl: the windows' half side in pixels; None: a quarter of the image's height.
+        windows: K, of each image.
+    """
 
     batch: int
     channels: int = 3
@@ -30,10 +37,17 @@ class Case:
     dtype: str = "float32"
     out_dtype: str = "float32"
     layout: str = "contiguous"
+    image_width: int | None = None
+    tl: float | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image, self.image_width or self.image
 
     @property
     def half_side(self) -> float:
-        return self.image / 4
+        return self.image / 4 if self.tl is None else self.tl
 
     @property
     def modes(self) -> list[str]:
@@ -51,11 +65,19 @@ class Case:
     def label(self) -> str:
         types = self.dtype if self.dtype == self.out_dtype else f"{self.dtype} → {self.out_dtype}"
         windows = f", K = {self.windows}" if self.windows > 1 else ""
+        windows += f", tl = {self.tl:g}" if self.tl is not None else ""
         layout = f", {self.layout}" if self.layout != "contiguous" else ""
-        return f"{self.batch}x{self.channels}x{self.image}² → {self.crop}²{windows}, {types}{layout}"
+        image = sides(self.image_size)
+        return f"{self.batch}x{self.channels}x{image} → {self.crop}²{windows}, {types}{layout}"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"half_side": self.half_side, "label": self.label}
+
+
+def sides(size: tuple[int, int]) -> str:
+    """A square's as "448²"."""
+    height, width = size
+    return f"{height}²" if height == width else f"{height}x{width}"
 
 
 class Inputs(NamedTuple):
@@ -66,7 +88,7 @@ class Inputs(NamedTuple):
 
 def make_inputs(case: Case, source: Source, device: torch.device, seed: int = 0) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
-    images = source(case.batch, case.channels, case.image, generator).to(device)
+    images = source(case.batch, case.channels, case.image_size, generator).to(device)
     images = (images * 255).round().to(torch.uint8) if case.dtype == "uint8" else images.to(case.image_type)
     windows = _windows(case, generator).to(device)
     sizes = (*windows.shape[:-1], case.channels, case.crop, case.crop)
@@ -78,15 +100,23 @@ def make_inputs(case: Case, source: Source, device: torch.device, seed: int = 0)
 
 
 def _windows(case: Case, generator: torch.Generator) -> Tensor:
-    """Around the middle of the image, wholly inside.
+    """Wholly inside the image: one around its middle, several anywhere.
 
     Centres and half sides are multiples of a quarter pixel, shifted so that no sample comes closer to a
     pixel's centre than 1/(8 w): there the window's gradient jumps, and rounding would decide on which side.
     """
     shape = (case.batch, case.windows, 3) if case.windows > 1 else (case.batch, 3)
-    reach = max(case.image // 16, 1)
-    quarters = torch.randint(-reach, reach + 1, shape, generator=generator).float()
-    middle = torch.tensor([case.image / 2, case.image / 2, case.half_side])
+    height, width = case.image_size
+    middle = torch.tensor([width / 2, height / 2, case.half_side])
+    if case.windows > 1:
+        # A pixel inside: roi_align goes on for half a pixel beyond the outermost pixels' centres.
+        room = 4 * (middle[:2] - case.half_side - 1).clamp(min=0)
+        quarters = torch.rand(shape, generator=generator).mul(2).sub(1)
+        quarters[..., :2] = (quarters[..., :2] * room).round()
+        quarters[..., 2] = 0
+    else:
+        reach = max(case.image // 16, 1)
+        quarters = torch.randint(-reach, reach + 1, shape, generator=generator).float()
     off_centre = torch.tensor([1.0, 1.0, 0.0]) / (8 * case.crop)
     return middle + quarters / 4 + off_centre
 
@@ -94,52 +124,17 @@ def _windows(case: Case, generator: torch.Generator) -> Tensor:
 def floor_bytes(case: Case, step: str) -> int:
     """The fewest bytes of "forward", "backward window" or "backward both".
 
-    Each source pixel that a window's samples touch is read once, each gradient of an output is read once,
-    each result is written once; the window's own gradient is too small to count.
+    Each source pixel that a window's samples touch is read once, also where windows overlap, each gradient
+    of an output is read once, each result is written once; the window's own gradient is too small to count.
     """
-    touched = min(2 * case.half_side, 2 * case.crop) ** 2
-    planes = case.batch * case.windows * case.channels
-    read_or_written = planes * (touched * case.image_type.itemsize + case.crop**2 * case.out_type.itemsize)
-    if step == "backward both":
-        image_grad = case.batch * case.channels * case.image**2 * case.image_type.itemsize
-        return round(read_or_written) + image_grad
-    return round(read_or_written)
+    image = math.prod(case.image_size)
+    touched = min(case.windows * min(2 * case.half_side, 2 * case.crop) ** 2, image)
+    pixels = touched + image if step == "backward both" else touched
+    outputs = case.windows * case.crop**2
+    planes = case.batch * case.channels
+    return round(planes * (pixels * case.image_type.itemsize + outputs * case.out_type.itemsize))
 
 
 def floor_of_mode(case: Case, mode: str) -> int:
     forward = floor_bytes(case, "forward")
     return forward if mode == "forward" else forward + floor_bytes(case, f"backward {mode}")
-
-
-def sweeps(main: Case, quick: bool) -> dict[str, list[Case]]:
-    """Name of the varied quantity -> cases, each different from ``main`` in that quantity only, if it can be.
-
-    Where the quantity multiplies the work, batch and images are smaller: time and memory stay moderate.
-    """
-    batch = main.batch
-    small = replace(main, batch=max(batch // 4, 1), image=main.image // 2, crop=main.crop // 2)
-    feature_maps = replace(main, channels=512, image=max(main.image // 16, 4), crop=max(main.crop // 16, 2))
-    all_sweeps = {
-        "batch": [replace(main, batch=n) for n in sorted({1, max(batch // 4, 1), batch, 2 * batch})],
-        "channels": [replace(small, channels=n) for n in (1, 3, 16, 64)],
-        "windows": [replace(small, windows=n) for n in (1, 4, 16)],
-        "size": [
-            replace(main, image=main.image // 2, crop=main.crop // 2),
-            replace(main, batch=max(batch // 2, 1), crop=main.image),
-            replace(main, batch=max(batch // 4, 1), image=main.image * 16 // 7),
-        ],
-        "feature maps": [feature_maps, replace(feature_maps, layout="channels_last")],
-        "dtype": [
-            replace(main, dtype="bfloat16", out_dtype="bfloat16"),
-            replace(main, dtype="float16", out_dtype="float16"),
-            replace(main, dtype="uint8", out_dtype="bfloat16"),
-            replace(main, dtype="uint8"),
-        ],
-        "layout": [replace(main, layout="channels_last")],
-    }
-    if not quick:
-        return all_sweeps
-    in_parts = ("batch", "channels", "windows")
-    return {
-        name: [cases[0], cases[-1]] if name in in_parts else cases[-1:] for name, cases in all_sweeps.items()
-    }

@@ -20,8 +20,8 @@ from torch import Tensor
 from racnn_ops import attention_crop, reference
 
 from .cases import Case, Inputs
+from .images import Size
 
-Size = tuple[int, int]
 Dtype = torch.dtype | None
 Edges = tuple[int, int, int, int]
 """Left, top, right, bottom."""

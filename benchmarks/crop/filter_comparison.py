@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from .cases import Inputs
 from .comparison import Collector
-from .filter_cases import STEPS, FilterCase, make_filter_inputs
+from .filter_cases import STEPS, FilterCase, floor_bytes, make_filter_inputs
 from .filter_contestants import Crop, FilterContestant
+from .pictures import STD
 from .results import Record
 from .timing import Call, calls_of_a_sample, interleaved, sampler
 from .validation import TOLERANCE, WINDOW_GRAD_TOLERANCE, WrongResult, relative_error
@@ -26,6 +28,8 @@ LEVELS = 0.51
 """The largest difference allowed to our crops in uint8: they are rounded once."""
 THEIR_LEVELS = 1.25
 """To others': they round between the axes too, and some weigh by integers."""
+THEIR_NORMALISED = THEIR_LEVELS / (255 * min(STD))
+"""The same after normalisation: they round to uint8 before it."""
 
 Found = dict[str, Tensor]
 
@@ -34,6 +38,14 @@ class FilterComparison(Collector):
     """Collects the records of ``filters`` and ``refused``."""
 
     def run(self, case: FilterCase, contestants: Sequence[FilterContestant], rounds: int) -> None:
+        most = torch.get_num_threads()
+        torch.set_num_threads(case.threads or most)
+        try:
+            self._run(case, contestants, rounds)
+        finally:
+            torch.set_num_threads(most)
+
+    def _run(self, case: FilterCase, contestants: Sequence[FilterContestant], rounds: int) -> None:
         inputs = make_filter_inputs(case, self.source, self.device)
         exact = Inputs(*(tensor.double() for tensor in inputs))
         for step in case.steps:
@@ -69,6 +81,7 @@ class FilterComparison(Collector):
                         "step": step,
                         "contestant": contestant.name,
                         "measure": contestant.measure,
+                        "floor_bytes": floor_bytes(case, inputs.windows, step),
                         **errors[contestant],
                         **times._asdict(),
                     }
@@ -85,11 +98,12 @@ def make_call(
     """What is timed; it returns crops, or the step's gradients."""
     images, windows, grad_output = inputs
     prepared = contestant.prepare(images)
+    crop = partial(contestant.crop, dtype=case.out_type) if case.out_dtype else contestant.crop
     if not STEPS[step]:
 
         def forward() -> dict[str, Any]:
             with torch.no_grad():
-                return {"crops": contestant.crop(prepared, windows, case.crop)}
+                return {"crops": crop(prepared, windows, case.crop)}
 
         return forward
     leaves = {
@@ -97,7 +111,7 @@ def make_call(
         for name, tensor in (("images", images), ("windows", windows))
         if name in STEPS[step]
     }
-    crops = contestant.crop(leaves.get("images", images), leaves.get("windows", windows), case.crop)
+    crops = crop(leaves.get("images", images), leaves.get("windows", windows), case.crop)
 
     def backward() -> dict[str, Any]:
         gradients = torch.autograd.grad(crops, tuple(leaves.values()), grad_output, retain_graph=True)
@@ -116,12 +130,15 @@ def check(
     """The results' errors, each by name; raises WrongResult."""
     errors = {}
     for name, got in results.items():
-        if case.dtype == "uint8":
+        if case.out_dtype and contestant.measure is not None:
+            errors[name] = greatest(got, expected[name])
+            allowed = THEIR_NORMALISED
+        elif case.dtype == "uint8" and not case.out_dtype:
             errors[name] = greatest(got, expected[name])
             allowed = LEVELS if contestant.measure is None else THEIR_LEVELS
         else:
             errors[name] = relative_error(name, got, expected[name])
-            allowed = WINDOW_GRAD_TOLERANCE if name == "windows" else TOLERANCE[case.dtype]
+            allowed = WINDOW_GRAD_TOLERANCE if name == "windows" else TOLERANCE[case.out_dtype or case.dtype]
         _require(errors[name] <= allowed, f"{name} differ by {errors[name]:.2g}; {allowed:.2g} is allowed")
     return errors
 

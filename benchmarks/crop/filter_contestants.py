@@ -2,8 +2,8 @@
 """Who resamples windows by longer filters, each in its usual form, and what each must compute.
 
 ``crop`` takes images as ``prepare`` makes them of (B, C, H, W), outside of the timed part, windows (B, 3) or
-(B, K, 3), and the side of crops; ``finish`` makes a tensor of its result, outside of it too. Boxes and slices
-are made inside, because a user would have to make them.
+(B, K, 3), the side of crops, and ``dtype`` where the case has one for crops; ``finish`` makes a tensor of its
+result, outside of it too. Boxes and slices are made inside, because a user would have to make them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,24 @@ from torch.nn.functional import interpolate as resample
 
 from racnn_ops import attention_crop, reference
 
-from .contestants import each_window, integer_edges, roi_align, slice_loop, split
+from .contestants import each_window, roi_align, slice_loop, split
 from .filter_cases import STEPS, FilterCase
+from .pictures import (
+    MEAN,
+    STD,
+    frames_of,
+    opencv_images,
+    opencv_normalised,
+    opencv_resize,
+    pillow_images,
+    pillow_resize,
+    stacked,
+)
 
-Crop = Callable[[Any, Tensor, int], Any]
+Crop = Callable[..., Any]
 
 ANTIALIAS: dict[str, Any] = {"interpolation": "bilinear", "antialias": True, "boundary": "window"}
+SAMPLED: dict[str, Any] = {"boundary": "window"}
 AREA_OF_WINDOW: dict[str, Any] = {"interpolation": "area", "boundary": "window"}
 
 
@@ -58,47 +70,16 @@ def kornia_resize(images: Tensor, windows: Tensor, side: int) -> Tensor:
     )
 
 
-def pillow_resize(images: list[Any], windows: Tensor, side: int) -> list[Any]:
-    from PIL.Image import Resampling
-
-    return [
-        image.resize((side, side), Resampling.BILINEAR, box=box)
-        for image, box in zip(images, integer_edges(windows), strict=True)
-    ]
+def normalised(frames: Tensor, windows: Tensor, side: int, dtype: torch.dtype) -> Tensor:
+    crops = attention_crop(
+        frames.permute(0, 3, 1, 2), windows, side, dtype=dtype, mean=MEAN, std=STD, **SAMPLED
+    )
+    return crops.contiguous()
 
 
-def pillow_images(images: Tensor) -> list[Any]:
-    from PIL import Image
-
-    return [Image.fromarray(image) for image in channels_innermost(images)]
-
-
-def opencv_resize(images: list[Any], windows: Tensor, side: int) -> list[Any]:
-    import cv2
-
-    return [
-        cv2.resize(image[y:bottom, x:right], (side, side), interpolation=cv2.INTER_AREA)
-        for image, (x, y, right, bottom) in zip(images, integer_edges(windows), strict=True)
-    ]
-
-
-def opencv_images(images: Tensor) -> list[Any]:
-    import cv2
-
-    cv2.setNumThreads(torch.get_num_threads())
-    return channels_innermost(images)
-
-
-def channels_innermost(images: Tensor) -> list[Any]:
-    """(H, W, C) arrays."""
-    return list(images.permute(0, 2, 3, 1).contiguous().numpy())
-
-
-def stacked(arrays: list[Any]) -> Tensor:
-    """(B, C, h, w) of pictures (h, w, C)."""
-    from numpy import asarray
-
-    return torch.stack([torch.from_numpy(asarray(array).copy()).permute(2, 0, 1) for array in arrays])
+def expected_normalised(images: Tensor, windows: Tensor, side: int, dtype: torch.dtype) -> Tensor:
+    """Of uint8 values in float64, which nobody divides by 255."""
+    return reference.attention_crop(images / 255, windows, side, mean=MEAN, std=STD, **SAMPLED)
 
 
 def roi_align_adaptive(images: Tensor, windows: Tensor, side: int) -> Tensor:
@@ -196,6 +177,7 @@ class FilterContestant:
 
 IMAGES, BOTH = frozenset({"images"}), frozenset({"images", "windows"})
 antialiased = partial(reference.attention_crop, **ANTIALIAS)
+sampled = partial(reference.attention_crop, **SAMPLED)
 area = partial(reference.attention_crop, interpolation="area")
 area_of_window = partial(reference.attention_crop, **AREA_OF_WINDOW)
 antialiased_beyond = partial(reference.attention_crop, **(ANTIALIAS | {"boundary": "border"}))
@@ -205,11 +187,15 @@ OURS = FilterContestant(
     partial(attention_crop, **ANTIALIAS),
     antialiased,
     measure=None,
-    experiments=("antialias", "linear"),
+    experiments=("antialias", "linear", "reductions"),
     gradients=BOTH,
 )
 OURS_AREA = FilterContestant(
-    "racnn_ops, area", partial(attention_crop, **AREA_OF_WINDOW), area_of_window, measure=None
+    "racnn_ops, area",
+    partial(attention_crop, **AREA_OF_WINDOW),
+    area_of_window,
+    measure=None,
+    experiments=("antialias", "resize"),
 )
 OURS_BINS = FilterContestant(
     "racnn_ops",
@@ -219,10 +205,22 @@ OURS_BINS = FilterContestant(
     experiments=("area",),
     gradients=BOTH,
 )
+OURS_SAMPLED = FilterContestant(
+    "racnn_ops", partial(attention_crop, **SAMPLED), sampled, measure=None, experiments=("resize",)
+)
+OURS_FRAMES = FilterContestant(
+    "racnn_ops", normalised, expected_normalised, measure=None, experiments=("frames",), prepare=frames_of
+)
 RESIZED_CROP = FilterContestant(
     "resized_crop", resized_crop, antialiased, gradients=IMAGES, needs="torchvision"
 )
-INTERPOLATE = FilterContestant("slice + interpolate", interpolate, antialiased, gradients=IMAGES)
+INTERPOLATE = FilterContestant(
+    "slice + interpolate",
+    interpolate,
+    antialiased,
+    experiments=("antialias", "reductions"),
+    gradients=IMAGES,
+)
 PILLOW = FilterContestant(
     "PIL resize",
     pillow_resize,
@@ -232,11 +230,31 @@ PILLOW = FilterContestant(
     prepare=pillow_images,
     finish=stacked,
 )
+OPENCV_LINEAR = FilterContestant(
+    "OpenCV INTER_LINEAR",
+    partial(opencv_resize, "INTER_LINEAR"),
+    sampled,
+    experiments=("resize",),
+    dtypes=("uint8",),
+    needs="cv2",
+    prepare=opencv_images,
+    finish=stacked,
+)
+OPENCV_FRAMES = FilterContestant(
+    "OpenCV INTER_LINEAR + numpy",
+    opencv_normalised,
+    expected_normalised,
+    experiments=("frames",),
+    dtypes=("uint8",),
+    needs="cv2",
+    prepare=opencv_images,
+)
 OPENCV = FilterContestant(
     "OpenCV INTER_AREA",
-    opencv_resize,
+    partial(opencv_resize, "INTER_AREA"),
     partial(by_weights, _box),
     measure=OURS_AREA.name,
+    experiments=("antialias", "resize"),
     needs="cv2",
     prepare=opencv_images,
     finish=stacked,
@@ -258,4 +276,7 @@ ROI_ALIGN = FilterContestant(
     dtypes=("float32",),
     needs="torchvision",
 )
-ALL = (OURS, OURS_AREA, OURS_BINS, RESIZED_CROP, INTERPOLATE, PILLOW, OPENCV, KORNIA, ROI_ALIGN)
+ALL = (
+    *(OURS, OURS_SAMPLED, OURS_AREA, OURS_BINS, OURS_FRAMES),
+    *(RESIZED_CROP, INTERPOLATE, PILLOW, OPENCV_LINEAR, OPENCV, OPENCV_FRAMES, KORNIA, ROI_ALIGN),
+)

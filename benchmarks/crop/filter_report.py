@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from record.section import table
 
+from .filter_cases import DETAILS
+from .filter_comparison import THEIR_LEVELS, THEIR_NORMALISED
 from .filter_contestants import ALL, FilterContestant
-from .results import Record
+from .results import Record, Results
 
 CAPTIONS = {
     "forward": """\
@@ -19,26 +21,54 @@ averages the bilinear interpolant, `OpenCV INTER_AREA` squares of one value: its
 `interpolation="area"` against `roi_align` with its default number of samples, which tends to it. Windows are
 inside the image, so that no boundary plays a part; backward alone.""",
     "linear": "Strong reductions of one large image: what a source pixel under the window costs.",
+    "reductions": "Antialiased, strong reductions, forward; then the backward alone.",
+    "resize": f"""\
+uint8 to uint8, windows of whole pixels. OpenCV resizes slices of pictures (H, W, C), by as many threads; it
+may differ by {THEIR_LEVELS:g} of 255 from its own filter. `INTER_AREA` averages squares of one value: its
+ratio is to area, and it zooms by other weights.""",
+    "frames": f"""\
+uint8 frames (B, H, W, C) to normalised planar crops. OpenCV resizes slices and rounds to uint8, numpy
+normalises, transposes and stacks: it may differ by {THEIR_NORMALISED:.2g}.""",
 }
 CONTROLS = """\
 In brackets, how far results are from ours: ± the largest difference (images in float32 reach from 0 to 1, in
 uint8 to 255), or PSNR where filters differ. Before it was timed, each was compared with its own filter in
 float64."""
+SHARES = "Beside our times: the share of the copy bandwidth at which the fewest bytes were moved."
+
+
+Shown = tuple[str, list[str], list[list[str]]]  # caption's name, head, rows
 
 
 def tables(data: Record) -> str:
-    """Of everything in ``data["filters"]``; "" where there is nothing."""
-    records = data.get("filters", [])
-    parts = []
-    for name, head, rows in (
-        ("forward", *_by_contestant(records, "antialias", _forward_columns())),
-        ("backward", *_by_contestant(records, "antialias", _backward_columns("antialias"))),
-        ("area", *_by_contestant(records, "area", _forward_columns("area") + _backward_columns("area"))),
-        ("linear", *_linear(records)),
-    ):
-        if rows:
-            parts.append(f"{CAPTIONS[name]}\n\n{table(head, rows)}")
-    return "\n\n".join([*parts, CONTROLS]) if parts else ""
+    """What the README shows of ``data["filters"]``; "" where there is nothing."""
+    results = Results({"filters": []} | data)
+    forward, backward = _forward_columns("antialias"), _backward_columns("antialias")
+    return _captioned(
+        results,
+        ("forward", *_by_contestant(results, "antialias", forward)),
+        ("backward", *_by_contestant(results, "antialias", backward)),
+        ("area", *_by_contestant(results, "area", _forward_columns("area") + _backward_columns("area"))),
+        ("linear", *_linear(results)),
+    )
+
+
+def details(data: Record) -> str:
+    """Everything else in it."""
+    results = Results({"filters": []} | data)
+    return _captioned(
+        results,
+        *(
+            (name, *_by_contestant(results, name, _forward_columns(name) + _backward_columns(name)))
+            for name in DETAILS
+        ),
+    )
+
+
+def _captioned(results: Results, *shown: Shown) -> str:
+    parts = [f"{CAPTIONS[name]}\n\n{table(head, rows)}" for name, head, rows in shown if rows]
+    shares = [SHARES] if any(_has_share(results, record) for record in results.find("filters")) else []
+    return "\n\n".join([*parts, " ".join([CONTROLS, *shares])]) if parts else ""
 
 
 Column = tuple[str, FilterContestant, str]  # head, contestant, step
@@ -49,7 +79,7 @@ def _takers(experiment: str) -> list[FilterContestant]:
     return [contestant for contestant in ALL if experiment in contestant.experiments]
 
 
-def _forward_columns(experiment: str = "antialias") -> list[Column]:
+def _forward_columns(experiment: str) -> list[Column]:
     return [(contestant.name, contestant, "forward") for contestant in _takers(experiment)]
 
 
@@ -63,41 +93,53 @@ def _backward_columns(experiment: str) -> list[Column]:
 
 
 def _by_contestant(
-    records: list[Record], experiment: str, columns: list[Column]
+    results: Results, experiment: str, columns: list[Column]
 ) -> tuple[list[str], list[list[str]]]:
     """A row for each case, a column for each contestant's step: those in which there is something."""
-    cases = _cases(records, experiment)
+    cases = _cases(results, experiment)
     cells = {
-        head: [_cell(records, case, contestant, step) for case in cases] for head, contestant, step in columns
+        head: [_cell(results, case, contestant, step) for case in cases] for head, contestant, step in columns
     }
     shown = {head: column for head, column in cells.items() if any(column)}
     rows = [[case["label"], *row] for case, *row in zip(cases, *shown.values(), strict=True) if any(row)]
     return ["", *shown], rows
 
 
-def _cases(records: list[Record], experiment: str) -> list[Record]:
+def _cases(results: Results, experiment: str) -> list[Record]:
     found = []
-    for record in records:
+    for record in results.data["filters"]:
         if record["case"]["experiment"] == experiment and record["case"] not in found:
             found.append(record["case"])
     return found
 
 
-def _find(records: list[Record], case: Record, contestant: str | None, step: str) -> Record | None:
-    wanted = case, contestant, step
-    return next((r for r in records if (r["case"], r["contestant"], r["step"]) == wanted), None)
+def _find(results: Results, case: Record, contestant: str | None, step: str) -> Record | None:
+    return next(results.find("filters", case=case, contestant=contestant, step=step), None)
 
 
-def _cell(records: list[Record], case: Record, contestant: FilterContestant, step: str) -> str:
-    """Ours: the median. Others: how many times that of ours which they are measured by, and the distance."""
-    record = _find(records, case, contestant.name, step)
+def _cell(results: Results, case: Record, contestant: FilterContestant, step: str) -> str:
+    """Ours: the median, and the share of the copy bandwidth.
+
+    Others: how many times that of ours which they are measured by, and the distance.
+    """
+    record = _find(results, case, contestant.name, step)
     if record is None:
         return ""
     if record["measure"] is None:
-        return f"{1e3 * record['median_s']:.3g} ms"
-    ours = _find(records, case, record["measure"], step)
+        return _ours(results, record)
+    ours = _find(results, case, record["measure"], step)
     ratio = f"{record['median_s'] / ours['median_s']:.1f}x" if ours else f"{1e3 * record['median_s']:.3g} ms"
     return f"{ratio}{_distance(record)}"
+
+
+def _ours(results: Results, record: Record) -> str:
+    time = f"{1e3 * record['median_s']:.3g} ms"
+    return f"{time} {results.share_of_copy_bandwidth(record):.0%}" if _has_share(results, record) else time
+
+
+def _has_share(results: Results, record: Record) -> bool:
+    """Reports of before have none."""
+    return "floor_bytes" in record and "copy_bytes_per_s" in results.data
 
 
 def _distance(record: Record) -> str:
@@ -107,12 +149,11 @@ def _distance(record: Record) -> str:
     return f" ({record['psnr']:.0f} dB)" if "psnr" in record else ""
 
 
-def _linear(records: list[Record]) -> tuple[list[str], list[list[str]]]:
+def _linear(results: Results) -> tuple[list[str], list[list[str]]]:
     rows = []
-    for case in _cases(records, "linear"):
-        record = _find(records, case, "racnn_ops", "forward")
+    for case in _cases(results, "linear"):
+        record = _find(results, case, "racnn_ops", "forward")
         if record is not None:
-            seconds = record["median_s"]
-            each = 1e9 * seconds / case["source_pixels"]
-            rows.append([case["label"], f"{1e3 * seconds:.3g} ms", f"{each:.3g} ns"])
+            each = 1e9 * record["median_s"] / case["source_pixels"]
+            rows.append([case["label"], _ours(results, record), f"{each:.3g} ns"])
     return ["", "racnn_ops", "a source pixel"], rows

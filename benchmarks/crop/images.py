@@ -12,10 +12,12 @@ from torch.nn.functional import interpolate
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "retina", "hubble_deep_field")
 """Those that are inside the package: nothing is downloaded."""
 
+Size = tuple[int, int]
+
 
 class Source(Protocol):
-    def __call__(self, batch: int, channels: int, side: int, generator: torch.Generator) -> Tensor:
-        """(batch, channels, side, side), float32 in [0, 1]."""
+    def __call__(self, batch: int, channels: int, size: Size, generator: torch.Generator) -> Tensor:
+        """(batch, channels, *size), float32 in [0, 1]; size: height and width."""
 
 
 def photographs() -> Source:
@@ -24,12 +26,9 @@ def photographs() -> Source:
 
     photos = [_square(torch.from_numpy(getattr(data, name)())) for name in PHOTOGRAPHS]
 
-    def source(batch: int, channels: int, side: int, generator: torch.Generator) -> Tensor:
+    def source(batch: int, channels: int, size: Size, generator: torch.Generator) -> Tensor:
         scaled = torch.cat(
-            [
-                interpolate(photo, size=(side, side), antialias=True, mode="bilinear")
-                for photo in photos[:batch]
-            ]
+            [interpolate(photo, size=size, antialias=True, mode="bilinear") for photo in photos[:batch]]
         )
         images = scaled[torch.arange(batch) % len(photos)]
         images[len(photos) :] = images[len(photos) :].flip(-1)
@@ -38,8 +37,8 @@ def photographs() -> Source:
     return source
 
 
-def synthetic(batch: int, channels: int, side: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(batch, channels, side, side, generator=generator)
+def synthetic(batch: int, channels: int, size: Size, generator: torch.Generator) -> Tensor:
+    return torch.rand(batch, channels, *size, generator=generator)
 
 
 def _square(photo: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.func import hessian, jvp
 from torch.profiler import ProfilerActivity, profile
 
-from .cases import MODES, Case, Inputs, make_inputs
+from .cases import MODES, Case, Inputs, floor_of_mode, make_inputs
 from .contestants import GRID_SAMPLE, OURS, Contestant, Step, crop_function, make_step
-from .images import synthetic
-from .timing import Call, interleaved, take_cpu_sample
+from .images import Source, synthetic
+from .timing import Call, interleaved, large_copy, take_cpu_sample
 
 TINY = Case(batch=1, image=8, crop=4)
 PAIR = (OURS, GRID_SAMPLE)
+CPU = torch.device("cpu")
 
 
 def _step(contestant: Contestant, case: Case, inputs: Inputs, mode: str) -> Step:
@@ -72,22 +73,33 @@ def _transforms(inputs: Inputs) -> dict[str, Call]:
     }
 
 
-def thread_scaling(case: Case, inputs: Inputs, rounds: int) -> list[dict[str, Any]]:
-    """The same call with one thread, with two, and with all, by turns."""
+COPY = "copy_"
+
+
+def thread_scaling(cases: Sequence[Case], source: Source, rounds: int) -> list[dict[str, Any]]:
+    """The same call with one thread, with two, and with all, by turns; first a plain copy (of no case)."""
     most = torch.get_num_threads()
+    counts = sorted({1, min(2, most), most})
     records = []
-    for mode in case.modes:
-        variants = {
-            (contestant.name, threads): [_step(contestant, case, inputs, mode)]
-            for contestant in PAIR
-            for threads in sorted({1, min(2, most), most})
-        }
+
+    def measure(calls: Mapping[str, Call], **facts: Any) -> None:
+        variants = {(name, threads): [call] for name, call in calls.items() for threads in counts}
         measured = interleaved(
             variants, rounds, take_cpu_sample, before=lambda name: torch.set_num_threads(name[1])
         )
-        for (contestant, threads), times in measured.items():
-            record = {"contestant": contestant, "mode": mode, **times._asdict(), "threads": threads}
-            records.append(record)
+        records.extend(
+            {"contestant": name, **facts, **times._asdict(), "threads": threads}
+            for (name, threads), times in measured.items()
+        )
+
+    copy, moved = large_copy(CPU)
+    measure({COPY: copy}, case=None, mode="forward", floor_bytes=moved)
+    del copy
+    for case in cases:
+        inputs = make_inputs(case, source, CPU)
+        for mode in case.modes:
+            steps = {contestant.name: _step(contestant, case, inputs, mode) for contestant in PAIR}
+            measure(steps, case=case.to_json(), mode=mode, floor_bytes=floor_of_mode(case, mode))
     torch.set_num_threads(most)
     return records
 

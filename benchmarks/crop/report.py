@@ -10,6 +10,7 @@ from record.section import table
 from . import filter_report
 from .cases import MODES
 from .contestants import ALL, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN
+from .probes import COPY
 from .results import Record, Results
 
 
@@ -54,10 +55,13 @@ def details(results: Results) -> str:
     parts += [_sweep(results, experiment) for experiment in results.data["sweeps"]]
     if results.data["device_times"]:
         parts.append(_kernels_alone(results))
+    parts.append(filter_report.details(results.data))
+    if results.data["threads"]:
+        parts.append(_threads(results))
     if results.data["memory"]:
         parts += [_memory(results), _host(results)]
     parts += [not_timed(record) for record in results.data["refused"]]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def not_timed(refused: Record) -> str:
@@ -105,23 +109,56 @@ def _floor(results: Results, record: Record) -> str:
 
 def _sweep(results: Results, experiment: str) -> str:
     """Ours, in ms and as a share of the copy bandwidth, and how many times longer the others take."""
-    others = [(mode, GRID_SAMPLE) for mode in MODES] + [("forward", ROI_ALIGN), ("forward", LOOP)]
+    cases = results.cases(experiment)
     short = {"forward": "fwd", "window": "+bwd win", "both": "+bwd both"}
-    head = ["", "MB fwd", *(f"ours {short[mode]}" for mode in MODES)]
-    head += [f"{contestant.name} {short[mode]}" for mode, contestant in others]
-    rows = []
-    for case in results.cases(experiment):
-        forward = results.time(case, "forward", OURS.name, experiment)
-        cells = [f"{forward['floor_bytes'] / 1e6:.1f}" if forward else ""]
-        for mode in MODES:
-            record = results.time(case, mode, OURS.name, experiment)
-            share = f"{results.share_of_copy_bandwidth(record):.0%}" if record else ""
-            cells.append(f"{milliseconds(record)} ms {share}" if record else "")
-        for mode, contestant in others:
-            ratio = results.ratio(case, mode, contestant.name, experiment)
-            cells.append(f"{ratio:.1f}x" if ratio else "")
-        rows.append([case["label"], *cells])
-    return _titled(f"By {experiment}", head, rows)
+    columns = {"MB fwd": [_megabytes(results, experiment, case) for case in cases]}
+    for mode, name in short.items():
+        columns[f"ours {name}"] = [_ours(results, experiment, case, mode) for case in cases]
+    others = [(GRID_SAMPLE, mode, short[mode]) for mode in MODES]
+    for contestant in (ROI_ALIGN, LOOP):  # their "both" is the images' gradient alone
+        others += [(contestant, "forward", "fwd"), (contestant, "both", "+bwd images")]
+    for contestant, mode, name in others:
+        ratios = (results.ratio(case, mode, contestant.name, experiment) for case in cases)
+        columns[f"{contestant.name} {name}"] = [f"{ratio:.1f}x" if ratio else "" for ratio in ratios]
+    columns = {head: cells for head, cells in columns.items() if any(cells)}
+    rows = [[case["label"], *cells] for case, *cells in zip(cases, *columns.values(), strict=True)]
+    return _titled(f"By {experiment}", ["", *columns], rows)
+
+
+def _megabytes(results: Results, experiment: str, case: Record) -> str:
+    forward = results.time(case, "forward", OURS.name, experiment)
+    return f"{forward['floor_bytes'] / 1e6:.1f}" if forward else ""
+
+
+def _ours(results: Results, experiment: str, case: Record, mode: str) -> str:
+    record = results.time(case, mode, OURS.name, experiment)
+    return f"{milliseconds(record)} ms {results.share_of_copy_bandwidth(record):.0%}" if record else ""
+
+
+def _threads(results: Results) -> str:
+    """Each number of threads beside a plain copy by as many."""
+    rates = {
+        record["threads"]: record["floor_bytes"] / record["median_s"]
+        for record in results.find("threads", contestant=COPY)
+    }
+    head = ["", "mode"]
+    for threads in rates:
+        thread = f"{threads} thread{'s' * (threads > 1)}"
+        head += [f"{OURS.name}, {thread}", f"{GRID_SAMPLE.name}, {thread}"]
+    copies = (cell for rate in rates.values() for cell in (f"{rate / 1e9:.1f} GB/s", ""))
+    rows = [[f"a plain copy, `{COPY}`", "", *copies]]
+    for record in results.find("threads", contestant=OURS.name, threads=next(iter(rates))):
+        same = {"case": record["case"], "mode": record["mode"]}
+        row = [record["case"]["label"], record["mode"]]
+        for threads, rate in rates.items():
+            ours, other = (
+                next(results.find("threads", contestant=contestant.name, threads=threads, **same))
+                for contestant in (OURS, GRID_SAMPLE)
+            )
+            share = ours["floor_bytes"] / ours["median_s"] / rate
+            row += [f"{milliseconds(ours)} ms {share:.0%}", f"{other['median_s'] / ours['median_s']:.1f}x"]
+        rows.append(row)
+    return _titled("By threads: share of a copy by as many, times ours", head, rows)
 
 
 def _kernels_alone(results: Results) -> str:
@@ -150,7 +187,7 @@ def _memory(results: Results) -> str:
 
 
 def _host(results: Results) -> str:
-    title = "Host overhead (tiny tensors, one thread), threads, launches"
+    title = "Host overhead (tiny tensors, one thread), launches"
     return _titled(title, ["", "mode", OURS.name, GRID_SAMPLE.name], list(_host_rows(results)))
 
 
@@ -159,14 +196,6 @@ def _host_rows(results: Results) -> Iterator[list[str]]:
         other = next(results.find("overhead", mode=record["mode"], contestant=GRID_SAMPLE.name), None)
         times = [f"{1e6 * r['median_s']:.1f} µs" if r else "" for r in (record, other)]
         yield ["overhead", record["mode"], *times]
-    for record in results.find("threads", contestant=OURS.name):
-        same = {"mode": record["mode"], "threads": record["threads"]}
-        other = next(results.find("threads", contestant=GRID_SAMPLE.name, **same))
-        yield [
-            f"{record['threads']} threads",
-            record["mode"],
-            *(f"{milliseconds(r)} ms" for r in (record, other)),
-        ]
     for record in results.find("launches", contestant=OURS.name):
         other = next(results.find("launches", contestant=GRID_SAMPLE.name, step=record["step"]))
         yield ["launches", record["step"], str(record["launches"]), str(other["launches"])]

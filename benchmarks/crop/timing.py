@@ -115,8 +115,13 @@ def calls_of_a_sample(steps: Sequence[Call], device: torch.device) -> list[Call]
 
 def copy_bandwidth(device: torch.device) -> float:
     """Bytes a second, read and written, of a large ``copy_``."""
+    copy, moved = large_copy(device)
+    times = interleaved({"copy": calls_of_a_sample([copy], device)}, 11, sampler(device))
+    return moved / times["copy"].median_s
+
+
+def large_copy(device: torch.device) -> tuple[Call, int]:
+    """A call of ``copy_``, and the bytes that it reads and writes."""
     numbers = 2**28 if device.type == "cuda" else 2**26
     source, target = (torch.ones(numbers, device=device) for _ in range(2))
-    calls = calls_of_a_sample([lambda: target.copy_(source)], device)
-    times = interleaved({"copy": calls}, 11, sampler(device))
-    return 2 * source.nbytes / times["copy"].median_s
+    return lambda: target.copy_(source), 2 * source.nbytes

@@ -50,7 +50,10 @@ def sentence(report: dict[str, Any], name: str) -> str:
     machine = report.get("machine", report)  # the first reports of the model have "cpu" and "threads" alone
     facts = [machine.get("device", machine.get("cpu"))]
     if "threads" in machine and "multiprocessors" not in machine:  # not of a GPU
-        facts.append(f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}")
+        facts += [
+            report.get("versions", {}).get("cpu_capability"),
+            f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}",
+        ]
     if "versions" in report:
         facts.append(f"torch {report['versions']['torch']}")
     git = report["git"]
@@ -113,6 +116,11 @@ def versions() -> dict[str, str | None]:
     return found | {"build": _C.build_info(), "cpu_capability": _C.cpu_capability()}
 
 
+def cpu_capability() -> str | None:
+    """The instruction set that the CPU kernels use; None: there are none."""
+    return versions()["cpu_capability"]
+
+
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
@@ -126,8 +134,13 @@ def cpu_name() -> str:
 
 
 def slug(device: torch.device) -> str:
-    """For file names: ``cpu-amd-epyc``, ``cuda-nvidia-h100-80gb-hbm3``."""
+    """For file names: ``cpu-amd-epyc``, ``cuda-nvidia-h100-80gb-hbm3``.
+
+    Where the environment limits the CPU's instruction set, it is named: ``cpu-amd-epyc-avx2``.
+    """
     name = re.sub(r"\((?:r|tm)\)", "", device_name(device).lower())
+    if device.type == "cpu" and os.environ.get("RACNN_CPU_CAPABILITY"):
+        name += f" {cpu_capability() or ''}"
     return f"{device.type}-" + re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 

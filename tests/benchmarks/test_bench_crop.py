@@ -20,7 +20,10 @@ from crop import comparison as comparing
 from crop import contestants, filter_report
 from crop.cases import Case, floor_bytes
 from crop.comparison import Comparison
+from crop.filter_cases import EXPERIMENTS
 from crop.images import synthetic
+from crop.probes import COPY
+from crop.sweeps import sweeps
 from crop.validation import WrongResult
 from racnn_ops import _library
 
@@ -126,6 +129,14 @@ def test_every_mode_has_the_contestants_that_can_do_it(results: dict[str, Any]) 
     assert not names("window") & {"roi_align", "slice + interpolate"}
 
 
+def test_quick_runs_have_every_sweep_and_thread_count(results: dict[str, Any]) -> None:
+    names = sweeps(Case(2), quick=True).keys()
+    assert {record["experiment"] for record in results["times"]} == {"main", *names}
+    assert {record["contestant"] for record in results["threads"]} == {COPY, "racnn_ops", "grid_sample"}
+    cases = [record["case"] for record in results["threads"] if record["case"]]
+    assert {(case["channels"], case["windows"]) for case in cases} == {(3, 1), (512, 1), (256, 4)}
+
+
 def test_memory_beyond_the_results_is_that_of_tables(results: dict[str, Any]) -> None:
     """O(B·K·(h + w)): no sampling grid, no copy of the images."""
     ours = [record for record in results["memory"] if record["contestant"] == "racnn_ops"]
@@ -145,7 +156,7 @@ def test_section_is_made_of_the_results(results_path: Path, results: dict[str, A
     assert f"| racnn_ops | {1e3 * main['median_s']:.3g} ms (1.0x)" in section
     assert results["machine"]["device"] in section
     assert f"]({results_path.with_suffix('.png').name})" in section
-    assert {record["case"]["experiment"] for record in results["filters"]} == {"antialias", "area", "linear"}
+    assert {record["case"]["experiment"] for record in results["filters"]} == set(EXPERIMENTS)
     assert filter_report.tables(results) in section
 
 

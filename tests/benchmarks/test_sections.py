@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import readme
 from record import provenance
@@ -78,11 +79,34 @@ def test_provenance_is_told(changed: bool, told: str) -> None:
     report = provenance.describe()
     report |= {"command": "python x.py", "git": {"commit": "0123456789ab", "changed": changed}}
     device, threads = (report["machine"][name] for name in ("device", "threads"))
+    torch_version, capability = (report["versions"][name] for name in ("torch", "cpu_capability"))
     assert provenance.sentence(report, "x") == (
-        f"{device}, {threads} thread{'s' * (threads > 1)}, torch {report['versions']['torch']}, "
+        f"{device}, {capability}, {threads} thread{'s' * (threads > 1)}, torch {torch_version}, "
         f"{report['date'][:10]}, commit `0123456789`{told}. Made by `python x.py`; everything measured: "
         "[x.json](x.json)."
     )
+
+
+@pytest.mark.parametrize(("limit", "suffix"), [(None, ""), ("baseline", "-baseline")])
+def test_a_limited_instruction_set_is_in_names(
+    monkeypatch: pytest.MonkeyPatch, limit: str | None, suffix: str
+) -> None:
+    """And is that of the kernels, whatever the environment says."""
+    monkeypatch.setattr(provenance, "device_name", lambda device: "AMD(R) EPYC")
+    monkeypatch.setattr(provenance, "cpu_capability", lambda: limit)
+    monkeypatch.delenv("RACNN_CPU_CAPABILITY", raising=False)
+    if limit:
+        monkeypatch.setenv("RACNN_CPU_CAPABILITY", "avx2")
+    assert provenance.slug(torch.device("cpu")) == f"cpu-amd-epyc{suffix}"
+    assert provenance.slug(torch.device("cuda")) == "cuda-amd-epyc"
+
+
+def test_a_gpu_has_no_instruction_set_of_the_cpu() -> None:
+    report = provenance.describe() | {"command": "python x.py"}
+    capability = report["versions"]["cpu_capability"]
+    assert capability in provenance.sentence(report, "x")
+    report["machine"]["multiprocessors"] = 132
+    assert capability not in provenance.sentence(report, "x")
 
 
 def test_tables_are_markdown() -> None:
