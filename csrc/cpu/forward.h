@@ -88,8 +88,7 @@ class BandForward {
   RACNN_NOINLINE void plane_by_band(const Unit& unit, int64_t number) {
     bool finite = true;
     for (int32_t i = 0; i < together_; ++i) {
-      if (plans_[i].count == 0) continue;  // the line is and stays zero
-      lines_.make(plans_[i], i * pitch_);
+      plans_[i].count > 0 ? lines_.make(plans_[i], i * pitch_) : lines_.clear(i * pitch_);
       if (columns_.uneven) finite = finite && lines_.all_finite(i * pitch_);
     }
     if (!finite) return rows_by_runs(unit, number);

@@ -217,7 +217,7 @@ class BandImageGrad {
         lines_.make(t.plans[i], i * pitch_);
         finite = lines_.all_finite(i * pitch_);
       } else {
-        fill_row(T(0), shape_.numbers, lines_.lines()[0] + i * pitch_);
+        lines_.clear(i * pitch_);
       }
     }
     if (finite) contract_columns(t, static_cast<const T*>(lines_.lines()[0]), columns_);

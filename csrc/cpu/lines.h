@@ -30,6 +30,11 @@ Rows<From> rows_of(const From* tensor, const Strides& s, const CropShape& shape,
   return {s, step, tensor + last + 1};
 }
 
+// Whether pixels of `step` numbers lie one behind the other.
+RACNN_INLINE bool is_dense(const Strides& s, int64_t step) {
+  return step > 1 ? s.x == step && s.c == 1 : s.x == 1;
+}
+
 struct LineShape {
   int64_t first;           // pixel of the row with which it begins
   int64_t numbers, zeros;  // that it holds, and that lie on both sides of them
@@ -42,7 +47,7 @@ struct LineShape {
 inline LineShape piece_of_row(Arena& arena, int64_t first, int64_t pixels, int64_t zeros, const Strides& s,
                               int64_t step) {
   LineShape line{first, pixels * step, zeros * step, nullptr};
-  if (step > 1 ? s.x == step && s.c == 1 : s.x == 1) return line;
+  if (is_dense(s, step)) return line;
   line.offsets = arena.take<int64_t>(line.numbers);
   for (int64_t e = 0; e < line.numbers; ++e) line.offsets[e] = (first + e / step) * s.x + e % step * s.c;
   return line;
@@ -169,15 +174,18 @@ class LineMaker {
   // With room for `together` lines of each set, at `pitch`.
   LineMaker(Arena& arena, const Rows<From>& rows, const LineShape& shape, int32_t longest,
             const ChannelAffine& affine, int32_t together = 1)
-      : rows_(rows), shape_(shape), affine_(affine), padded_(shape.padded(kLanes)) {
+      : arena_(arena),
+        rows_(rows),
+        shape_(shape),
+        affine_(affine),
+        padded_(shape.padded(kLanes)),
+        longest_(lesser<int64_t>(longest, kRowsAtOnce)) {
     const int64_t before = line_zeros(shape), pitch = line_pitch(shape, rows.step);
     for (T*& line : lines_) line = zeros(arena, before + together * pitch) + before;
     if (affine.scale != nullptr) {
       scale_ = zeros(arena, padded_);
       shift_ = zeros(arena, padded_);
     }
-    copy_ = arena.take<From>(int64_t(longest) * padded_);
-    for (int64_t e = 0; e < longest * padded_; ++e) copy_[e] = From{};
   }
 
   // Numbers from one line to the next: whole pixels.
@@ -229,14 +237,24 @@ class LineMaker {
     clear_end(at);
   }
 
+  // A line of no rows.
+  void clear(int64_t at) {
+    for (T* line : lines_) fill_row(T(0), shape_.numbers, line + at);
+  }
+
  private:
   static int64_t line_zeros(const LineShape& shape) { return (shape.zeros + kLanes - 1) / kLanes * kLanes; }
 
-  static T* zeros(Arena& arena, int64_t count) {
-    T* numbers = arena.take<T>(count);
-    for (int64_t e = 0; e < count; ++e) numbers[e] = T(0);
+  static constexpr int32_t kRowsAtOnce = 64;
+
+  template <typename Number>
+  static Number* zeros_of(Arena& arena, int64_t count) {
+    Number* numbers = arena.take<Number>(count);
+    for (int64_t e = 0; e < count; ++e) numbers[e] = Number{};
     return numbers;
   }
+
+  static T* zeros(Arena& arena, int64_t count) { return zeros_of<T>(arena, count); }
 
   RACNN_INLINE RowsAhead<From> ahead(const RowPlan<T>& plan) const {
     if (plan.ahead_in_next && !next_) return {};
@@ -249,26 +267,42 @@ class LineMaker {
     for (int s = 0; s < kSets; ++s) store_register(lines_[s] + at + shape_.numbers, Register<T>{});
   }
 
+  // In groups of rows, so that copies of them stay few; the same groups whether they are copied or not.
   RACNN_NOINLINE void make_any(const RowPlan<T>& plan, int64_t at) {
-    const From* from = from_ + plan.offset;
+    for (int32_t k = 0; k < plan.count; k += kRowsAtOnce) {
+      T* lines[kSets];
+      for (int s = 0; s < kSets; ++s) {
+        if (k > 0 && more_[s] == nullptr) more_[s] = zeros(arena_, padded_);
+        lines[s] = k > 0 ? more_[s] : lines_[s] + at;
+      }
+      make_group(plan, k, lesser(plan.count - k, kRowsAtOnce), lines);
+      for (int s = 0; k > 0 && s < kSets; ++s) {
+        for (int64_t e = 0; e < padded_; ++e) lines_[s][at + e] += more_[s][e];
+      }
+    }
+    clear_end(at);
+  }
+
+  // Rows [first, first + count) of the plan.
+  void make_group(const RowPlan<T>& plan, int32_t first, int32_t count, T* const (&lines)[kSets]) {
     int64_t stride = rows_.strides.y;
-    RowsAhead<From> rows_ahead = ahead(plan);
-    if (shape_.offsets != nullptr || from + (plan.count - 1) * stride + padded_ > rows_.end) {
-      for (int64_t k = 0; k < plan.count; ++k) copy(plane_ + plan.offset + k * stride, copy_ + k * padded_);
+    const int64_t offset = plan.offset + first * stride;
+    const From* from = from_ + offset;
+    RowsAhead<From> rows_ahead = first == 0 ? ahead(plan) : RowsAhead<From>{};
+    if (shape_.offsets != nullptr || from + (count - 1) * stride + padded_ > rows_.end) {
+      if (copy_ == nullptr) copy_ = zeros_of<From>(arena_, longest_ * padded_);
+      for (int64_t k = 0; k < count; ++k) copy(plane_ + offset + k * stride, copy_ + k * padded_);
       from = copy_;
       stride = padded_;
       rows_ahead.count = 0;
     }
     const T* weights[kSets];
-    T* lines[kSets];
     LineAffine<T, kSets> affine{scale_, shift_};
     for (int s = 0; s < kSets; ++s) {
-      lines[s] = lines_[s] + at;
-      weights[s] = plan.weights + int64_t(s) * plan.count;
-      affine.weights[s] = plan.sums[s];
+      weights[s] = plan.weights + int64_t(s) * plan.count + first;
+      affine.weights[s] = first == 0 ? plan.sums[s] : T(0);
     }
-    blend_whole<kSets>(from, stride, plan.count, weights, lines, padded_, affine, rows_ahead);
-    clear_end(at);
+    blend_whole<kSets>(from, stride, count, weights, lines, padded_, affine, rows_ahead);
   }
 
   void copy(const From* row, From* to) const {
@@ -282,17 +316,19 @@ class LineMaker {
     }
   }
 
+  Arena& arena_;
   Rows<From> rows_;
   LineShape shape_;
   ChannelAffine affine_;
-  int64_t padded_;
+  int64_t padded_, longest_;
   const From* plane_ = nullptr;
   const From* from_ = nullptr;
   bool next_ = false;
   LineSet<T, kSets> lines_;
   T* scale_ = nullptr;
   T* shift_ = nullptr;
-  From* copy_ = nullptr;
+  T* more_[kSets] = {};   // what further groups of rows add
+  From* copy_ = nullptr;  // of rows, made when the first is needed
 };
 
 // `n` pixels of `step` numbers each, as accumulation type: where they lie, or copied into `buffer`.
@@ -323,10 +359,9 @@ class GradLines {
   GradLines(Arena& arena, const Rows<Grad>& rows, int64_t pixels, int32_t together, int64_t read)
       : rows_(rows), numbers_(together * pixels * rows.step), read_(read) {
     const Strides& s = rows.strides;
-    here_ = (rows.step > 1 ? s.x == rows.step && s.c == 1 : s.x == 1) &&
-            (together == 1 || s.y == pixels * rows.step);
-    offsets_ = arena.take<int64_t>(numbers_);
-    for (int64_t e = 0; e < numbers_; ++e) {
+    here_ = is_dense(s, rows.step) && (together == 1 || s.y == pixels * rows.step);
+    if (!here_) offsets_ = arena.take<int64_t>(numbers_);
+    for (int64_t e = 0; !here_ && e < numbers_; ++e) {
       const int64_t pixel = e / rows.step;
       offsets_[e] = pixel / pixels * s.y + pixel % pixels * s.x + e % rows.step * s.c;
     }
@@ -346,14 +381,14 @@ class GradLines {
 
  private:
   RACNN_NOINLINE const Grad* copied(const Grad* row) const {
-    for (int64_t e = 0; e < numbers_; ++e) copy_[e] = row[offsets_[e]];
+    for (int64_t e = 0; e < numbers_; ++e) copy_[e] = row[here_ ? e : offsets_[e]];
     return copy_;
   }
 
   Rows<Grad> rows_;
   int64_t numbers_, read_;
   bool here_;
-  int64_t* offsets_;
+  int64_t* offsets_ = nullptr;
   Grad* copy_;
 };
 
