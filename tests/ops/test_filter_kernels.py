@@ -266,3 +266,23 @@ def test_what_is_not_reduced_takes_the_kernels_of_two_entries(boundary: str, dty
     for plain, antialiased in zip(*results, strict=True):
         assert torch.equal(plain[:, ::2], antialiased[:, ::2])
         assert not torch.equal(plain[:, 1], antialiased[:, 1])
+
+
+LONG_RUNS = [{"antialias": True}, {"interpolation": "area", "mean": [0.4, 0.1], "std": [0.3, 2.0]}]
+
+
+@pytest.mark.parametrize("options", LONG_RUNS, ids=["antialias", "area"])
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_one_axis_reduced_by_hundreds(device: str, layout: str, options: dict[str, Any]) -> None:
+    """Rows are added up in groups, and copied in groups where they lie far apart or at the tensor's end."""
+    g = generator(layout, "long runs")
+    images = make_images((2, 2, 1500, 30), torch.float64, g).to(device)
+    windows = torch.tensor([[15.1, 750.0, 14.3, 750.0], [14.2, 751.0, 13.0, 640.0]], dtype=torch.float64)
+    grad_output = torch.randn(2, 2, 5, 30, generator=g, dtype=torch.float64).to(device)
+    results = []
+    for crop, pixels in ((attention_crop, LAYOUTS[layout](images)), (reference.attention_crop, images)):
+        leaves = (pixels.detach().requires_grad_(), windows.to(device).requires_grad_())
+        crops = crop(*leaves, (5, 30), **options)
+        results.append((crops, *torch.autograd.grad(crops, leaves, grad_output)))
+    for ours, theirs in zip(*results, strict=True):
+        assert relative_error(ours, theirs) <= 1e-10

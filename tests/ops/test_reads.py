@@ -187,3 +187,15 @@ def test_filters_read_their_runs_alone(
         (of_images,) = torch.autograd.grad(crops, images, grad_output)
         reached = torch.einsum("bkcij,bkiy,bkjx->bcyx", where, rows, columns) > 0
         assert torch.equal(~of_images.isfinite(), reached), case
+
+
+def test_rows_that_read_nothing_do_so_after_a_plane_that_is_not_finite(device: str) -> None:
+    """Lines of small crops are kept from plane to plane; of a first row that is outside nothing may stay."""
+    images = torch.rand(1, 2, 9, 9, generator=generator("rows")).to(device)
+    images[0, 0, 4, 4] = math.nan
+    windows = torch.tensor([[4.5, 0.0, 3.0, 6.0]], device=device)
+    both = attention_crop(images, windows, (8, 6), interpolation="bicubic")
+    alone = attention_crop(images[:, 1:], windows, (8, 6), interpolation="bicubic")
+    assert torch.equal(both[:, 1:], alone)
+    assert not both[:, 0].isfinite().all()
+    assert not alone[:, :, 0].any()
