@@ -4,6 +4,7 @@
 #pragma once
 
 #include "convert.h"
+#include "units.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
@@ -26,7 +27,7 @@ struct RowsAhead {
   RACNN_INLINE void fetch(int64_t stride, int64_t begin, int64_t numbers) const {
     for (int32_t k = 0; k < count; ++k) {
       const char* line = reinterpret_cast<const char*>(from + k * stride + begin);
-      for (int64_t at = 0; at < numbers * int64_t(sizeof(From)); at += 64)
+      for (int64_t at = 0; at < numbers * int64_t(sizeof(From)); at += kCacheLine)
         __builtin_prefetch(line + at, 0, 2);
     }
   }

@@ -32,21 +32,21 @@ BoxcarColumns<T> make_boxcar_columns(Arena& arena, T half, T steepness, int32_t 
 template <typename T>
 void accumulate_boxcar_row(const T* energy, const BoxcarColumns<T>& x, const BoxcarTap<T>& y, int64_t size,
                            T shrink, BoxcarSums<T>& total) {
-  Vec<T> plain{}, inside{}, difference{}, edges{}, most{};
-  for (int64_t e = 0; e < size; e += kLanes) {
-    const Vec<T> value = load(energy + e);
+  Register<T> plain{}, inside{}, difference{}, edges{}, most{};
+  for (int64_t e = 0; e < size; e += kRegisterLanes<T>) {
+    const Register<T> value = load_register(energy + e);
     plain += value;
-    inside += value * load(x.inside + e);
-    difference += value * load(x.edge_difference + e);
-    edges += value * load(x.edge_sum + e);
+    inside += value * load_register(x.inside + e);
+    difference += value * load_register(x.edge_difference + e);
+    edges += value * load_register(x.edge_sum + e);
     most = value > most ? value : most;
   }
-  const T energy_sum = sum<T>(plain), energy_inside = sum<T>(inside);
-  total.sums.x += sum<T>(difference) * y.inside;
+  const T energy_sum = sum_of_lanes<T>(plain), energy_inside = sum_of_lanes<T>(inside);
+  total.sums.x += sum_of_lanes<T>(difference) * y.inside;
   total.sums.y += energy_inside * y.edge_difference;
-  total.sums.half_x += T(0.5) * shrink * energy_sum - sum<T>(edges) * y.inside;
+  total.sums.half_x += T(0.5) * shrink * energy_sum - sum_of_lanes<T>(edges) * y.inside;
   total.sums.half_y += T(0.5) * shrink * energy_sum - energy_inside * y.edge_sum;
-  for (int i = 0; i < kLanes; ++i) total.most = most[i] > total.most ? most[i] : total.most;
+  for (int i = 0; i < kRegisterLanes<T>; ++i) total.most = most[i] > total.most ? most[i] : total.most;
   if (energy_sum != energy_sum) total.most = energy_sum;
 }
 

@@ -130,7 +130,7 @@ class CellMaker {
  private:
   static constexpr int64_t kChunk = 512;  // numbers of a line that are turned at a time
 
-  bool direct() const { return step_ > 1 || images_.x == 1; }
+  bool direct() const { return is_dense(images_, step_); }
 
   // Numbers [e, e + n) of the tile's line of one output row.
   void blend_row(const Image* image, const UnitRows& unit_rows, int64_t l, const OutputTile& tile, int64_t e,

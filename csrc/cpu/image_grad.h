@@ -167,7 +167,7 @@ class BandImageGrad {
         if (y < t.y.begin || y >= t.y.end || t.y.count[y - t.y.begin] == 0) continue;
         start_crop(t, plane);
         lines_.make(t.plans[y - t.y.begin]);
-        contract(t, 0);
+        contract(t);
         started ? add_row(t, columns_, rows_) : start_row(t);
         started = true;
       }
@@ -200,10 +200,10 @@ class BandImageGrad {
   }
 
   // The columns of one line.
-  void contract(const Transposed<T>& t, int64_t at) {
-    const T* const line = lines_.lines()[0] + at;
-    t.by_band&& t.together == 1 && lines_.all_finite(at) ? contract_columns(t, line, columns_)
-                                                         : contract_pixels(t, step_, line, columns_);
+  void contract(const Transposed<T>& t) {
+    const T* const line = lines_.lines()[0];
+    t.by_band&& t.together == 1 && lines_.all_finite() ? contract_columns(t, line, columns_)
+                                                       : contract_pixels(t, step_, line, columns_);
   }
 
   // A window into a plane.
@@ -225,7 +225,7 @@ class BandImageGrad {
       if (t.plans[i].count == 0) continue;
       if (!finite) {
         lines_.make(t.plans[i]);
-        contract(t, 0);
+        contract(t);
       }
       add_row(t, columns_ + (finite ? i * t.pitch * step_ : 0), to + i * row_size_);
     }

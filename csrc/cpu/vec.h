@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Vectors of 16 numbers, with the compiler's vector extension, and the conversions between the image's
-// dtype and the accumulation type. Included only by kernels.cpp, once per instruction set.
+// Registers of the machine, by the compiler's vector extension, and what is done with whole lines of numbers.
+// Included only by kernels.cpp, once per instruction set.
 #pragma once
 
 #include <cstring>
@@ -23,20 +23,7 @@ namespace racnn::cpu::RACNN_ISA {
 // For loops over registers: only unrolled ones leave them in registers.
 #define RACNN_UNROLL _Pragma("GCC unroll 16")
 
-constexpr int kLanes = 16;
-
-template <typename T>
-struct VecOf;
-template <>
-struct VecOf<float> {
-  typedef float type __attribute__((vector_size(kLanes * sizeof(float))));
-};
-template <>
-struct VecOf<double> {
-  typedef double type __attribute__((vector_size(kLanes * sizeof(double))));
-};
-template <typename T>
-using Vec = typename VecOf<T>::type;
+constexpr int kLanes = 16;  // rows of a cell (cells.h)
 
 // What fits a register of the machine: sums that a loop carries along stay in registers only in this form.
 #if defined(__AVX512F__)
@@ -91,34 +78,6 @@ RACNN_INLINE T sum_of_lanes(const Register<T>& value) {
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   }
   return lanes[0];
-}
-
-template <typename T>
-RACNN_INLINE Vec<T> load(const T* from) {
-  Vec<T> value;
-  std::memcpy(&value, from, sizeof(value));
-  return value;
-}
-
-template <typename T>
-RACNN_INLINE void store(T* to, const Vec<T>& value) {
-  std::memcpy(to, &value, sizeof(value));
-}
-
-template <typename T>
-RACNN_INLINE Vec<T> splat(T value) {
-  return value - Vec<T>{};
-}
-
-// The lanes added in a fixed order.
-template <typename T>
-RACNN_INLINE T sum(const Vec<T>& value) {
-  T halves[kLanes];
-  store(halves, value);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) halves[i] += halves[i + width];
-  }
-  return halves[0];
 }
 
 // Whether none of n numbers, whole registers, is NaN or infinite, by their sum: where that overflows it may

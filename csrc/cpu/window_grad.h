@@ -172,7 +172,9 @@ class BandWindowGrad {
       });
     }
     for (int32_t i = begin; i < end; ++i) {
-      if (plans_[i].count > 0) add_row_by_runs(i, grads_.line(grad, i), sums);
+      if (plans_[i].count == 0) continue;
+      lines_.make(plans_[i]);
+      add_row_by_runs(i, grads_.line(grad, i), sums);
     }
   }
 
@@ -205,26 +207,19 @@ class BandWindowGrad {
     for (int32_t i = begin; i < end; ++i) {
       if (plans_[i].count == 0) continue;
       const Grad* const g = grads_.line(grad, i);
-      if (columns_.uneven) {
-        add_row_by_runs(i, g, total);
-        continue;
-      }
       lines_.make(plans_[i]);
       grads_.fetch_ahead(grad, i);
-      total.add(row_by_band<Kind, kSets, false>(band, lines_.lines(), lanes, g), factor(i));
+      if (columns_.uneven && !lines_.all_finite()) {
+        add_row_by_runs(i, g, total);
+      } else {
+        total.add(row_by_band<Kind, kSets, false>(band, lines_.lines(), lanes, g), factor(i));
+      }
     }
     sums = total;
   }
 
   RACNN_NOINLINE void add_row_by_runs(int32_t i, const Grad* g, LaneSums<T>& sums) {
-    lines_.make(plans_[i]);
-    if (step_ < kWidePixel && lines_.all_finite()) {
-      with_kind(band_, [&](auto kind) {
-        sums.add(row_by_band<decltype(kind), kSets, false>(band_, lines_.lines(), lanes_, g), factor(i));
-      });
-    } else {
-      sums.add(row_by_runs<kSets>(columns_, step_, lines_.lines(), g, room_), factor(i));
-    }
+    sums.add(row_by_runs<kSets>(columns_, step_, lines_.lines(), g, room_), factor(i));
   }
 
   const AxisGrad<T>* factor(int32_t i) const { return kSets == 2 ? factors_ + i : nullptr; }
