@@ -215,7 +215,7 @@ RACNN_INLINE void contract_block(const Band<T>& band, const T* line, const int32
                                  const T* const (&weights)[kSets], Register<T> (&out)[kSets]) {
   constexpr int64_t kLanes = Band<T>::kLanes;
   const int64_t taps = Kind::taps > 0 ? Kind::taps : band.taps;
-  const auto add_up = [&](int64_t t, const Register<T>& value) {
+  const auto add_up = [&](int64_t t, const Register<T>& value) RACNN_INLINED {
     RACNN_UNROLL
     for (int s = 0; s < kSets; ++s) {
       const Register<T> weight = load_register(weights[s] + t * kLanes);
@@ -270,7 +270,7 @@ RACNN_INLINE void contract_row(const Band<T>& band, const T* line, const T* weig
   constexpr int64_t kLanes = Band<T>::kLanes;
   const int64_t taps = Kind::taps > 0 ? Kind::taps : band.taps;
   const int32_t* index = band.index;
-  const auto next = [&](int64_t b) {
+  const auto next = [&](int64_t b) RACNN_INLINED {
     Register<T> sums[1];
     contract_block<Kind>(band, line + band.base[b], index, {weights}, sums);
     if (offset != nullptr) sums[0] += load_register(offset + band.begin[b]);

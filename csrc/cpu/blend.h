@@ -41,7 +41,7 @@ RACNN_INLINE void blend_registers(const From* from, int64_t stride, int64_t coun
                                   const LineAffine<T, kSets>& affine = {}) {
   constexpr int kApart = kCount == 0 && kRegisters * kSets < 4 ? 2 : 1;
   Register<T> sums[kApart][kSets][kRegisters] = {};
-  const auto add = [&](int64_t k, int apart) {
+  const auto add = [&](int64_t k, int apart) RACNN_INLINED {
     const From* line = from + k * stride + e;
     RACNN_UNROLL
     for (int r = 0; r < kRegisters; ++r) {
