@@ -17,17 +17,35 @@
 namespace racnn::cpu {
 
 inline Units crop_units(const CropShape& s, const PlaneLayout& layout) {
-  return Units::make(layout.planes, s.out_height, s.out_width * layout.step);
+  return Units::make(s.batch * s.windows, layout.planes, s.out_height, s.out_width * layout.step);
 }
 
-// Of whichever layout has more.
-inline int64_t most_crop_units(const CropShape& s) {
-  return std::max(crop_units(s, {s.channels, 1}).per_item(), crop_units(s, {1, s.channels}).per_item());
+inline Units crop_units(const CropShape& s, const Strides& images) {
+  if (turns_maps(s, images)) return Units::of_channels(s, windows_of_a_turn(s));
+  return crop_units(s, plane_layout(s.channels, images));
+}
+
+inline Units image_units(const CropShape& s, const Strides& images) {
+  if (turns_maps(s, images)) return Units::of_channels(s, s.windows);
+  const PlaneLayout layout = plane_layout(s.channels, images);
+  return Units::make(s.batch, layout.planes, s.height, s.width * layout.step);
+}
+
+// Units in which one crop has a part.
+inline int64_t parts_of_crop(const Units& units) {
+  return units.by_channels ? units.groups : units.per_item();
+}
+
+// Of whichever layout has most.
+inline int64_t most_parts_of_crop(const CropShape& s) {
+  return std::max({crop_units(s, PlaneLayout{s.channels, 1}).per_item(),
+                   crop_units(s, PlaneLayout{1, s.channels}).per_item(), Units::of_channels(s, 1).groups});
 }
 
 // Every channel has its own maximum, or all share one.
 inline Units boxcar_units(const CropShape& s, Energy energy) {
-  Units units = Units::make(energy == Energy::kAbs ? s.channels : 1, s.out_height, s.out_width);
+  Units units =
+      Units::make(s.batch * s.windows, energy == Energy::kAbs ? s.channels : 1, s.out_height, s.out_width);
   units.planes_each = 1;
   units.groups = units.planes;
   return units;
@@ -35,23 +53,27 @@ inline Units boxcar_units(const CropShape& s, Energy energy) {
 
 // A kernel throws if it gets no memory for its arena. That is reported here and not by torch, which would
 // lose the message and print one of its own.
-template <typename Problem>
-void run(const Problem& problem, const Units& units, int64_t items) {
+template <typename Problem, typename UnitsOf>
+Units run(const Problem& problem, const UnitsOf& units_of) {
   std::atomic<size_t> missing{0};
+  Units units{};
   with_near_pixels(problem, [&](const Problem& near) {
+    units = units_of(near);
     const Kernel<Problem> kernel = select<Problem>();
-    for_each_part(checked_product("the work", {items, units.per_item()}), [&](int64_t begin, int64_t end) {
-      try {
-        kernel(near, units, begin, end);
-      } catch (const OutOfMemory& error) {
-        missing = error.bytes;
-      }
-    });
+    for_each_part(checked_product("the work", {units.items, units.per_item()}),
+                  [&](int64_t begin, int64_t end) {
+                    try {
+                      kernel(near, units, begin, end);
+                    } catch (const OutOfMemory& error) {
+                      missing = error.bytes;
+                    }
+                  });
   });
   if (missing != 0) {
     throw std::runtime_error("not enough memory: a kernel asked for " + std::to_string(missing) +
                              " bytes to work in");
   }
+  return units;
 }
 
 template <typename T>
@@ -86,7 +108,8 @@ struct Backend : BackendTypes<Half, BFloat16> {
 
   // In windows.
   static int64_t window_grad_workspace(const CropShape& s) {
-    return checked_product("the workspace of the window gradient", {s.batch, s.windows, most_crop_units(s)});
+    return checked_product("the workspace of the window gradient",
+                           {s.batch, s.windows, most_parts_of_crop(s)});
   }
 
   static int64_t boxcar_grad_workspace(const CropShape& s, Energy energy) {
@@ -97,24 +120,21 @@ struct Backend : BackendTypes<Half, BFloat16> {
 
   template <typename Image, typename Out, typename Taps>
   static void compute(const ForwardProblem<Image, Out, Taps>& p) {
-    run(p, crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides)),
-        p.shape.batch * p.shape.windows);
+    run(p, [](const auto& near) { return crop_units(near.shape, near.image_strides); });
   }
 
   template <typename Grad, typename Image, typename Taps>
   static void compute(const ImageGradProblem<Grad, Image, Taps>& p) {
-    const PlaneLayout layout = plane_layout(p.shape.channels, p.image_strides);
-    run(p, Units::make(layout.planes, p.shape.height, p.shape.width * layout.step), p.shape.batch);
+    run(p, [](const auto& near) { return image_units(near.shape, near.image_strides); });
   }
 
   template <typename Image, typename Grad, typename Taps>
   static void compute(const WindowGradProblem<Image, Grad, Taps>& p) {
-    const Units units = crop_units(p.shape, plane_layout(p.shape.channels, p.image_strides));
-    const int64_t crops = p.shape.batch * p.shape.windows;
-    run(p, units, crops);
-    for (int64_t n = 0; n < crops; ++n) {
+    const Units units = run(p, [](const auto& near) { return crop_units(near.shape, near.image_strides); });
+    const int64_t parts = parts_of_crop(units);
+    for (int64_t n = 0; n < p.shape.batch * p.shape.windows; ++n) {
       Window<double> sums{};
-      for (int64_t u = 0; u < units.per_item(); ++u) add(sums, p.workspace[n * units.per_item() + u]);
+      for (int64_t u = 0; u < parts; ++u) add(sums, p.workspace[n * parts + u]);
       store_window_grad(load_window(p.taps, n), sums, p.taps.values, p.grad_windows + n * p.taps.values);
     }
   }
@@ -123,10 +143,9 @@ struct Backend : BackendTypes<Half, BFloat16> {
   static void compute(const BoxcarProblem<Grad>& p) {
     using T = Accumulate<Grad>;
     const Units units = boxcar_units(p.shape, p.energy);
-    const int64_t crops = p.shape.batch * p.shape.windows;
-    run(p, units, crops);
+    run(p, [&](const auto&) { return units; });
     const auto* parts = reinterpret_cast<const BoxcarSums<T>*>(p.workspace);
-    for (int64_t n = 0; n < crops; ++n) {
+    for (int64_t n = 0; n < units.items; ++n) {
       const Window<double> sums = add_up_boxcar(parts + n * units.per_item(), units, p.scale);
       const Window<T> window = load_window(p.windows + n * p.values, p.values);
       store_window_grad(window, sums, p.values, p.grad_windows + n * p.values);

@@ -219,11 +219,11 @@ RACNN_INLINE void contract_block(const Band<T>& band, const T* line, const int32
     RACNN_UNROLL
     for (int s = 0; s < kSets; ++s) {
       const Register<T> weight = load_register(weights[s] + t * kLanes);
-      out[s] = t == 0 ? weight * value : out[s] + weight * value;
+      out[s] += weight * value;
     }
   };
   RACNN_UNROLL
-  for (Register<T>& sum : out) sum = Register<T>{};  // of no taps
+  for (Register<T>& sum : out) sum = Register<T>{};  // in all kernels: who is added to what is the last bit
 #if defined(RACNN_PERMUTES)
   if constexpr (kPermutes<T>) {
     Index at = load_index(index);

@@ -67,11 +67,10 @@ void energy_row(const BoxcarProblem<Grad>& p, const Grad* row, T* widened, T* en
 }
 
 template <typename Grad>
-void compute(const BoxcarProblem<Grad>& p, const Units& units, int64_t begin, int64_t end) {
+void compute(const BoxcarProblem<Grad>& p, Arena& arena, const Units& units, int64_t begin, int64_t end) {
   using T = Accumulate<Grad>;
   const int64_t n = begin / units.per_item();
   const Window<T> window = load_window(p.windows + n * p.values, p.values);
-  Arena arena;
   const BoxcarColumns<T> x = make_boxcar_columns(arena, window.half_x, p.steepness, p.shape.out_width);
   T* widened = arena.take<T>(p.shape.out_width);
   T* energy = arena.take<T>(p.shape.out_width + kLanes);

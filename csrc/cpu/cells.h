@@ -18,21 +18,17 @@ namespace racnn::cpu::RACNN_ISA {
 constexpr int64_t kTileNumbers = 16384;  // of the cells that are at work at a time: they stay in the cache
 
 // Whether cells take fewer instructions than a band: of a row, to turn its pixels and outputs and to add up
-// the entries; against blocks of a register a tap.
+// the entries; against blocks of a register a tap. Never of two-entry taps: their results are the same to the
+// bit whichever kernels compute them.
 template <typename T>
 bool prefers_cells(const AxisRuns<T>& columns) {
+  if (columns.longest <= 2) return false;
   int64_t entries = 0, blocks = 0;
-  int32_t first = columns.size, end = 0;
-  for (int32_t j = 0; j < columns.out; ++j) {
-    const Run& run = columns.runs[j];
-    entries += run.count;
-    first = lesser(first, run.first);
-    end = greater(end, run.first + run.count);
-  }
+  for (int32_t j = 0; j < columns.out; ++j) entries += columns.runs[j].count;
   const auto number = [&](int64_t j) { return int64_t(columns.runs[j].first); };
   each_block(columns.out, kRegisterLanes<T>, kRegisterLanes<T> - 1, number,
              [&](int64_t, int64_t, int64_t) { ++blocks; });
-  const int64_t turned = greater(end - first, 0) + columns.out;
+  const int64_t turned = columns.range().size() + columns.out;
   return blocks * 3 * (columns.longest + 1) * kRegisterLanes<T> > 10 * turned + 2 * entries;
 }
 

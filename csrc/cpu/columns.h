@@ -73,14 +73,8 @@ constexpr int64_t kSparse = 8;
 
 template <typename T>
 Columns<T> make_columns(Arena& arena, const AxisRuns<T>& axis, const Strides& images, int64_t step) {
-  int32_t first = axis.size, end = 0;
-  for (int32_t j = 0; j < axis.out; ++j) {
-    const Run& run = axis.runs[j];
-    if (run.count == 0) continue;
-    first = lesser(first, run.first);
-    end = greater(end, run.first + run.count);
-  }
-  const int64_t taps = greater(axis.longest, 1), pixels = greater(end - first, 0);
+  const PixelRange read = axis.range();
+  const int64_t taps = greater(axis.longest, 1), pixels = read.size();
   Columns<T> columns{axis, {}, taps, arena.take<int32_t>(axis.out), arena.take<int32_t>(axis.out), false};
   if (pixels > kSparse * taps * axis.out) {
     columns.line = {0, axis.out * taps * step, 0, arena.take<int64_t>(axis.out * taps * step)};
@@ -95,38 +89,16 @@ Columns<T> make_columns(Arena& arena, const AxisRuns<T>& axis, const Strides& im
     }
     return columns;
   }
-  columns.line = piece_of_row(arena, first, pixels, taps, images, step);
+  columns.line = piece_of_row(arena, read.begin, pixels, taps, images, step);
   for (int32_t j = 0; j < axis.out; ++j) {
     const Run& run = axis.runs[j];
     // Short runs at an edge of the image are among the zeros beyond it.
     const bool at_begin = run.first == 0 && run.count < taps;
     columns.before[j] = at_begin ? int32_t(taps) - run.count : 0;
-    columns.first[j] = run.count == 0 ? -int32_t(taps) : run.first - columns.before[j] - first;
+    columns.first[j] = run.count == 0 ? -int32_t(taps) : run.first - columns.before[j] - read.begin;
     columns.uneven |= run.count > 0 && !at_begin && run.count < taps && run.first + taps <= axis.size;
   }
   return columns;
-}
-
-// So many numbers of small crops' lines are made before they are contracted, all rows at once.
-constexpr int64_t kLinesTogether = 4096;
-
-// The line pixels that the outputs of `together` rows read first, the lines `pitch` pixels apart.
-template <typename T>
-const int32_t* first_of_rows(Arena& arena, const Columns<T>& columns, int32_t together, int64_t pitch) {
-  if (together == 1) return columns.first;
-  const int32_t out = columns.axis.out;
-  int32_t* first = arena.take<int32_t>(int64_t(together) * out);
-  for (int32_t i = 0; i < together; ++i) {
-    for (int32_t j = 0; j < out; ++j) first[i * out + j] = int32_t(i * pitch) + columns.first[j];
-  }
-  return first;
-}
-
-// How many rows are made before they are contracted: all of small crops, whose rows lie one behind the other
-// if `dense`.
-inline int32_t rows_together(const Units& units, int64_t pitch, int64_t step, bool dense) {
-  const bool all = units.chunks == 1 && dense && step < kWidePixel && units.rows * pitch <= kLinesTogether;
-  return all ? int32_t(units.rows) : 1;
 }
 
 // What an output row reads: `count` rows from `offset` on, from pixel 0 of a plane, by weights[s * count +

@@ -2,11 +2,13 @@
 //
 // out[i, j] = sum over y, x of b_i(y) a_j(x) I[y, x]. For each output row first along y, which leaves one
 // line of pixels, then along x: a band (band.h) or, where runs are long, on cells of many rows (cells.h).
+// Small crops of many channels go by cells of those (channel_forward.h).
 #pragma once
 
 #include <limits>
 
 #include "cells.h"
+#include "channel_forward.h"
 
 namespace racnn::cpu::RACNN_ISA {
 
@@ -46,57 +48,36 @@ template <typename Image, typename Out, typename T>
 class BandForward {
  public:
   template <typename Taps>
-  BandForward(Arena& arena, const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T>& runs,
-              const Units& units, int64_t step, const OutputRows<Out>& out)
+  BandForward(Arena& arena, const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T>& runs, int64_t step,
+              const OutputRows<Out>& out)
       : step_(step),
         columns_(make_columns(arena, runs.columns, p.image_strides, step)),
-        pitch_(Lines::line_pitch(columns_.line, step)),
-        together_(rows_together(units, pitch_, step, out.strides.y == out.size)),
         plans_(make_row_plans(arena, runs.rows, p.image_strides.y)),
         lines_(arena, rows_of(p.images, p.image_strides, p.shape, false, step), columns_.line,
-               runs.rows.longest, p.affine, together_),
+               runs.rows.longest, p.affine),
         out_(out),
         offsets_(p.affine.offset) {
     if (step < kWidePixel) {
-      const int64_t width = p.shape.out_width;
-      band_ = make_band<T>(arena, first_of_rows(arena, columns_, together_, pitch_ / step), together_ * width,
-                           step, columns_.taps);
+      band_ = make_band<T>(arena, columns_.first, p.shape.out_width, step, columns_.taps);
       weights_ = make_lanes<T>(arena, band_, columns_.taps,
-                               [&](int64_t t, int64_t j) { return columns_.weight(0, j % width, t); });
+                               [&](int64_t t, int64_t j) { return columns_.weight(0, j, t); });
     }
     if (step >= kWidePixel || columns_.uneven) exact_ = arena.take<T>(out.size + kLanes);
-    if (offsets_ != nullptr) offset_ = arena.take<T>(together_ * out.size + kLanes);
+    if (offsets_ != nullptr) offset_ = arena.take<T>(out.size + kLanes);
   }
 
   // The rows of `unit` in one plane, whose pixel 0 is `plane`; `next`: whether another plane follows.
   void rows(const Unit& unit, const Image* plane, int64_t number, bool next) {
     lines_.start_plane(plane, number, next);
-    for (int64_t e = 0; offset_ != nullptr && e < together_ * out_.size + kLanes; ++e) {
+    for (int64_t e = 0; offset_ != nullptr && e < out_.size + kLanes; ++e) {
       offset_[e] = T(offsets_[number + e % step_]);
     }
     if (step_ >= kWidePixel) return rows_by_runs(unit, number);
-    with_kind(band_, [&](auto kind) {
-      if (together_ > 1) return plane_by_band<decltype(kind)>(unit, number);
-      rows_by_band<decltype(kind)>(unit, number);
-    });
+    with_kind(band_, [&](auto kind) { rows_by_band<decltype(kind)>(unit, number); });
   }
 
  private:
   using Lines = LineMaker<Image, T, 1>;
-
-  template <typename Kind>
-  RACNN_NOINLINE void plane_by_band(const Unit& unit, int64_t number) {
-    bool finite = true;
-    for (int32_t i = 0; i < together_; ++i) {
-      plans_[i].count > 0 ? lines_.make(plans_[i], i * pitch_) : lines_.clear(i * pitch_);
-      if (columns_.uneven) finite = finite && lines_.all_finite(i * pitch_);
-    }
-    if (!finite) return rows_by_runs(unit, number);
-    const Band<T> band = band_;
-    Out* const to = out_.row(number, 0);
-    const T* const line = lines_.lines()[0];
-    contract_row<Kind>(band, line, weights_, offset_, to, out_.limit(unit, number) - to);
-  }
 
   template <typename Kind>
   RACNN_NOINLINE void rows_by_band(const Unit& unit, int64_t number) {
@@ -146,8 +127,6 @@ class BandForward {
 
   int64_t step_;
   Columns<T> columns_;
-  int64_t pitch_;
-  int32_t together_;
   const RowPlan<T>* plans_;
   Lines lines_;
   OutputRows<Out> out_;
@@ -162,7 +141,7 @@ template <typename Image, typename Out, typename Taps, typename T>
 void forward_by_band(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T>& runs, Arena& arena,
                      const Units& units, int64_t begin, int64_t end) {
   const int64_t step = plane_layout(p.shape.channels, p.image_strides).step, n = begin / units.per_item();
-  BandForward<Image, Out, T> crop(arena, p, runs, units, step, output_rows(p, n, step));
+  BandForward<Image, Out, T> crop(arena, p, runs, step, output_rows(p, n, step));
   const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
@@ -239,10 +218,14 @@ void fill_with_nan(const ForwardProblem<Image, Out, Taps>& p, const Units& units
 }
 
 template <typename Image, typename Out, typename Taps>
-void compute(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int64_t begin, int64_t end) {
-  Arena arena;
+void compute(const ForwardProblem<Image, Out, Taps>& p, Arena& arena, const Units& units, int64_t begin,
+             int64_t end) {
+  if (units.by_channels) return forward_of_images(p, arena, units, begin, end);
   const auto runs = crop_runs(arena, p.taps, p.shape, begin / units.per_item());
   if (!runs.finite) return fill_with_nan(p, units, begin, end);
+  if (prefers_channels(runs, p.shape, p.image_strides, units)) {
+    return forward_by_channels(p, runs, arena, units, begin, end);
+  }
   if (prefers_cells(runs.columns)) return forward_by_cells(p, runs, arena, units, begin, end);
   forward_by_band(p, runs, arena, units, begin, end);
 }

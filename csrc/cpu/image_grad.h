@@ -5,6 +5,7 @@
 // are added up, then one band contracts the columns. Nobody else writes the row: no atomics, one fixed order.
 #pragma once
 
+#include "channel_image_grad.h"
 #include "lines.h"
 
 namespace racnn::cpu::RACNN_ISA {
@@ -66,7 +67,6 @@ struct Transposed {
   int64_t number;  // of the crop
   Inverse<T> x, y;
   int64_t pitch = 0;
-  int32_t together = 1;         // rows whose lines are made before they are contracted: all, or one
   RowPlan<T>* plans = nullptr;  // [y pixels]
   bool by_band = false;         // else pixel by pixel
   Band<T> band{};
@@ -77,7 +77,7 @@ struct Transposed {
 
 template <typename T>
 Transposed<T> make_transposed(Arena& arena, const CropRuns<T>& runs, int64_t number, int64_t step,
-                              int64_t row_stride, int64_t line_pitch, bool whole_planes) {
+                              int64_t row_stride) {
   Transposed<T> t{number, make_inverse<T>(arena, runs.columns), make_inverse<T>(arena, runs.rows)};
   const int32_t rows = t.y.end > t.y.begin ? t.y.end - t.y.begin : 0, pixels = t.pixels();
   t.plans = arena.take<RowPlan<T>>(rows);
@@ -87,23 +87,18 @@ Transposed<T> make_transposed(Arena& arena, const CropRuns<T>& runs, int64_t num
   constexpr int64_t kOne = kRegisterLanes<T>;
   t.pitch = ((pixels * step + kOne - 1) / kOne * kOne + step - 1) / step;
   t.by_band = rows > 0 && pixels > 0 && t.x.most <= kMaxBandTaps && step < kWidePixel;
-  t.together = t.by_band && whole_planes && rows * line_pitch <= kLinesTogether ? rows : 1;
   if (!t.by_band) return t;
-  int32_t* first = arena.take<int32_t>(t.together * t.pitch);
-  for (int64_t i = 0; i < t.together * t.pitch; ++i) {
-    const int64_t x = lesser<int64_t>(i % t.pitch, pixels - 1);
-    first[i] = int32_t(i / t.pitch * (line_pitch / step)) + t.x.first[x];
-  }
-  t.band = make_band<T>(arena, first, t.together * t.pitch, step, t.x.most);
-  t.weights = make_lanes<T>(arena, t.band, t.x.most, [&](int64_t k, int64_t i) {
-    const int64_t x = i % t.pitch;
+  int32_t* first = arena.take<int32_t>(t.pitch);
+  for (int64_t x = 0; x < t.pitch; ++x) first[x] = t.x.first[lesser<int64_t>(x, pixels - 1)];
+  t.band = make_band<T>(arena, first, t.pitch, step, t.x.most);
+  t.weights = make_lanes<T>(arena, t.band, t.x.most, [&](int64_t k, int64_t x) {
     return x < pixels && k < t.x.count[x] ? t.x.weights[t.x.offset[x] + k] : T(0);
   });
   return t;
 }
 
-// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window in one row, or in as many as are taken
-// together; `to` takes whole registers.
+// to[x] = sum over j of a_j(x) * line[j], for the pixels of the window in one row; `to` takes whole
+// registers.
 template <typename T>
 RACNN_NOINLINE void contract_columns(const Transposed<T>& t, const T* line, T* to) {
   with_kind(t.band, [&](auto kind) {
@@ -112,7 +107,7 @@ RACNN_NOINLINE void contract_columns(const Transposed<T>& t, const T* line, T* t
   });
 }
 
-// The same of one row, pixel by pixel, without the band's zero weights: 0 * Inf is NaN.
+// The same pixel by pixel, without the band's zero weights: 0 * Inf is NaN.
 template <typename T>
 void contract_pixels(const Transposed<T>& t, int64_t step, const T* line, T* to) {
   for (int64_t i = 0; i < t.pixels(); ++i) {
@@ -138,28 +133,19 @@ class BandImageGrad {
   using T = Accumulate<Image>;
   using Lines = LineMaker<Grad, T, 1>;
 
-  BandImageGrad(Arena& arena, const ImageGradProblem<Grad, Image, Taps>& p, const Units& units, int64_t b)
+  BandImageGrad(Arena& arena, const ImageGradProblem<Grad, Image, Taps>& p, int64_t b)
       : p_(p),
         step_(plane_layout(p.shape.channels, p.image_strides).step),
         row_size_(p.shape.width * step_),
         images_(p.grad_images + b * p.image_strides.b),
         shape_(piece_of_row(arena, 0, p.shape.out_width, kMaxBandTaps, p.grad_strides, step_)),
-        pitch_(Lines::line_pitch(shape_, step_)),
-        whole_(units.chunks == 1),
         crops_(arena.take<Transposed<T>>(p.shape.windows)),
-        lines_(make_crops(arena, b)) {
-    const int64_t rows = whole_ ? p.shape.height : 1;
-    rows_ = arena.take<T>(rows * row_size_ + kRegisterLanes<T> * kWidePixel);
-    columns_ = arena.take<T>(most_columns_ + kRegisterLanes<T>);
-  }
+        lines_(make_crops(arena, b)),
+        row_(arena.take<T>(row_size_ + kRegisterLanes<T> * kWidePixel)),
+        columns_(arena.take<T>(most_columns_ + kRegisterLanes<T>)) {}
 
   // The rows of `unit` in one plane.
   void rows(const Unit& unit, int64_t plane) {
-    if (whole_) {
-      fill_row(T(0), p_.shape.height * row_size_, rows_);
-      for (int64_t k = 0; k < count_; ++k) add_crop(crops_[k], plane);
-      return write(plane, 0, p_.shape.height);
-    }
     for (int32_t y = unit.row_begin; y < unit.row_end; ++y) {
       bool started = false;
       for (int64_t k = 0; k < count_; ++k) {
@@ -168,29 +154,27 @@ class BandImageGrad {
         start_crop(t, plane);
         lines_.make(t.plans[y - t.y.begin]);
         contract(t);
-        started ? add_row(t, columns_, rows_) : start_row(t);
+        started ? add_row(t) : start_row(t);
         started = true;
       }
-      if (!started) fill_row(T(0), row_size_, rows_);
-      write(plane, y, 1);
+      if (!started) fill_row(T(0), row_size_, row_);
+      write(plane, y);
     }
   }
 
  private:
   Lines make_crops(Arena& arena, int64_t b) {
-    int32_t longest = 1, together = 1;
+    int32_t longest = 1;
     for (int64_t n = b * p_.shape.windows; n < (b + 1) * p_.shape.windows; ++n) {
       const auto runs = crop_runs(arena, p_.taps, p_.shape, n);
       if (!runs.finite) continue;
-      const Transposed<T> t = make_transposed<T>(arena, runs, n, step_, p_.grad_strides.y, pitch_, whole_);
+      const Transposed<T> t = make_transposed<T>(arena, runs, n, step_, p_.grad_strides.y);
       if (t.pixels() == 0) continue;
       longest = greater(longest, int32_t(t.y.most));
-      together = greater(together, t.together);
-      most_columns_ = greater(most_columns_, t.together * t.pitch * step_);
+      most_columns_ = greater(most_columns_, t.pitch * step_);
       crops_[count_++] = t;
     }
-    return Lines(arena, rows_of(p_.grad_output, p_.grad_strides, p_.shape, true, step_), shape_, longest, {},
-                 together);
+    return Lines(arena, rows_of(p_.grad_output, p_.grad_strides, p_.shape, true, step_), shape_, longest, {});
   }
 
   void start_crop(const Transposed<T>& t, int64_t plane) {
@@ -202,90 +186,54 @@ class BandImageGrad {
   // The columns of one line.
   void contract(const Transposed<T>& t) {
     const T* const line = lines_.lines()[0];
-    t.by_band&& t.together == 1 && lines_.all_finite() ? contract_columns(t, line, columns_)
-                                                       : contract_pixels(t, step_, line, columns_);
+    t.by_band&& lines_.all_finite() ? contract_columns(t, line, columns_)
+                                    : contract_pixels(t, step_, line, columns_);
   }
 
-  // A window into a plane.
-  void add_crop(const Transposed<T>& t, int64_t plane) {
-    start_crop(t, plane);
-    T* const to = rows_ + (t.y.begin * p_.shape.width) * step_;
-    const int32_t rows = t.y.end - t.y.begin;
-    bool finite = t.together > 1;
-    for (int32_t i = 0; finite && i < rows; ++i) {
-      if (t.plans[i].count > 0) {
-        lines_.make(t.plans[i], i * pitch_);
-        finite = lines_.all_finite(i * pitch_);
-      } else {
-        lines_.clear(i * pitch_);
-      }
-    }
-    if (finite) contract_columns(t, static_cast<const T*>(lines_.lines()[0]), columns_);
-    for (int32_t i = 0; i < rows; ++i) {
-      if (t.plans[i].count == 0) continue;
-      if (!finite) {
-        lines_.make(t.plans[i]);
-        contract(t);
-      }
-      add_row(t, columns_ + (finite ? i * t.pitch * step_ : 0), to + i * row_size_);
-    }
-  }
-
-  // A row of a window's pixels: whole registers are added, zeros behind the last.
-  void add_row(const Transposed<T>& t, const T* columns, T* row) const {
-    T* const to = row + t.x.begin * step_;
+  // Whole registers are added, zeros behind the last pixel.
+  void add_row(const Transposed<T>& t) {
+    T* const to = row_ + t.x.begin * step_;
     const int64_t numbers = t.pixels() * step_;
     for (int64_t e = 0; e < numbers; e += kRegisterLanes<T>) {
-      store_register<T>(to + e, load_register(to + e) + load_register(columns + e));
+      store_register<T>(to + e, load_register(to + e) + load_register(columns_ + e));
     }
   }
 
   void start_row(const Transposed<T>& t) {
     const int64_t begin = t.x.begin * step_, end = t.x.end * step_;
-    fill_row(T(0), begin, rows_);
-    std::memcpy(rows_ + begin, columns_, size_t(end - begin) * sizeof(T));
-    fill_row(T(0), row_size_ - end, rows_ + end);
+    fill_row(T(0), begin, row_);
+    std::memcpy(row_ + begin, columns_, size_t(end - begin) * sizeof(T));
+    fill_row(T(0), row_size_ - end, row_ + end);
   }
 
-  // Finished rows in the image's dtype; an affine map of the pixels multiplies them by the channel's scale.
-  void write(int64_t plane, int32_t y, int32_t count) {
+  // A finished row in the image's dtype; an affine map of the pixels multiplies it by the channel's scale.
+  void write(int64_t plane, int32_t y) {
     if (p_.affine.scale != nullptr) {
-      for (int64_t c = 0; c < step_; ++c) {
-        const T scale = T(p_.affine.scale[plane + c]);
-        for (int64_t e = c; e < count * row_size_; e += step_) rows_[e] *= scale;
-      }
+      for (int64_t e = 0; e < row_size_; ++e) row_[e] *= T(p_.affine.scale[plane + e % step_]);
     }
     Image* const to = images_ + plane * p_.image_strides.c + y * p_.image_strides.y;
-    const bool dense = p_.image_strides.y == row_size_;
-    for (int32_t i = 0; i < (dense ? 1 : count); ++i) {
-      write_line(to + i * p_.image_strides.y, rows_ + i * row_size_, dense ? count * row_size_ : row_size_);
-    }
-  }
-
-  void write_line(Image* to, const T* line, int64_t n) const {
     if constexpr (std::is_same_v<Image, T>) {
-      if (streams(p_)) return stream_line(to, line, n);
+      if (streams(p_)) return stream_line(to, row_, row_size_);
     }
-    store_line(to, line, n);
+    store_line(to, row_, row_size_);
   }
 
   const ImageGradProblem<Grad, Image, Taps>& p_;
   int64_t step_, row_size_;
   Image* images_;
   LineShape shape_;
-  int64_t pitch_;
-  bool whole_;  // planes at once; else row by row
   Transposed<T>* crops_;
   int64_t count_ = 0, most_columns_ = 0;
   Lines lines_;
-  T* rows_;     // of the image's gradient
+  T* row_;      // of the image's gradient
   T* columns_;  // of one window
 };
 
 template <typename Grad, typename Image, typename Taps>
-void compute(const ImageGradProblem<Grad, Image, Taps>& p, const Units& units, int64_t begin, int64_t end) {
-  Arena arena;
-  BandImageGrad<Grad, Image, Taps> image(arena, p, units, begin / units.per_item());
+void compute(const ImageGradProblem<Grad, Image, Taps>& p, Arena& arena, const Units& units, int64_t begin,
+             int64_t end) {
+  if (units.by_channels) return image_grad_of_images(p, arena, units, begin, end);
+  BandImageGrad<Grad, Image, Taps> image(arena, p, begin / units.per_item());
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) image.rows(unit, plane);

@@ -11,13 +11,17 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
-// Item by item: what `compute` gets are units of one crop or image.
+// Item by item: what `compute` gets are units of one crop or image, and scratch memory for them.
 template <typename Problem>
 void run_units(const Problem& problem, const Units& units, int64_t begin, int64_t end) {
+  struct Scratch {
+    Arena& arena = scratch();
+    ~Scratch() { arena.clear(); }
+  };
   while (begin < end) {
     const int64_t item_end = (begin / units.per_item() + 1) * units.per_item();
     const int64_t stop = lesser(end, item_end);
-    compute(problem, units, begin, stop);
+    compute(problem, Scratch{}.arena, units, begin, stop);
     begin = stop;
   }
 }

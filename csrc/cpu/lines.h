@@ -19,34 +19,28 @@ class LineMaker {
  public:
   static constexpr int64_t kLanes = kRegisterLanes<T>;
 
-  // With room for `together` lines of each set, at `pitch`.
   LineMaker(Arena& arena, const Rows<From>& rows, const LineShape& shape, int32_t longest,
-            const ChannelAffine& affine, int32_t together = 1)
+            const ChannelAffine& affine)
       : arena_(arena),
         rows_(rows),
         shape_(shape),
         affine_(affine),
         padded_(shape.padded(kLanes)),
         longest_(lesser<int64_t>(longest, kRowsAtOnce)) {
-    const int64_t before = line_zeros(shape), pitch = line_pitch(shape, rows.step);
-    for (T*& line : lines_) line = zeros(arena, before + together * pitch) + before;
+    const int64_t before = (shape.zeros + kLanes - 1) / kLanes * kLanes;
+    const int64_t numbers = before + padded_ + shape.zeros + 3 * kLanes;
+    for (T*& line : lines_) line = zeros(arena, numbers) + before;
     if (affine.scale != nullptr) {
       scale_ = zeros(arena, padded_);
       shift_ = zeros(arena, padded_);
     }
   }
 
-  // Numbers from one line to the next: whole pixels.
-  static int64_t line_pitch(const LineShape& shape, int64_t step) {
-    const int64_t numbers = line_zeros(shape) + shape.padded(kLanes) + shape.zeros + 3 * kLanes;
-    return (numbers + step * kLanes - 1) / (step * kLanes) * (step * kLanes);
-  }
-
   const LineSet<T, kSets>& lines() const { return lines_; }
 
-  bool all_finite(int64_t from = 0) const {
+  bool all_finite() const {
     bool all = true;
-    for (const T* line : lines_) all = all && racnn::cpu::RACNN_ISA::all_finite(line + from, padded_);
+    for (const T* line : lines_) all = all && racnn::cpu::RACNN_ISA::all_finite(line, padded_);
     return all;
   }
 
@@ -63,36 +57,24 @@ class LineMaker {
     }
   }
 
-  // Lines `at` numbers behind the first.
-  RACNN_INLINE void make(const RowPlan<T>& plan, int64_t at = 0) {
+  RACNN_INLINE void make(const RowPlan<T>& plan) {
     const From* const from = from_ + plan.offset;
     const int64_t stride = rows_.strides.y;
     const int32_t count = plan.count;
     const bool plain = (count == 1 || count == 2) && scale_ == nullptr && shape_.offsets == nullptr;
-    if (!plain || from + (count - 1) * stride + padded_ > rows_.end) return make_any(plan, at);
+    if (!plain || from + (count - 1) * stride + padded_ > rows_.end) return make_any(plan);
     const T* weights[kSets];
-    T* lines[kSets];
     RACNN_UNROLL
-    for (int s = 0; s < kSets; ++s) {
-      weights[s] = plan.weights + s * count;
-      lines[s] = lines_[s] + at;
-    }
+    for (int s = 0; s < kSets; ++s) weights[s] = plan.weights + s * count;
     if (count == 1) {
-      blend_counted<1, false>(from, stride, 1, weights, lines, padded_, {}, ahead(plan));
+      blend_counted<1, false>(from, stride, 1, weights, lines_, padded_, {}, ahead(plan));
     } else {
-      blend_counted<2, false>(from, stride, 2, weights, lines, padded_, {}, ahead(plan));
+      blend_counted<2, false>(from, stride, 2, weights, lines_, padded_, {}, ahead(plan));
     }
-    clear_end(at);
-  }
-
-  // A line of no rows.
-  void clear(int64_t at) {
-    for (T* line : lines_) fill_row(T(0), shape_.numbers, line + at);
+    clear_end();
   }
 
  private:
-  static int64_t line_zeros(const LineShape& shape) { return (shape.zeros + kLanes - 1) / kLanes * kLanes; }
-
   static constexpr int32_t kRowsAtOnce = 64;
 
   template <typename Number>
@@ -110,25 +92,25 @@ class LineMaker {
   }
 
   // What came with the last register.
-  RACNN_INLINE void clear_end(int64_t at) {
+  RACNN_INLINE void clear_end() {
     RACNN_UNROLL
-    for (int s = 0; s < kSets; ++s) store_register(lines_[s] + at + shape_.numbers, Register<T>{});
+    for (int s = 0; s < kSets; ++s) store_register(lines_[s] + shape_.numbers, Register<T>{});
   }
 
   // In groups of rows, so that copies of them stay few; the same groups whether they are copied or not.
-  RACNN_NOINLINE void make_any(const RowPlan<T>& plan, int64_t at) {
+  RACNN_NOINLINE void make_any(const RowPlan<T>& plan) {
     for (int32_t k = 0; k < plan.count; k += kRowsAtOnce) {
       T* lines[kSets];
       for (int s = 0; s < kSets; ++s) {
         if (k > 0 && more_[s] == nullptr) more_[s] = zeros(arena_, padded_);
-        lines[s] = k > 0 ? more_[s] : lines_[s] + at;
+        lines[s] = k > 0 ? more_[s] : lines_[s];
       }
       make_group(plan, k, lesser(plan.count - k, kRowsAtOnce), lines);
       for (int s = 0; k > 0 && s < kSets; ++s) {
-        for (int64_t e = 0; e < padded_; ++e) lines_[s][at + e] += more_[s][e];
+        for (int64_t e = 0; e < padded_; ++e) lines_[s][e] += more_[s][e];
       }
     }
-    clear_end(at);
+    clear_end();
   }
 
   // Rows [first, first + count) of the plan.
@@ -199,25 +181,23 @@ const T* line_of(const From* from, int64_t pixel_stride, int64_t channel_stride,
   return buffer;
 }
 
-// Lines of a gradient, `together` rows in one, where they lie; or copied where their numbers are far apart or
+// Lines of a gradient, where they lie; or copied where their numbers are far apart or
 // near the tensor's end: whole registers of them are read, `read` numbers.
 template <typename Grad>
 class GradLines {
  public:
-  GradLines(Arena& arena, const Rows<Grad>& rows, int64_t pixels, int32_t together, int64_t read)
-      : rows_(rows), numbers_(together * pixels * rows.step), read_(read) {
+  GradLines(Arena& arena, const Rows<Grad>& rows, int64_t pixels, int64_t read)
+      : rows_(rows), numbers_(pixels * rows.step), read_(read), here_(is_dense(rows.strides, rows.step)) {
     const Strides& s = rows.strides;
-    here_ = is_dense(s, rows.step) && (together == 1 || s.y == pixels * rows.step);
     if (!here_) offsets_ = arena.take<int64_t>(numbers_);
     for (int64_t e = 0; !here_ && e < numbers_; ++e) {
-      const int64_t pixel = e / rows.step;
-      offsets_[e] = pixel / pixels * s.y + pixel % pixels * s.x + e % rows.step * s.c;
+      offsets_[e] = e / rows.step * s.x + e % rows.step * s.c;
     }
     copy_ = arena.take<Grad>(read);
     for (int64_t e = 0; e < read; ++e) copy_[e] = Grad{};
   }
 
-  // From row i of a plane on.
+  // Row i of a plane.
   RACNN_INLINE const Grad* line(const Grad* plane, int32_t i) const {
     const Grad* const row = plane + i * rows_.strides.y;
     return here_ && row + read_ <= rows_.end ? row : copied(row);

@@ -23,6 +23,8 @@ RACNN_INLINE PlaneLayout plane_layout(int64_t channels, const Strides& images) {
 
 constexpr int64_t kUnitSize = 16384;
 
+constexpr int64_t kChannelGroup = 16;  // planes that are turned together (channel_cells.h)
+
 struct Unit {
   int64_t item;  // crop or image
   int64_t plane_begin, plane_end;
@@ -30,14 +32,15 @@ struct Unit {
 };
 
 struct Units {
+  int64_t items;
   int64_t planes, planes_each, groups;
   int64_t rows, rows_each, chunks;
+  bool by_channels;  // items are images, rows their windows (channel_cells.h)
 
   // `planes` planes of `rows` lines of `line` numbers an item.
-  static RACNN_INLINE Units make(int64_t planes, int64_t rows, int64_t line) {
-    const auto divide_up = [](int64_t a, int64_t b) { return a / b + (a % b != 0); };
-    const auto at_least_one = [](int64_t v) { return v < 1 ? 1 : v; };
+  static RACNN_INLINE Units make(int64_t items, int64_t planes, int64_t rows, int64_t line) {
     Units u{};
+    u.items = items;
     u.planes = planes;
     u.rows = rows;
     u.rows_each = at_least_one(kUnitSize / at_least_one(line));
@@ -50,6 +53,20 @@ struct Units {
     return u;
   }
 
+  // Groups of channels of each image, with so many of its windows at a time.
+  static RACNN_INLINE Units of_channels(const CropShape& s, int64_t windows_each) {
+    Units u{};
+    u.items = s.batch;
+    u.planes = s.channels;
+    u.planes_each = kChannelGroup;
+    u.groups = divide_up(s.channels, kChannelGroup);
+    u.rows = s.windows;
+    u.rows_each = at_least_one(lesser(s.windows, windows_each));
+    u.chunks = divide_up(s.windows, u.rows_each);
+    u.by_channels = true;
+    return u;
+  }
+
   RACNN_INLINE int64_t per_item() const { return groups * chunks; }
 
   RACNN_INLINE Unit unit(int64_t index) const {
@@ -59,7 +76,38 @@ struct Units {
     return {index / per_item(), plane, plane_end < planes ? plane_end : planes, int32_t(row),
             int32_t(row_end < rows ? row_end : rows)};
   }
+
+ private:
+  static RACNN_INLINE int64_t divide_up(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+  static RACNN_INLINE int64_t at_least_one(int64_t v) { return v < 1 ? 1 : v; }
 };
+
+constexpr int64_t kMostTurned = 8192;  // pixels: a group of them fits the second level of the cache
+
+// Whether `planes` planes of a crop go by groups of channels (channel_cells.h), if `pixels` pixels are turned
+// for it; in the time that turning one takes, from where crops took the same either way. Not a matter of how
+// many windows there are: a crop's gradient is the same to the bit alone and with others.
+inline bool channels_pay(int64_t pixels, int64_t planes, const CropShape& s) {
+  const double outputs = double(s.out_height) * s.out_width;
+  const double groups = double((planes + kChannelGroup - 1) / kChannelGroup);
+  return groups * (double(pixels) + 3 * outputs) < 800 + double(planes) * (10 * s.out_height + 0.4 * outputs);
+}
+
+// Whether all windows of an image share its turned channels.
+inline bool turns_maps(const CropShape& s, const Strides& images) {
+  constexpr int64_t kPixelsOfOne =
+      4;  // a fourth of the map for each crop: of as many windows, or of a small one
+  const int64_t pixels = int64_t(s.height) * s.width;
+  return plane_layout(s.channels, images).step == 1 && pixels <= kMostTurned &&
+         channels_pay(pixels / kPixelsOfOne, s.channels, s);
+}
+
+// So many windows at a time that turning the map for them does not count.
+inline int64_t windows_of_a_turn(const CropShape& s) {
+  constexpr int64_t kOutputsAPixel = 4;
+  const int64_t outputs = int64_t(s.out_height) * s.out_width;
+  return outputs == 0 ? 1 : (kOutputsAPixel * s.height * s.width + outputs - 1) / outputs;
+}
 
 constexpr int64_t kCacheLine = 64;  // bytes
 

@@ -8,27 +8,11 @@
 // which is applied once a row and once a column. Long runs go by cells (run_window_grad.h).
 #pragma once
 
+#include "channel_window_grad.h"
 #include "lines.h"
 #include "run_window_grad.h"
 
 namespace racnn::cpu::RACNN_ISA {
-
-// Sums by the window's numbers, lane by lane.
-template <typename T>
-struct LaneSums {
-  Register<T> x, half_x, y, half_y;
-
-  void add(const LaneSums& row, const AxisGrad<T>* factor) {
-    x += row.x;
-    half_x += row.half_x;
-    y += factor == nullptr ? row.y : row.y * factor->centre;
-    half_y += factor == nullptr ? row.half_y : row.y * factor->half;
-  }
-
-  Window<T> total() const {
-    return {sum_of_lanes<T>(x), sum_of_lanes<T>(half_x), sum_of_lanes<T>(y), sum_of_lanes<T>(half_y)};
-  }
-};
 
 // What the columns contribute, as tables of lanes (band.h).
 template <typename T>
@@ -36,37 +20,30 @@ struct ColumnLanes {
   const T* sets[AxisRuns<T>::kMostSets];
   const T* centre;  // of slopes: their factors
   const T* half;
-  const T* row_centre;  // the rows', where several are taken together
-  const T* row_half;
   const T* taken;  // all bits of lanes with an output, none of others
 };
 
 template <typename T>
-ColumnLanes<T> make_column_lanes(Arena& arena, const Band<T>& band, const Columns<T>& columns,
-                                 const AxisGrad<T>* row_factors) {
+ColumnLanes<T> make_column_lanes(Arena& arena, const Band<T>& band, const Columns<T>& columns) {
   ColumnLanes<T> lanes{};
   const AxisRuns<T>& axis = columns.axis;
-  const int64_t out = axis.out;
   const T all = std::bit_cast<T>(std::conditional_t<sizeof(T) == 4, int32_t, int64_t>(-1));
   const auto of_pixels = [&](const auto& value) {
     return make_lanes<T>(arena, band, 1, [&](int64_t, int64_t pixel) { return value(pixel); });
   };
   lanes.taken = of_pixels([&](int64_t) { return all; });
   for (int s = 0; s < axis.sets; ++s) {
-    lanes.sets[s] = make_lanes<T>(arena, band, columns.taps, [&](int64_t t, int64_t pixel) {
-      return columns.weight(s, pixel % out, t);
-    });
+    lanes.sets[s] = make_lanes<T>(arena, band, columns.taps,
+                                  [&](int64_t t, int64_t pixel) { return columns.weight(s, pixel, t); });
   }
   if (axis.factors == nullptr) return lanes;
-  lanes.centre = of_pixels([&](int64_t pixel) { return axis.factors[pixel % out].centre; });
-  lanes.half = of_pixels([&](int64_t pixel) { return axis.factors[pixel % out].half; });
-  lanes.row_centre = of_pixels([&](int64_t pixel) { return row_factors[pixel / out].centre; });
-  lanes.row_half = of_pixels([&](int64_t pixel) { return row_factors[pixel / out].half; });
+  lanes.centre = of_pixels([&](int64_t pixel) { return axis.factors[pixel].centre; });
+  lanes.half = of_pixels([&](int64_t pixel) { return axis.factors[pixel].half; });
   return lanes;
 }
 
-// One output row, or several together: the gradient g times the outputs' derivatives.
-template <typename Kind, int kSets, bool kTogether, typename Grad, typename T>
+// One output row: the gradient g times the outputs' derivatives.
+template <typename Kind, int kSets, typename Grad, typename T>
 RACNN_INLINE LaneSums<T> row_by_band(const Band<T>& band, const LineSet<T, kSets>& lines,
                                      const ColumnLanes<T>& columns, const Grad* g) {
   constexpr int64_t kOne = Band<T>::kLanes;
@@ -92,13 +69,7 @@ RACNN_INLINE LaneSums<T> row_by_band(const Band<T>& band, const LineSet<T, kSets
       sums.half_y += grad * by_y[0];
     }
     contract_block<Kind, 1>(band, lines[1] + base, index, {columns.sets[0] + table}, by_y);
-    const Register<T> moved_along_y = grad * by_y[0];
-    if constexpr (kTogether && kSets == 2) {
-      sums.y += moved_along_y * load_register(columns.row_centre + b * kOne);
-      sums.half_y += moved_along_y * load_register(columns.row_half + b * kOne);
-    } else {
-      sums.y += moved_along_y;
-    }
+    sums.y += grad * by_y[0];
   }
   return sums;
 }
@@ -141,23 +112,19 @@ class BandWindowGrad {
  public:
   template <typename Taps>
   BandWindowGrad(Arena& arena, const WindowGradProblem<Image, Grad, Taps>& p, const CropRuns<T>& runs,
-                 const Units& units, int64_t step)
+                 int64_t step)
       : step_(step),
         columns_(make_columns(arena, runs.columns, p.image_strides, step)),
-        pitch_(Lines::line_pitch(columns_.line, step)),
-        together_(some_read_nothing(runs.rows) || columns_.uneven ? 1
-                                                                  : rows_together(units, pitch_, step, true)),
         factors_(runs.rows.factors),
         plans_(make_row_plans(arena, runs.rows, p.image_strides.y)),
         lines_(arena, rows_of(p.images, p.image_strides, p.shape, false, step), columns_.line,
-               runs.rows.longest, p.affine, together_),
+               runs.rows.longest, p.affine),
         band_(step >= kWidePixel
                   ? Band<T>{}
-                  : make_band<T>(arena, first_of_rows(arena, columns_, together_, pitch_ / step),
-                                 together_ * p.shape.out_width, step, columns_.taps)),
-        lanes_(make_column_lanes(arena, band_, columns_, factors_)),
+                  : make_band<T>(arena, columns_.first, p.shape.out_width, step, columns_.taps)),
+        lanes_(make_column_lanes(arena, band_, columns_)),
         grads_(arena, rows_of(p.grad_output, p.grad_strides, p.shape, true, step), p.shape.out_width,
-               together_, greater(band_.covered(), together_ * p.shape.out_width * step)),
+               greater(band_.covered(), p.shape.out_width * step)),
         room_(arena.take<T>(step)) {}
 
   // The rows [begin, end) of one plane, from its image's pixel 0 and its gradient's; `next`: whether another
@@ -166,10 +133,7 @@ class BandWindowGrad {
             LaneSums<T>& sums) {
     lines_.start_plane(plane, number, next);
     if (step_ < kWidePixel) {
-      return with_kind(band_, [&](auto kind) {
-        if (together_ > 1) return plane_by_band<decltype(kind)>(grad, sums);
-        rows_by_band<decltype(kind)>(begin, end, grad, sums);
-      });
+      return with_kind(band_, [&](auto kind) { rows_by_band<decltype(kind)>(begin, end, grad, sums); });
     }
     for (int32_t i = begin; i < end; ++i) {
       if (plans_[i].count == 0) continue;
@@ -180,24 +144,6 @@ class BandWindowGrad {
 
  private:
   using Lines = LineMaker<Image, T, kSets>;
-
-  // Their gradient has no part in the sums, be it finite or not.
-  static bool some_read_nothing(const AxisRuns<T>& rows) {
-    for (int32_t i = 0; i < rows.out; ++i) {
-      if (rows.runs[i].count == 0) return true;
-    }
-    return false;
-  }
-
-  template <typename Kind>
-  RACNN_NOINLINE void plane_by_band(const Grad* grad, LaneSums<T>& sums) {
-    for (int32_t i = 0; i < together_; ++i) {
-      if (plans_[i].count > 0) lines_.make(plans_[i], i * pitch_);
-    }
-    const Band<T> band = band_;
-    const ColumnLanes<T> lanes = lanes_;
-    sums.add(row_by_band<Kind, kSets, true>(band, lines_.lines(), lanes, grads_.line(grad, 0)), nullptr);
-  }
 
   template <typename Kind>
   RACNN_NOINLINE void rows_by_band(int32_t begin, int32_t end, const Grad* grad, LaneSums<T>& sums) {
@@ -212,7 +158,7 @@ class BandWindowGrad {
       if (columns_.uneven && !lines_.all_finite()) {
         add_row_by_runs(i, g, total);
       } else {
-        total.add(row_by_band<Kind, kSets, false>(band, lines_.lines(), lanes, g), factor(i));
+        total.add(row_by_band<Kind, kSets>(band, lines_.lines(), lanes, g), factor(i));
       }
     }
     sums = total;
@@ -226,8 +172,6 @@ class BandWindowGrad {
 
   int64_t step_;
   Columns<T> columns_;
-  int64_t pitch_;
-  int32_t together_;
   const AxisGrad<T>* factors_;  // of the rows
   const RowPlan<T>* plans_;
   Lines lines_;
@@ -241,7 +185,7 @@ template <int kSets, typename Image, typename Grad, typename Taps, typename T>
 void window_grad_by_band(const WindowGradProblem<Image, Grad, Taps>& p, const CropRuns<T>& runs, Arena& arena,
                          const Units& units, int64_t begin, int64_t end) {
   const int64_t n = begin / units.per_item();
-  BandWindowGrad<kSets, Image, Grad, T> crop(arena, p, runs, units,
+  BandWindowGrad<kSets, Image, Grad, T> crop(arena, p, runs,
                                              plane_layout(p.shape.channels, p.image_strides).step);
   const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
   const Grad* grad = p.grad_output + crop_offset(p.grad_strides, n, p.shape.windows);
@@ -257,16 +201,14 @@ void window_grad_by_band(const WindowGradProblem<Image, Grad, Taps>& p, const Cr
 }
 
 template <typename Image, typename Grad, typename Taps>
-void compute(const WindowGradProblem<Image, Grad, Taps>& p, const Units& units, int64_t begin, int64_t end) {
-  // No weight of theirs moves with the window, and a gradient that is not finite has no part in the sums.
-  bool still = false;
-  if constexpr (requires { p.taps.interpolation; }) {
-    still = p.taps.interpolation == Interpolation::kNearest && !(p.taps.steepness > 0);
-  }
-  Arena arena;
+void compute(const WindowGradProblem<Image, Grad, Taps>& p, Arena& arena, const Units& units, int64_t begin,
+             int64_t end) {
+  if (units.by_channels) return window_grad_of_images(p, arena, units, begin, end);
   const auto runs = crop_runs<true>(arena, p.taps, p.shape, begin / units.per_item());
-  if (still || !runs.finite) {
+  if (is_still(p.taps) || !runs.finite) {
     for (; begin < end; ++begin) p.workspace[begin] = {};
+  } else if (prefers_channels(runs, p.shape, p.image_strides, units)) {
+    window_grad_by_channels(p, runs, arena, units, begin, end);
   } else if (runs.rows.sets == 3 && prefers_cells(runs.columns)) {
     window_grad_by_cells(p, runs, arena, units, begin, end);
   } else if (runs.rows.sets == 2) {
