@@ -95,11 +95,10 @@ inline bool channels_pay(int64_t pixels, int64_t planes, const CropShape& s) {
 
 // Whether all windows of an image share its turned channels.
 inline bool turns_maps(const CropShape& s, const Strides& images) {
-  constexpr int64_t kPixelsOfOne =
-      4;  // a fourth of the map for each crop: of as many windows, or of a small one
   const int64_t pixels = int64_t(s.height) * s.width;
+  // A fourth of the map for each crop: of as many windows, or of a small one.
   return plane_layout(s.channels, images).step == 1 && pixels <= kMostTurned &&
-         channels_pay(pixels / kPixelsOfOne, s.channels, s);
+         channels_pay(pixels / 4, s.channels, s);
 }
 
 // So many windows at a time that turning the map for them does not count.
