@@ -67,7 +67,8 @@ class ChannelForward {
   // between.
   static int32_t rows_together(const CropShape& s, const Strides& crops) {
     constexpr int64_t kNumbersTogether = 4096;
-    const int64_t rows = crops.y == s.out_width ? 1 + kNumbersTogether / (kLanes * s.out_width) : 1;
+    const int64_t rows =
+        crops.y == s.out_width ? 1 + kNumbersTogether / (kLanes * greater(s.out_width, 1)) : 1;
     return int32_t(lesser<int64_t>(s.out_height, rows));
   }
 

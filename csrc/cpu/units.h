@@ -62,7 +62,7 @@ struct Units {
     u.groups = divide_up(s.channels, kChannelGroup);
     u.rows = s.windows;
     u.rows_each = at_least_one(lesser(s.windows, windows_each));
-    u.chunks = divide_up(s.windows, u.rows_each);
+    u.chunks = at_least_one(divide_up(s.windows, u.rows_each));  // without windows, too
     u.by_channels = true;
     return u;
   }
