@@ -67,7 +67,7 @@ RACNN_NOINLINE void turn_out(const T* cells, int64_t n, To* to, int64_t plane_st
 constexpr int64_t kPixelRowsAhead = 4;
 
 // The pixels that are turned, of whole rows.
-struct Turned : PixelBox {
+struct Turned : Box {
   const bool* rows_read = nullptr;  // [rows]: the others are left out; null: all are turned
 };
 
@@ -94,15 +94,18 @@ void turn_box_in(const From* planes, const Rows<From>& rows, int64_t channels, i
 
 // For a box that is read: whole rows where they are little longer, since blocks of pixels run on from row to
 // row.
-inline Turned turned_for(PixelBox box, const CropShape& s) {
+inline Turned turned_for(Box box, const CropShape& s) {
   if (2 * box.columns.size() >= s.width) box.columns = {0, s.width};
   return {box};
 }
 
-// The same of some crops, without the rows that none of them reads where these are many.
+// For some crops: without the rows that none of them reads where these are many.
 template <typename T>
-Turned turned_for(Arena& arena, const CropRuns<T>* crops, int64_t count, const PixelBox& box,
-                  const CropShape& s) {
+Turned turned_for(Arena& arena, const CropRuns<T>* crops, int64_t count, const CropShape& s) {
+  Box box{{s.height, 0}, {s.width, 0}};
+  for (int64_t k = 0; k < count; ++k) {
+    if (crops[k].finite) box.add(crops[k].box());
+  }
   Turned turned = turned_for(box, s);
   const int64_t rows = turned.rows.size();
   bool* const read = arena.take<bool>(rows);
@@ -137,12 +140,18 @@ template <bool kGrad, typename Taps>
 auto runs_of_image(Arena& arena, const Taps& taps, const CropShape& s, int64_t b) {
   using Crop = decltype(crop_runs<kGrad>(arena, taps, s, b));
   Crop* crops = arena.take<Crop>(s.windows);
-  PixelBox all = no_pixels(s);
   for (int64_t k = 0; k < s.windows; ++k) {
     crops[k] = crop_runs<kGrad>(arena, taps, s, b * s.windows + k);
-    if (crops[k].finite) all = hull(all, crops[k].box());
   }
-  return ImageRuns<Crop>{crops, turned_for(arena, crops, s.windows, all, s)};
+  return ImageRuns<Crop>{crops, turned_for(arena, crops, s.windows, s)};
+}
+
+// Of gradients of crops: channels [first, first + channels) of crop n, all its pixels.
+template <typename Grad, typename T>
+void turn_crop_in(const Grad* grad_output, const Rows<Grad>& rows, const CropShape& s, int64_t n,
+                  int64_t first, int64_t channels, T* cells) {
+  const Grad* const planes = grad_output + crop_offset(rows.strides, n, s.windows) + first * rows.strides.c;
+  turn_box_in(planes, rows, channels, s.out_width, {{{0, s.out_height}, {0, s.out_width}}}, cells);
 }
 
 template <typename T>
@@ -214,25 +223,28 @@ struct LineCells {
 };
 
 // What windows read of an image, a group of channels as cells.
-template <typename T>
+template <typename Image, typename T>
 class MapCells {
  public:
-  MapCells(Arena& arena, const CropShape& s, const Turned& turned, const ChannelAffine& affine)
-      : width_(s.width),
+  template <typename Problem>
+  MapCells(Arena& arena, const Problem& p, const Turned& turned)
+      : rows_(rows_of(p.images, p.image_strides, p.shape, false, 1)),
+        width_(p.shape.width),
         turned_(turned),
         pitch_(turned.columns.size() * kLanes),
-        affine_(affine),
+        affine_(p.affine),
         cells_(take_cells<T>(arena, turned.size())) {
     for (T*& line : lines_) line = take_cells<T>(arena, turned.columns.size());
-    if (affine.scale == nullptr) return;
+    if (affine_.scale == nullptr) return;
     scale_ = take_cells<T>(arena, turned.columns.size());
     shift_ = take_cells<T>(arena, turned.columns.size());
   }
 
   // Channels [first, first + channels) of the image whose pixel 0 is `image`.
-  template <typename From>
-  void turn(const From* image, const Rows<From>& rows, int64_t first, int64_t channels) {
-    turn_box_in(image + first * rows.strides.c, rows, channels, width_, turned_, cells_);
+  void turn(const Image* image, int64_t first, int64_t channels) {
+    first_ = first;
+    channels_ = channels;
+    turn_box_in(image + first * rows_.strides.c, rows_, channels, width_, turned_, cells_);
     if (affine_.scale == nullptr) return;
     for (int64_t e = 0; e < pitch_; ++e) {
       const int64_t c = first + lesser<int64_t>(e % kLanes, channels - 1);
@@ -241,11 +253,14 @@ class MapCells {
     }
   }
 
+  // What was turned last.
+  int64_t first() const { return first_; }
+  int64_t channels() const { return channels_; }
+
   // use(RowCells) or use(LineCells) of output row i, of kSets sets: short runs skip pixels, and what is read
   // once needs no line. `columns`: from the first to the last that the crop reads.
   template <int kSets, typename Use>
-  RACNN_INLINE void with_cells(const CropRuns<T>& runs, int32_t i, const PixelRange& columns,
-                               const Use& use) {
+  RACNN_INLINE void with_cells(const CropRuns<T>& runs, int32_t i, const Range& columns, const Use& use) {
     const Run& run = runs.rows.runs[i];
     const T* const from = cells_ + (run.first - turned_.rows.begin) * pitch_;
     if (run.count <= 2 && runs.columns.longest <= 2 && affine_.scale == nullptr) {
@@ -272,6 +287,7 @@ class MapCells {
                        RowsAhead<T>{});
   }
 
+  Rows<Image> rows_;
   int64_t width_;
   Turned turned_;
   int64_t pitch_;  // numbers from row to row
@@ -280,6 +296,7 @@ class MapCells {
   T* lines_[AxisRuns<T>::kMostSets];
   T* scale_ = nullptr;
   T* shift_ = nullptr;
+  int64_t first_ = 0, channels_ = 0;
 };
 
 // Units of whole images: turn(first channel, channels) before visit(window) of those.

@@ -30,17 +30,14 @@ class ChannelForward {
 
   ChannelForward(Arena& arena, const ForwardProblem<Image, Out, Taps>& p, const Turned& turned)
       : p_(p),
-        rows_(rows_of(p.images, p.image_strides, p.shape, false, 1)),
-        map_(arena, p.shape, turned, p.affine),
+        map_(arena, p, turned),
         together_(rows_together(p.shape, p.out_strides)),
         cells_(take_cells<T>(arena, int64_t(together_) * p.shape.out_width)),
         offset_(p.affine.offset == nullptr ? nullptr : arena.take<T>(kLanes)) {}
 
   // Channels [first, first + channels) of an image.
   void turn(const Image* image, int64_t first, int64_t channels) {
-    first_ = first;
-    channels_ = channels;
-    map_.turn(image, rows_, first, channels);
+    map_.turn(image, first, channels);
     for (int64_t c = 0; offset_ != nullptr && c < kLanes; ++c) {
       offset_[c] = T(p_.affine.offset[first + lesser(c, channels - 1)]);
     }
@@ -49,8 +46,8 @@ class ChannelForward {
   // These of crop n.
   void crop(const CropRuns<T>& runs, int64_t n) {
     const CropShape& s = p_.shape;
-    const PixelRange columns = runs.columns.range();
-    Out* const planes = p_.out + crop_offset(p_.out_strides, n, s.windows) + first_ * p_.out_strides.c;
+    const Range columns = runs.columns.range();
+    Out* const planes = p_.out + crop_offset(p_.out_strides, n, s.windows) + map_.first() * p_.out_strides.c;
     for (int32_t begin = 0; begin < s.out_height; begin += together_) {
       const int32_t end = lesser(begin + together_, s.out_height);
       for (int32_t i = begin; i < end; ++i) {
@@ -58,7 +55,7 @@ class ChannelForward {
         make_row(runs, columns, i, cells_ + int64_t(i - begin) * s.out_width * kLanes);
       }
       turn_out(static_cast<const T*>(cells_), int64_t(end - begin) * s.out_width,
-               planes + begin * p_.out_strides.y, p_.out_strides.c, channels_);
+               planes + begin * p_.out_strides.y, p_.out_strides.c, map_.channels());
     }
   }
 
@@ -72,7 +69,7 @@ class ChannelForward {
     return int32_t(lesser<int64_t>(s.out_height, rows));
   }
 
-  void make_row(const CropRuns<T>& runs, const PixelRange& columns, int32_t i, T* to) {
+  void make_row(const CropRuns<T>& runs, const Range& columns, int32_t i, T* to) {
     if (!runs.finite) return fill_row(std::numeric_limits<T>::quiet_NaN(), p_.shape.out_width * kLanes, to);
     if (runs.rows.runs[i].count == 0) {
       for (int64_t e = 0; e < p_.shape.out_width * kLanes; ++e) {
@@ -90,18 +87,17 @@ class ChannelForward {
   RACNN_INLINE void fetch_to_write(const Out* planes, int32_t i) const {
     const CropShape& s = p_.shape;
     if (together_ < s.out_height || p_.out_strides.c != int64_t(s.out_height) * s.out_width) return;
-    const int64_t bytes = channels_ * p_.out_strides.c * int64_t(sizeof(Out)), part = bytes / s.out_height;
+    const int64_t bytes = map_.channels() * p_.out_strides.c * int64_t(sizeof(Out)),
+                  part = bytes / s.out_height;
     const char* const to = reinterpret_cast<const char*>(planes);
     for (int64_t at = i * part; at < (i + 1) * part; at += kCacheLine) __builtin_prefetch(to + at, 1, 2);
   }
 
   const ForwardProblem<Image, Out, Taps>& p_;
-  Rows<Image> rows_;
-  MapCells<T> map_;
+  MapCells<Image, T> map_;
   int32_t together_;
   T* cells_;
   T* offset_;
-  int64_t first_ = 0, channels_ = 0;
 };
 
 template <typename Image, typename Out, typename Taps>
@@ -120,7 +116,7 @@ template <typename Image, typename Out, typename Taps, typename T>
 void forward_by_channels(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T>& runs, Arena& arena,
                          const Units& units, int64_t begin, int64_t end) {
   const int64_t n = begin / units.per_item();
-  ChannelForward<Image, Out, Taps> crops(arena, p, turned_for(arena, &runs, 1, runs.box(), p.shape));
+  ChannelForward<Image, Out, Taps> crops(arena, p, turned_for(arena, &runs, 1, p.shape));
   for (; begin < end; ++begin) {
     each_group(units.unit(begin), [&](int64_t first, int64_t channels) {
       crops.turn(p.images + n / p.shape.windows * p.image_strides.b, first, channels);

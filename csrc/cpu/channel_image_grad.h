@@ -45,7 +45,7 @@ class ChannelImageGrad {
         image_(runs_of_image<false>(arena, p.taps, p.shape, b)),
         pitch_(image_.turned.columns.size() * kLanes),
         cells_(take_cells<T>(arena, image_.turned.size())),
-        grad_(take_cells<T>(arena, all_of_crop().size())) {}
+        grad_(take_cells<T>(arena, int64_t(p.shape.out_height) * p.shape.out_width)) {}
 
   void channels(int64_t first, int64_t channels) {
     const CropShape& s = p_.shape;
@@ -53,10 +53,7 @@ class ChannelImageGrad {
     for (int64_t k = 0; k < s.windows; ++k) {
       const auto& runs = image_.crops[k];
       if (!runs.finite) continue;
-      const Grad* const planes = p_.grad_output +
-                                 crop_offset(p_.grad_strides, b_ * s.windows + k, s.windows) +
-                                 first * p_.grad_strides.c;
-      turn_box_in(planes, grads_, channels, s.out_width, all_of_crop(), grad_);
+      turn_crop_in(p_.grad_output, grads_, s, b_ * s.windows + k, first, channels, grad_);
       for (int32_t i = 0; i < s.out_height; ++i) add_row(runs, i);
     }
     scale(first, channels);
@@ -64,8 +61,6 @@ class ChannelImageGrad {
   }
 
  private:
-  Turned all_of_crop() const { return {{{0, p_.shape.out_height}, {0, p_.shape.out_width}}}; }
-
   void add_row(const CropRuns<T>& runs, int32_t i) {
     const Run& run = runs.rows.runs[i];
     const T* const grad = grad_ + int64_t(i) * p_.shape.out_width * kLanes;
@@ -85,7 +80,7 @@ class ChannelImageGrad {
   // The planes, 0 around what the windows read.
   void write(Image* planes, int64_t channels) const {
     const Strides& s = p_.image_strides;
-    const PixelRange &rows = image_.turned.rows, &columns = image_.turned.columns;
+    const Range &rows = image_.turned.rows, &columns = image_.turned.columns;
     for (int64_t c = 0; c < channels; ++c) {
       for (int32_t y = 0; y < p_.shape.height; ++y) {
         Image* const row = planes + c * s.c + y * s.y;

@@ -51,36 +51,25 @@ class ChannelWindowGrad {
 
   ChannelWindowGrad(Arena& arena, const WindowGradProblem<Image, Grad, Taps>& p, const Turned& turned)
       : p_(p),
-        rows_(rows_of(p.images, p.image_strides, p.shape, false, 1)),
         grads_(rows_of(p.grad_output, p.grad_strides, p.shape, true, 1)),
-        map_(arena, p.shape, turned, p.affine),
-        cells_(take_cells<T>(arena, all_pixels(p.shape).size())) {}
+        map_(arena, p, turned),
+        cells_(take_cells<T>(arena, int64_t(p.shape.out_height) * p.shape.out_width)) {}
 
   // Channels [first, first + channels) of an image.
-  void turn(const Image* image, int64_t first, int64_t channels) {
-    first_ = first;
-    channels_ = channels;
-    map_.turn(image, rows_, first, channels);
-  }
+  void turn(const Image* image, int64_t first, int64_t channels) { map_.turn(image, first, channels); }
 
   // The part of these in the sums of crop n.
   void crop(const CropRuns<T>& runs, int64_t n, LaneSums<T>& sums) {
-    const CropShape& s = p_.shape;
-    const Grad* const planes =
-        p_.grad_output + crop_offset(p_.grad_strides, n, s.windows) + first_ * p_.grad_strides.c;
-    turn_box_in(planes, grads_, channels_, s.out_width, all_pixels(s), cells_);
+    turn_crop_in(p_.grad_output, grads_, p_.shape, n, map_.first(), map_.channels(), cells_);
     runs.rows.sets == 2 ? add_rows<2>(runs, sums) : add_rows<3>(runs, sums);
   }
 
  private:
-  static Turned all_pixels(const CropShape& s) { return {{{0, s.out_height}, {0, s.out_width}}}; }
-
   template <int kSets>
   void add_rows(const CropRuns<T>& runs, LaneSums<T>& sums) {
-    const PixelRange columns = runs.columns.range();
+    const Range columns = runs.columns.range();
     for (int32_t i = 0; i < p_.shape.out_height; ++i) {
-      if (runs.rows.runs[i].count == 0)
-        continue;  // its gradient has no part in the sums, be it finite or not
+      if (runs.rows.runs[i].count == 0) continue;  // its gradient, be it finite or not, has no part
       const T* const grad = cells_ + int64_t(i) * p_.shape.out_width * kLanes;
       map_.template with_cells<kSets>(
           runs, i, columns, [&](const auto& cells) { add_row_of_cells<kSets>(runs, cells, i, grad, sums); });
@@ -88,11 +77,9 @@ class ChannelWindowGrad {
   }
 
   const WindowGradProblem<Image, Grad, Taps>& p_;
-  Rows<Image> rows_;
   Rows<Grad> grads_;
-  MapCells<T> map_;
+  MapCells<Image, T> map_;
   T* cells_;  // of one crop's gradient
-  int64_t first_ = 0, channels_ = 0;
 };
 
 template <typename Image, typename Grad, typename Taps>
@@ -120,7 +107,7 @@ template <typename Image, typename Grad, typename Taps, typename T>
 void window_grad_by_channels(const WindowGradProblem<Image, Grad, Taps>& p, const CropRuns<T>& runs,
                              Arena& arena, const Units& units, int64_t begin, int64_t end) {
   const int64_t n = begin / units.per_item();
-  ChannelWindowGrad<Image, Grad, Taps> crops(arena, p, turned_for(arena, &runs, 1, runs.box(), p.shape));
+  ChannelWindowGrad<Image, Grad, Taps> crops(arena, p, turned_for(arena, &runs, 1, p.shape));
   for (; begin < end; ++begin) {
     LaneSums<T> sums{};
     each_group(units.unit(begin), [&](int64_t first, int64_t channels) {

@@ -73,7 +73,7 @@ constexpr int64_t kSparse = 8;
 
 template <typename T>
 Columns<T> make_columns(Arena& arena, const AxisRuns<T>& axis, const Strides& images, int64_t step) {
-  const PixelRange read = axis.range();
+  const Range read = axis.range();
   const int64_t taps = greater(axis.longest, 1), pixels = read.size();
   Columns<T> columns{axis, {}, taps, arena.take<int32_t>(axis.out), arena.take<int32_t>(axis.out), false};
   if (pixels > kSparse * taps * axis.out) {

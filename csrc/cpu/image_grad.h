@@ -209,7 +209,10 @@ class BandImageGrad {
   // A finished row in the image's dtype; an affine map of the pixels multiplies it by the channel's scale.
   void write(int64_t plane, int32_t y) {
     if (p_.affine.scale != nullptr) {
-      for (int64_t e = 0; e < row_size_; ++e) row_[e] *= T(p_.affine.scale[plane + e % step_]);
+      for (int64_t c = 0; c < step_; ++c) {
+        const T scale = T(p_.affine.scale[plane + c]);
+        for (int64_t e = c; e < row_size_; e += step_) row_[e] *= scale;
+      }
     }
     Image* const to = images_ + plane * p_.image_strides.c + y * p_.image_strides.y;
     if constexpr (std::is_same_v<Image, T>) {

@@ -35,27 +35,6 @@ void for_each_part(int64_t items, const Work& work) {
 // Copying costs less a pixel than reading far-apart ones; beyond so many copied for one read it does not pay.
 constexpr double kWorthCopying = 4;
 
-// The pixels [begin, end) of one axis.
-struct Range {
-  int32_t begin = INT32_MAX, end = 0;
-
-  int64_t size() const { return end > begin ? end - begin : 0; }
-  void add(const Range& other) {
-    begin = std::min(begin, other.begin);
-    end = std::max(end, other.end);
-  }
-};
-
-struct Box {
-  Range rows, columns;
-
-  int64_t size() const { return rows.size() * columns.size(); }
-  void add(const Box& other) {
-    rows.add(other.rows);
-    columns.add(other.columns);
-  }
-};
-
 // A tensor [b, k, c, y, x] of which only a box is read of each b.
 template <typename T>
 struct FarPixels {

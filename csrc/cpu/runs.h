@@ -8,28 +8,6 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
-struct PixelRange {
-  int32_t begin, end;
-
-  int64_t size() const { return end > begin ? end - begin : 0; }
-};
-
-struct PixelBox {
-  PixelRange rows, columns;
-
-  int64_t size() const { return rows.size() * columns.size(); }
-};
-
-inline PixelBox no_pixels(const CropShape& s) { return {{s.height, 0}, {s.width, 0}}; }
-
-inline PixelRange hull(const PixelRange& a, const PixelRange& b) {
-  return {lesser(a.begin, b.begin), greater(a.end, b.end)};
-}
-
-inline PixelBox hull(const PixelBox& a, const PixelBox& b) {
-  return {hull(a.rows, b.rows), hull(a.columns, b.columns)};
-}
-
 // The runs of one axis: of `out` outputs in `size` pixels. Their weights; then, with derivatives, either one
 // set of slopes, which the outputs' factors turn into the derivatives by the window's centre and half side;
 // or those two derivatives.
@@ -47,10 +25,10 @@ struct AxisRuns {
   const T* set(int32_t j, int s) const { return weights[j] + int64_t(s) * runs[j].count; }
 
   // From the first to the last pixel that is read.
-  PixelRange range() const {
-    PixelRange all{size, 0};
+  Range range() const {
+    Range all{size, 0};
     for (int32_t j = 0; j < out; ++j) {
-      if (runs[j].count > 0) all = hull(all, {runs[j].first, runs[j].first + runs[j].count});
+      if (runs[j].count > 0) all.add({runs[j].first, runs[j].first + runs[j].count});
     }
     return all;
   }
@@ -182,7 +160,7 @@ struct CropRuns {
   AxisRuns<T> rows, columns;
   bool finite;  // as CropAxes'
 
-  PixelBox box() const { return {rows.range(), columns.range()}; }
+  Box box() const { return {rows.range(), columns.range()}; }
 };
 
 // The runs of crop n.

@@ -21,6 +21,27 @@ RACNN_INLINE PlaneLayout plane_layout(int64_t channels, const Strides& images) {
   return interleaved ? PlaneLayout{1, channels} : PlaneLayout{channels, 1};
 }
 
+// The pixels [begin, end) of one axis.
+struct Range {
+  int32_t begin = INT32_MAX, end = 0;
+
+  RACNN_INLINE int64_t size() const { return end > begin ? end - begin : 0; }
+  RACNN_INLINE void add(const Range& other) {
+    begin = lesser(begin, other.begin);
+    end = greater(end, other.end);
+  }
+};
+
+struct Box {
+  Range rows, columns;
+
+  RACNN_INLINE int64_t size() const { return rows.size() * columns.size(); }
+  RACNN_INLINE void add(const Box& other) {
+    rows.add(other.rows);
+    columns.add(other.columns);
+  }
+};
+
 constexpr int64_t kUnitSize = 16384;
 
 constexpr int64_t kChannelGroup = 16;  // planes that are turned together (channel_cells.h)
@@ -87,14 +108,14 @@ constexpr int64_t kMostTurned = 8192;  // pixels: a group of them fits the secon
 // Whether `planes` planes of a crop go by groups of channels (channel_cells.h), if `pixels` pixels are turned
 // for it; in the time that turning one takes, from where crops took the same either way. Not a matter of how
 // many windows there are: a crop's gradient is the same to the bit alone and with others.
-inline bool channels_pay(int64_t pixels, int64_t planes, const CropShape& s) {
+RACNN_INLINE bool channels_pay(int64_t pixels, int64_t planes, const CropShape& s) {
   const double outputs = double(s.out_height) * s.out_width;
   const double groups = double((planes + kChannelGroup - 1) / kChannelGroup);
   return groups * (double(pixels) + 3 * outputs) < 800 + double(planes) * (10 * s.out_height + 0.4 * outputs);
 }
 
 // Whether all windows of an image share its turned channels.
-inline bool turns_maps(const CropShape& s, const Strides& images) {
+RACNN_INLINE bool turns_maps(const CropShape& s, const Strides& images) {
   const int64_t pixels = int64_t(s.height) * s.width;
   // A fourth of the map for each crop: of as many windows, or of a small one.
   return plane_layout(s.channels, images).step == 1 && pixels <= kMostTurned &&
@@ -102,7 +123,7 @@ inline bool turns_maps(const CropShape& s, const Strides& images) {
 }
 
 // So many windows at a time that turning the map for them does not count.
-inline int64_t windows_of_a_turn(const CropShape& s) {
+RACNN_INLINE int64_t windows_of_a_turn(const CropShape& s) {
   constexpr int64_t kOutputsAPixel = 4;
   const int64_t outputs = int64_t(s.out_height) * s.out_width;
   return outputs == 0 ? 1 : (kOutputsAPixel * s.height * s.width + outputs - 1) / outputs;
