@@ -43,7 +43,7 @@ inline TapOptions parse_taps(const std::string& boundary, std::optional<double> 
 
 // All that is no number of its own, as one: racnn_ops._kernels makes it.
 struct OptionCode {
-  int64_t code;  // boundary + 4 * (interpolation + 8 * (antialias + 2 * (channels_last + 2 * dtype)))
+  int64_t code;  // boundary + 4 * (interpolation + 8 * (antialias + 2 * (layout + 4 * dtype)))
 
   TapOptions taps(double steepness) const {
     const int64_t interpolation = code / 4 % 8;
@@ -52,8 +52,12 @@ struct OptionCode {
     }
     return {Boundary(code % 4), steepness, Interpolation(interpolation), code / 32 % 2 != 0};
   }
-  bool channels_last() const { return code / 64 % 2 != 0; }
-  int64_t dtype() const { return code / 128; }  // torch's number of it
+  // Of the result: 1 contiguous, 2 channels last; 0: as the images.
+  std::optional<bool> channels_last() const {
+    const int64_t layout = code / 64 % 4;
+    return layout == 0 ? std::nullopt : std::optional(layout == 2);
+  }
+  int64_t dtype() const { return code / 256; }  // torch's number of it
 };
 
 // Calls use(taps): WindowSpec for what its kernels can, otherwise FilterSpec. `windows` hold `values` numbers

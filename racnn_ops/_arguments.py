@@ -37,6 +37,7 @@ def check_options(
     mean: float | Sequence[float] | None,
     std: float | Sequence[float] | None,
     dtype: torch.dtype | None,
+    memory_format: torch.memory_format | None,
     boxcar: Boxcar | None,
 ) -> CropOptions:
     """What can be checked without tensors."""
@@ -59,9 +60,11 @@ def check_options(
     boxcar = DEFAULT_BOXCAR if boxcar is None else _check_boxcar(boxcar)
     if dtype is not None:
         _check_dtype(dtype, interpolation)
+    if memory_format is not None:
+        _check_memory_format(memory_format)
     return CropOptions(
         *(size, interpolation, antialias, mask_steepness, boundary, fill),
-        *(window_grad, mean, std, dtype, boxcar),
+        *(window_grad, mean, std, dtype, memory_format, boxcar),
     )
 
 
@@ -284,6 +287,14 @@ def _check_exact(name: str, value: Any, most: float) -> float:
     if isinstance(value, Integral):
         return value if isinstance(value, bool) else int(value)
     return _check_number(name, value, most)
+
+
+def _check_memory_format(memory_format: Any) -> None:
+    if memory_format is not torch.contiguous_format and memory_format is not torch.channels_last:
+        raise ValueError(
+            "memory_format must be torch.contiguous_format, torch.channels_last or None, "
+            f"got {memory_format!r}"
+        )
 
 
 def _check_dtype(dtype: torch.dtype, interpolation: str) -> None:

@@ -22,12 +22,14 @@ _DTYPES = {number: dtype for dtype, number in _NUMBERS.items()}
 # What the overloads `coded` take in the place of these options: OptionCode in csrc/tap_options.h.
 _CODES = {
     (boundary, interpolation, antialias, dtype): BOUNDARIES.index(boundary)
-    + 4 * (INTERPOLATIONS.index(interpolation) + 8 * (antialias + 4 * _NUMBERS[dtype]))
+    + 4 * (INTERPOLATIONS.index(interpolation) + 8 * (antialias + 8 * _NUMBERS[dtype]))
     for boundary, interpolation, antialias, dtype in product(
         BOUNDARIES, INTERPOLATIONS, (False, True), IMAGE_DTYPES
     )
 }
-_CHANNELS_LAST = 64
+# Added to a code: the layout of the result.
+_LAYOUTS = {None: 0, False: 64, True: 128}
+_LAYOUT_OF = {code: channels_last for channels_last, code in _LAYOUTS.items()}
 
 _operators = torch.ops.racnn_ops
 
@@ -39,13 +41,15 @@ def _call(operator: Any, *arguments: Any) -> Tensor:
         return operator(*arguments)  # type: ignore[no-any-return]
 
 
-def _coded(options: KernelOptions, dtype: torch.dtype) -> tuple[int, float] | None:
+def _coded(
+    options: KernelOptions, dtype: torch.dtype, channels_last: bool | None = None
+) -> tuple[int, float] | None:
     """What the overloads take, or None where they do not do: graphs and modes see options by their names."""
-    _, _, boundary, mask_steepness, scale, _, _, _, interpolation, antialias, offset = options
+    _, _, boundary, mask_steepness, scale, _, _, _, interpolation, antialias, offset, _ = options
     # Whatever makes a graph of calls is a mode, but for torch.jit.trace.
     if scale or offset or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
         return None
-    return _CODES[boundary, interpolation, antialias, dtype], mask_steepness or 0.0
+    return _CODES[boundary, interpolation, antialias, dtype] + _LAYOUTS[channels_last], mask_steepness or 0.0
 
 
 @cache
@@ -54,14 +58,14 @@ def _overload(name: str) -> Any:
     return getattr(_operators, name).coded._op
 
 
-def decoded(code: int) -> tuple[bool, torch.dtype]:
-    """Whether the layout of a code is channels_last, and its dtype."""
-    return bool(code & _CHANNELS_LAST), _DTYPES[code // (2 * _CHANNELS_LAST)]
+def decoded(code: int) -> tuple[bool | None, torch.dtype]:
+    """Whether the layout of a code is channels_last, if it says, and its dtype."""
+    return _LAYOUT_OF[code & 192], _DTYPES[code // 256]
 
 
 def crop_kernel(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
     """The crops."""
-    if (coded := _coded(options, options.dtype)) is None:
+    if (coded := _coded(options, options.dtype, options.channels_last)) is None:
         return _call(_operators._crop_forward.default, images, windows, *options)
     return _overload("_crop_forward")(images, windows, *options[:2], *coded)  # type: ignore[no-any-return]
 
@@ -76,15 +80,14 @@ def image_grad_kernel(
     options: KernelOptions,
 ) -> Tensor:
     """The gradient of images of that size, layout and dtype."""
-    if (coded := _coded(options, dtype)) is None:
+    if (coded := _coded(options, dtype, channels_last)) is None:
         return _call(
             _operators._crop_image_grad.default,
             *(grad_output, windows, height, width, options.boundary, options.mask_steepness, options.scale),
             *(channels_last, dtype, options.interpolation, options.antialias),
         )
-    code, mask_steepness = coded
     return _overload("_crop_image_grad")(  # type: ignore[no-any-return]
-        grad_output, windows, height, width, code + _CHANNELS_LAST * channels_last, mask_steepness
+        grad_output, windows, height, width, *coded
     )
 
 

@@ -78,6 +78,8 @@ class KernelOptions(NamedTuple):
     antialias: bool = False
     offset: tuple[float, ...] = ()
     """Of each channel, added to finished outputs: ``fill``, where scale and shift make it 0. Empty: none."""
+    channels_last: bool | None = None
+    """The memory format of the result; None: that of the images."""
 
     @property
     def two_taps(self) -> bool:
@@ -98,6 +100,7 @@ class CropOptions(NamedTuple):
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     dtype: torch.dtype | None
+    memory_format: torch.memory_format | None
     boxcar: Boxcar
 
     def of(self, images: Tensor) -> KernelOptions:
@@ -113,6 +116,7 @@ class CropOptions(NamedTuple):
             mean,
             std,
             dtype,
+            memory_format,
             boxcar,
         ) = self
         scale: tuple[float, ...] = ()
@@ -128,7 +132,8 @@ class CropOptions(NamedTuple):
         numbers = boxcar.numbers() if window_grad == "boxcar" else ()
         height, width = size
         kernel = height, width, boundary, mask_steepness, scale, shift, dtype, numbers
-        return KernelOptions(*kernel, interpolation, antialias, offset)
+        channels_last = None if memory_format is None else memory_format is torch.channels_last
+        return KernelOptions(*kernel, interpolation, antialias, offset, channels_last)
 
     def _affine(self, images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         channels = images.shape[1]

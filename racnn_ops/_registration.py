@@ -105,20 +105,28 @@ def _save_crop(ctx: Any, inputs: tuple[Any, ...]) -> None:
     save_for_gradients(ctx, images, windows, KernelOptions(*options))
 
 
-def _empty_crops(images: Tensor, windows: Tensor, height: int, width: int, dtype: torch.dtype) -> Tensor:
+def _empty_crops(
+    images: Tensor,
+    windows: Tensor,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    channels_last: bool | None,
+) -> Tensor:
     sizes = (*windows.shape[:-1], images.shape[1], height, width)
-    return _empty(images, sizes, dtype, is_channels_last(images))
+    return _empty(images, sizes, dtype, is_channels_last(images) if channels_last is None else channels_last)
 
 
 def _fake_forward(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
-    height, width, *_, dtype = KernelOptions(*options)[:7]
-    return _empty_crops(images, windows, height, width, dtype)
+    of = KernelOptions(*options)
+    return _empty_crops(images, windows, of.height, of.width, of.dtype, of.channels_last)
 
 
 def _fake_coded_forward(
     images: Tensor, windows: Tensor, height: int, width: int, code: int, mask_steepness: float
 ) -> Tensor:
-    return _empty_crops(images, windows, height, width, decoded(code)[1])
+    channels_last, dtype = decoded(code)
+    return _empty_crops(images, windows, height, width, dtype, channels_last)
 
 
 def _fake_window_grad(grad_output: Tensor, images: Tensor, windows: Tensor, *options: Any) -> Tensor:
@@ -146,7 +154,7 @@ def _fake_coded_image_grad(
 ) -> Tensor:
     channels_last, dtype = decoded(code)
     sizes = (grad_output.shape[0], grad_output.shape[-3], height, width)
-    return _empty(grad_output, sizes, dtype, channels_last)
+    return _empty(grad_output, sizes, dtype, bool(channels_last))
 
 
 def _fake_boxcar_grad(grad_output: Tensor, windows: Tensor, *options: Any) -> Tensor:

@@ -29,6 +29,7 @@ def attention_crop(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format | None = None,
     boxcar: Boxcar | None = None,
 ) -> Tensor:
     """Cut windows out of images and zoom them to one size, in one pass.
@@ -81,18 +82,20 @@ def attention_crop(
         dtype (torch.dtype, optional): of the result; by default that of the images (float32 for uint8
             images that are normalised). uint8 results are rounded and saturated. Of selected integers and
             bools it is theirs, and neither ``mean``, ``std`` nor ``mask_steepness`` may be given.
+        memory_format (torch.memory_format, optional): of the result, ``torch.contiguous_format`` or
+            ``torch.channels_last``, whatever that of the images is, in the same pass; by default theirs.
+            Frames as decoders give them, uint8 (B, H, W, C), enter as ``frames.permute(0, 3, 1, 2)``.
         boxcar (Boxcar, optional): options of ``window_grad="boxcar"``.
 
     Returns:
-        Tensor[B, C, h, w], or Tensor[B, K, C, h, w] for ``(B, K, ...)`` windows; channels_last if the
-        images are.
+        Tensor[B, C, h, w], or Tensor[B, K, C, h, w] for ``(B, K, ...)`` windows, dense in memory.
 
     Raises:
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
     """
     options = check_options(
         *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
-        *(window_grad, mean, std, dtype, boxcar),
+        *(window_grad, mean, std, dtype, memory_format, boxcar),
     )
     check_arguments(images, windows, options)
     return crop(images, windows, options)
@@ -118,12 +121,13 @@ class AttentionCrop(nn.Module):
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         dtype: torch.dtype | None = None,
+        memory_format: torch.memory_format | None = None,
         boxcar: Boxcar | None = None,
     ) -> None:
         super().__init__()
         self.options = check_options(
             *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
-            *(window_grad, mean, std, dtype, boxcar),
+            *(window_grad, mean, std, dtype, memory_format, boxcar),
         )
 
     def forward(self, images: Tensor, windows: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ def _crop_forward(
     interpolation: str = "bilinear",
     antialias: bool = False,
     offset: Sequence[float] = (),
+    channels_last: bool | None = None,  # ONNX knows no strides
 ) -> Value:
     """``racnn_ops::_crop_forward`` in ONNX."""
     options = KernelOptions(

@@ -43,6 +43,7 @@ def attention_crop(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format | None = None,
     boxcar: Boxcar | None = None,
 ) -> Tensor:
     """As :func:`racnn_ops.attention_crop`, in plain PyTorch: slower, and needs memory for what it gathers.
@@ -51,7 +52,7 @@ def attention_crop(
     """
     options = check_options(
         *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
-        *(window_grad, mean, std, dtype, boxcar),
+        *(window_grad, mean, std, dtype, memory_format, boxcar),
     )
     check_arguments(images, windows, options)
     return sample(images, windows, options.of(images))
@@ -92,9 +93,12 @@ def sample(
 
 def finished(crops: Tensor, images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
     """Crops (B, K, C, h, w) in dtype, layout and shape of the result."""
-    crops = crops.to(options.dtype)
-    if is_channels_last(images):
-        crops = crops.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    return _laid_out(crops.to(options.dtype), images, windows, options)
+
+
+def _laid_out(crops: Tensor, images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+    channels_last = is_channels_last(images) if options.channels_last is None else options.channels_last
+    crops = crops.movedim(2, -1).contiguous().movedim(-1, 2) if channels_last else crops.contiguous()
     return crops if windows.dim() == 3 else crops.squeeze(1)
 
 
@@ -125,9 +129,7 @@ def _select(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
     crops = torch.where(inside, read, fill)
     crops = torch.where(finite[..., None, None, None], crops, torch.zeros_like(crops)).movedim(-1, 2)
     crops = crops.to(images.dtype) if torch.onnx.is_in_onnx_export() else crops.view(images.dtype)
-    if not is_channels_last(images):
-        crops = crops.contiguous()
-    return crops if windows.dim() == 3 else crops.squeeze(1)
+    return _laid_out(crops, images, windows, options)
 
 
 _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

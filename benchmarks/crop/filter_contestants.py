@@ -71,10 +71,8 @@ def kornia_resize(images: Tensor, windows: Tensor, side: int) -> Tensor:
 
 
 def normalised(frames: Tensor, windows: Tensor, side: int, dtype: torch.dtype) -> Tensor:
-    crops = attention_crop(
-        frames.permute(0, 3, 1, 2), windows, side, dtype=dtype, mean=MEAN, std=STD, **SAMPLED
-    )
-    return crops.contiguous()
+    options = {"dtype": dtype, "mean": MEAN, "std": STD, "memory_format": torch.contiguous_format}
+    return attention_crop(frames.permute(0, 3, 1, 2), windows, side, **options, **SAMPLED)
 
 
 def expected_normalised(images: Tensor, windows: Tensor, side: int, dtype: torch.dtype) -> Tensor:

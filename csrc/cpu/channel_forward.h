@@ -54,8 +54,7 @@ class ChannelForward {
         fetch_to_write(planes, i);
         make_row(runs, columns, i, cells_ + int64_t(i - begin) * s.out_width * kLanes);
       }
-      turn_out(static_cast<const T*>(cells_), int64_t(end - begin) * s.out_width,
-               planes + begin * p_.out_strides.y, p_.out_strides.c, map_.channels());
+      write(planes + begin * p_.out_strides.y, int64_t(end - begin) * s.out_width);
     }
   }
 
@@ -80,6 +79,20 @@ class ChannelForward {
     map_.template with_cells<1>(runs, i, columns, [&](const auto& cells) {
       contract_row_of_cells(runs.columns, cells, offset_, to);
     });
+  }
+
+  // The first pixels of `cells_`, into planes or wherever else.
+  void write(Out* to, int64_t pixels) const {
+    const Strides& s = p_.out_strides;
+    const T* cell = cells_;
+    if (s.x == 1) return turn_out(cell, pixels, to, s.c, map_.channels());
+    for (int64_t e = 0; e < pixels; ++e, to += s.x, cell += kLanes) {
+      if (s.c == 1) {
+        store_line(to, cell, map_.channels());
+      } else {
+        for (int64_t c = 0; c < map_.channels(); ++c) narrow(cell[c], to + c * s.c);
+      }
+    }
   }
 
   // While output row i is made, a part of the crop's planes, where they lie one behind the other: stores

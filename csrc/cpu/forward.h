@@ -12,13 +12,25 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
+// line[i] = numbers[i * step] for i < n, a channel of interleaved pixels; kStep 0: any other. In a loop of a
+// constant step the compiler finds permutations.
+template <int kStep, typename T>
+RACNN_NOINLINE void pick_channel(const T* __restrict numbers, int64_t step, int64_t n, T* __restrict line) {
+  for (int64_t i = 0; i < n; ++i) line[i] = numbers[i * (kStep > 0 ? kStep : step)];
+}
+
+// Where the rows of a crop go. Their numbers are made in the order of the image, `step` a pixel.
 template <typename Out>
 struct OutputRows {
   Out* crop;
   Strides strides;
   int64_t size;  // numbers a row
+  int64_t step;
 
   Out* row(int64_t plane, int32_t i) const { return crop + plane * strides.c + i * strides.y; }
+
+  // Whether the crop has that order, too.
+  bool in_order() const { return is_dense(strides, step); }
 
   // How far whole registers may be written from a row of `plane` on: the unit itself writes what follows.
   // Null: to the end of each row.
@@ -27,11 +39,48 @@ struct OutputRows {
     const bool planes = strides.c == (unit.row_end - unit.row_begin) * size;
     return row(planes ? unit.plane_end - 1 : plane, unit.row_end - 1) + size;
   }
+
+  // Whole pixels of a row, n numbers from number `begin` on.
+  template <typename T>
+  RACNN_INLINE void store(Out* to, const T* numbers, int64_t begin, int64_t n) const {
+    if (in_order()) return store_line(to + begin, numbers, n);
+    store_channels(to + begin / step * strides.x, numbers, n / step);
+  }
+
+  // n numbers of a channel, where the crop's order is another.
+  template <typename T>
+  RACNN_INLINE void put(Out* to, const T* line, int64_t n) const {
+    if (strides.x == 1) return store_line(to, line, n);
+    for (int64_t i = 0; i < n; ++i) narrow(line[i], to + i * strides.x);
+  }
+
+ private:
+  // One after the other: pieces of three planes by turns took longer.
+  template <typename T>
+  RACNN_NOINLINE void store_channels(Out* to, const T* numbers, int64_t pixels) const {
+    constexpr int64_t kPiece = 256;
+    const auto pick = step == 3 ? pick_channel<3, T> : step == 4 ? pick_channel<4, T> : pick_channel<0, T>;
+    T piece[kPiece];
+    for (int64_t c = 0; c < step; ++c, to += strides.c) {
+      if constexpr (std::is_same_v<Out, T>) {
+        if (strides.x == 1) {
+          pick(numbers + c, step, pixels, to);
+          continue;
+        }
+      }
+      for (int64_t i = 0; i < pixels; i += kPiece) {
+        const int64_t n = lesser(pixels - i, kPiece);
+        pick(numbers + c + i * step, step, n, piece);
+        put(to + i * strides.x, piece, n);
+      }
+    }
+  }
 };
 
 template <typename Image, typename Out, typename Taps>
 OutputRows<Out> output_rows(const ForwardProblem<Image, Out, Taps>& p, int64_t n, int64_t step) {
-  return {p.out + crop_offset(p.out_strides, n, p.shape.windows), p.out_strides, p.shape.out_width * step};
+  return {p.out + crop_offset(p.out_strides, n, p.shape.windows), p.out_strides, p.shape.out_width * step,
+          step};
 }
 
 // A row of outputs run by run: pixels of weight 0 are not touched. `to` takes whole rows.
@@ -56,13 +105,13 @@ class BandForward {
         lines_(arena, rows_of(p.images, p.image_strides, p.shape, false, step), columns_.line,
                runs.rows.longest, p.affine),
         out_(out),
+        row_(arena.take<T>(out.size + kLanes)),
         offsets_(p.affine.offset) {
     if (step < kWidePixel) {
       band_ = make_band<T>(arena, columns_.first, p.shape.out_width, step, columns_.taps);
       weights_ = make_lanes<T>(arena, band_, columns_.taps,
                                [&](int64_t t, int64_t j) { return columns_.weight(0, j, t); });
     }
-    if (step >= kWidePixel || columns_.uneven) exact_ = arena.take<T>(out.size + kLanes);
     if (offsets_ != nullptr) offset_ = arena.take<T>(out.size + kLanes);
   }
 
@@ -84,6 +133,7 @@ class BandForward {
     const Band<T> band = band_;  // copies that no store can change: they stay in registers
     const T* const weights = weights_;
     const T* const offset = offset_;
+    const bool in_order = out_.in_order();
     Out* to = out_.row(number, unit.row_begin);
     const Out* const limit = out_.limit(unit, number);
     for (int32_t i = unit.row_begin; i < unit.row_end; ++i, to += out_.strides.y) {
@@ -95,8 +145,11 @@ class BandForward {
       const T* const line = lines_.lines()[0];
       if (columns_.uneven && !lines_.all_finite()) {
         row_by_runs(to);
-      } else {
+      } else if (in_order) {
         contract_row<Kind>(band, line, weights, offset, to, limit == nullptr ? out_.size : limit - to);
+      } else {
+        contract_row<Kind>(band, line, weights, offset, row_, out_.size + kLanes);
+        out_.store(to, row_, 0, out_.size);
       }
     }
   }
@@ -115,14 +168,15 @@ class BandForward {
 
   // Pixels of weight 0 are not touched.
   void row_by_runs(Out* to) {
-    contract_runs(columns_, step_, lines_.lines()[0], 0, exact_);
-    for (int64_t e = 0; offset_ != nullptr && e < out_.size; ++e) exact_[e] += offset_[e];
-    store_line(to, exact_, out_.size);
+    contract_runs(columns_, step_, lines_.lines()[0], 0, row_);
+    for (int64_t e = 0; offset_ != nullptr && e < out_.size; ++e) row_[e] += offset_[e];
+    out_.store(to, row_, 0, out_.size);
   }
 
   // What reads no pixel.
-  void fill(Out* to) const {
-    offset_ != nullptr ? store_line(to, offset_, out_.size) : fill_row(T(0), out_.size, to);
+  void fill(Out* to) {
+    for (int64_t e = 0; e < out_.size; ++e) row_[e] = offset_ != nullptr ? offset_[e] : T(0);
+    out_.store(to, row_, 0, out_.size);
   }
 
   int64_t step_;
@@ -130,11 +184,11 @@ class BandForward {
   const RowPlan<T>* plans_;
   Lines lines_;
   OutputRows<Out> out_;
+  T* row_;
   Band<T> band_{};
   const T* weights_ = nullptr;
   const double* offsets_;  // of the channels
   T* offset_ = nullptr;    // the same for each number of a row
-  T* exact_ = nullptr;
 };
 
 template <typename Image, typename Out, typename Taps, typename T>
@@ -151,18 +205,26 @@ void forward_by_band(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<T
   }
 }
 
-// A tile's cells as rows of the crop.
+// A tile's cells as rows of the crop, from number `begin` on.
 template <typename Out, typename T>
 void store_cells(const T* cells, const UnitRows& rows, int64_t l, int64_t lanes, int64_t numbers,
                  const OutputRows<Out>& out, int64_t begin) {
-  const auto row_of = [&](int64_t row) { return out.row(rows.plane(row), rows.row(row)) + begin; };
-  if (lanes == 1) return store_line(row_of(l), cells, numbers);
+  const auto row_of = [&](int64_t row) { return out.row(rows.plane(row), rows.row(row)); };
+  if (lanes == 1) return out.store(row_of(l), cells, begin, numbers);
   const int64_t count = lesser(rows.count() - l, lanes);
+  const bool in_order = out.in_order();
+  const int64_t apart = in_order ? 1 : out.step;
   alignas(64) T lines[kLanes * kLanes];
-  for (int64_t e = 0; e < numbers; e += kLanes) {
-    transpose(cells + e * kLanes, kLanes, lines, kLanes);
-    for (int64_t lane = 0; lane < count; ++lane) {
-      store_line(row_of(l + lane) + e, lines + lane * kLanes, lesser<int64_t>(numbers - e, kLanes));
+  for (int64_t e = 0; e < numbers; e += apart * kLanes) {
+    const int64_t n = lesser<int64_t>((numbers - e) / apart, kLanes);
+    for (int64_t c = 0; c < apart; ++c) {
+      transpose(cells + (e + c) * kLanes, apart * kLanes, lines, kLanes);
+      const int64_t at = in_order ? begin + e : (begin + e) / apart * out.strides.x + c * out.strides.c;
+      for (int64_t lane = 0; lane < count; ++lane) {
+        Out* const to = row_of(l + lane) + at;
+        const T* const line = lines + lane * kLanes;
+        in_order ? store_line(to, line, n) : out.put(to, line, n);
+      }
     }
   }
 }
@@ -175,7 +237,7 @@ void forward_by_cells(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<
   CellMaker<Image, T, 1> maker(arena, runs.rows, runs.columns, p.image_strides, layout.step);
   const int64_t cell = maker.cell(), lanes = maker.lanes();
   CellAffine<T, 1> affine(arena, p.affine, cell);
-  T* const results = arena.take<T>((p.shape.out_width * layout.step + kLanes) * lanes);
+  T* const results = arena.take<T>((p.shape.out_width + kLanes) * cell);
   const AxisRuns<T> columns = runs.columns;  // a copy that no store can change: it stays in registers
   const bool normalised = affine.used();
   const Image* image = p.images + n / p.shape.windows * p.image_strides.b;
@@ -202,17 +264,17 @@ void forward_by_cells(const ForwardProblem<Image, Out, Taps>& p, const CropRuns<
 
 // NaN in all units.
 template <typename Image, typename Out, typename Taps>
-void fill_with_nan(const ForwardProblem<Image, Out, Taps>& p, const Units& units, int64_t begin,
+void fill_with_nan(const ForwardProblem<Image, Out, Taps>& p, Arena& arena, const Units& units, int64_t begin,
                    int64_t end) {
   using T = Accumulate<Image>;
   const int64_t step = plane_layout(p.shape.channels, p.image_strides).step, n = begin / units.per_item();
   const OutputRows<Out> out = output_rows(p, n, step);
+  T* const row = arena.take<T>(out.size);
+  fill_row(std::numeric_limits<T>::quiet_NaN(), out.size, row);
   for (; begin < end; ++begin) {
     const Unit unit = units.unit(begin);
     for (int64_t plane = unit.plane_begin; plane < unit.plane_end; ++plane) {
-      for (int32_t i = unit.row_begin; i < unit.row_end; ++i) {
-        fill_row(std::numeric_limits<T>::quiet_NaN(), out.size, out.row(plane, i));
-      }
+      for (int32_t i = unit.row_begin; i < unit.row_end; ++i) out.store(out.row(plane, i), row, 0, out.size);
     }
   }
 }
@@ -222,7 +284,7 @@ void compute(const ForwardProblem<Image, Out, Taps>& p, Arena& arena, const Unit
              int64_t end) {
   if (units.by_channels) return forward_of_images(p, arena, units, begin, end);
   const auto runs = crop_runs(arena, p.taps, p.shape, begin / units.per_item());
-  if (!runs.finite) return fill_with_nan(p, units, begin, end);
+  if (!runs.finite) return fill_with_nan(p, arena, units, begin, end);
   if (prefers_channels(runs, p.shape, p.image_strides, units)) {
     return forward_by_channels(p, runs, arena, units, begin, end);
   }

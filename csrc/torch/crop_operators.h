@@ -83,7 +83,8 @@ ChannelAffine make_affine(const AffineNumbers& numbers, int64_t channels) {
 
 template <typename Backend>
 Tensor forward(const Tensor& images, const Tensor& windows, int64_t out_height, int64_t out_width,
-               const TapOptions& options, const AffineNumbers& affine, ScalarType dtype) {
+               const TapOptions& options, const AffineNumbers& affine, ScalarType dtype,
+               std::optional<bool> channels_last) {
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
   const CropShape shape =
       make_shape(images, windows, images.size(1), images.size(2), images.size(3), out_height, out_width);
@@ -93,7 +94,7 @@ Tensor forward(const Tensor& images, const Tensor& windows, int64_t out_height, 
   for (const int64_t size : {shape.channels, int64_t(shape.out_height), int64_t(shape.out_width)}) {
     sizes.push_back(size);
   }
-  const Tensor out = empty_dense(sizes, is_channels_last(images), dtype, images);
+  const Tensor out = empty_dense(sizes, channels_last.value_or(is_channels_last(images)), dtype, images);
   if (is_empty(shape)) return out;
   const typename Backend::Guard guard(images);
   with_types<Backend>(images.scalar_type(), dtype, [&]<typename Image, typename Out>(Type<Image>, Type<Out>) {
@@ -113,17 +114,18 @@ Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t o
                     std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
                     std::vector<double> shift, ScalarType dtype,
                     std::vector<double>,  // the surrogate gradient's constants
-                    std::string interpolation, bool antialias, std::vector<double> offset) {
+                    std::string interpolation, bool antialias, std::vector<double> offset,
+                    std::optional<bool> channels_last) {
   return forward<Backend>(images, windows, out_height, out_width,
                           parse_taps(boundary, mask_steepness, interpolation, antialias, !offset.empty()),
-                          {scale, shift, offset}, dtype);
+                          {scale, shift, offset}, dtype, channels_last);
 }
 
 template <typename Backend>
 Tensor crop_forward_coded(Tensor images, Tensor windows, int64_t out_height, int64_t out_width, int64_t code,
                           double mask_steepness) {
   return forward<Backend>(images, windows, out_height, out_width, OptionCode{code}.taps(mask_steepness),
-                          kNoAffine, ScalarType(OptionCode{code}.dtype()));
+                          kNoAffine, ScalarType(OptionCode{code}.dtype()), OptionCode{code}.channels_last());
 }
 
 template <typename Backend>
@@ -218,7 +220,7 @@ template <typename Backend>
 Tensor crop_image_grad_coded(Tensor grad_output, Tensor windows, int64_t height, int64_t width, int64_t code,
                              double mask_steepness) {
   const OptionCode options{code};
-  return image_grad<Backend>(grad_output, windows, height, width, options.channels_last(),
+  return image_grad<Backend>(grad_output, windows, height, width, options.channels_last().value_or(false),
                              ScalarType(options.dtype()), options.taps(mask_steepness), kNoAffine);
 }
 

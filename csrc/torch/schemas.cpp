@@ -23,7 +23,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
   m.def(
       "_crop_forward(Tensor images, Tensor windows, SymInt out_height, SymInt out_width, str boundary, "
       "float? mask_steepness, float[] scale, float[] shift, ScalarType dtype, float[] boxcar=[], "
-      "str interpolation='bilinear', bool antialias=False, float[] offset=[]) -> Tensor");
+      "str interpolation='bilinear', bool antialias=False, float[] offset=[], bool? channels_last=None) "
+      "-> Tensor");
   m.def(
       "_crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, str boundary, "
       "float? mask_steepness, float[] scale, float[] shift, str interpolation='bilinear', "

@@ -169,6 +169,7 @@ class Case:
             "boxcar": [],
             **self.filter(),
             "offset": [0.75] * len(options["scale"]) if self.random.random() < 0.5 else [],
+            "channels_last": self.random.choice((None, False, True)),
         }
 
     def _crop_window_grad(self) -> dict[str, Any]:

@@ -55,6 +55,7 @@ WRONG: tuple[tuple[str, Any], ...] = (
     ("std", [-1.0]),
     ("std", "1"),
     ("dtype", torch.int32),
+    ("memory_format", torch.channels_last_3d),
     ("dtype", "float32"),
     ("boxcar", (1, 2)),
     ("boxcar", Boxcar(steepness=0.0)),
@@ -154,6 +155,8 @@ class Call(Expectation):
         if draw.random() < 0.5:
             integer = self.dtype == torch.uint8 and not normalised
             options["dtype"] = draw.choice((*FLOATS, torch.uint8) if integer else FLOATS)
+        if draw.random() < 0.3:
+            options["memory_format"] = draw.choice((torch.contiguous_format, torch.channels_last))
         if draw.random() < 0.2:
             options["window_grad"] = "boxcar"
             options["boxcar"] = Boxcar(

@@ -70,6 +70,7 @@ class Case:
     values: int = 3
     where: str = "inside"
     layout: str = "contiguous"
+    result: str = ""  # the layout of what is written; otherwise the same
     nan_frame: bool = False  # the image's edge, which windows in the "middle" do not reach
     infinite: bool = False  # pixels of each image; for its gradient, a value of each incoming one
     constant_grad: bool = False  # strides of zero, as the gradient of a sum has
@@ -85,6 +86,10 @@ class Case:
     @property
     def accumulate(self) -> str:
         return "float64" if self.image == "float64" else "float32"
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.batch, self.channels, *self.size
 
     @property
     def scale(self) -> list[float]:
@@ -103,7 +108,7 @@ class Case:
         return self.interpolation, self.antialias
 
     def images(self) -> Array:
-        values = self._random().random((self.batch, self.channels, *self.size))
+        values = self._random().random(self.image_shape)
         if self.nan_frame:
             height, width = (side // 8 for side in self.size)
             middle = values[..., height:-height, width:-width].copy()
@@ -160,10 +165,10 @@ class Case:
         windows = self.window_array()
         if self.kernel == "forward":
             shape = (self.batch, self.windows, self.channels, *self.out)
-            result = Result(shape, self.crop, self.layout, guard)
+            result = Result(shape, self.crop, self.result or self.layout, guard)
             kernels.forward(self.images(), windows, result.array, options)
         elif self.kernel == "image_grad":
-            result = Result((self.batch, self.channels, *self.size), self.image, self.layout, guard)
+            result = Result(self.image_shape, self.image, self.result or self.layout, guard)
             kernels.image_grad(self.grad_output(), windows, result.array, options)
         else:
             result = Result(windows.shape, self.accumulate, "contiguous", guard)
@@ -177,10 +182,10 @@ class Case:
         tables = kernels.Tables(*self.tables())
         if self.kernel == "tap_crop":
             shape = (self.batch, self.windows, self.channels, *self.out)
-            result = Result(shape, self.crop, self.layout, guard)
+            result = Result(shape, self.crop, self.result or self.layout, guard)
             kernels.tap_crop(self.images(), tables, result.array, options)
         else:
-            result = Result((self.batch, self.channels, *self.size), self.image, self.layout, guard)
+            result = Result(self.image_shape, self.image, self.result or self.layout, guard)
             kernels.tap_image_grad(self.grad_output(), tables, result.array, options)
         return result.take()
 

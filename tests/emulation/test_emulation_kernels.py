@@ -44,6 +44,25 @@ def test_equals_reference(kernel: str, image: str, crop: str, layout: str, kerne
         check(case, kernels)
 
 
+@pytest.mark.parametrize("kernel", ["forward", "image_grad", *TAP_KERNELS])
+@pytest.mark.parametrize(
+    ("layout", "result"),
+    [
+        ("contiguous", "channels_last"),
+        ("channels_last", "contiguous"),
+        ("strided", "misaligned_channels_last"),
+    ],
+)
+def test_results_in_another_layout(kernel: str, layout: str, result: str, kernels: ModuleType) -> None:
+    for channels, dtype in ((3, "float32"), (8, "float16"), (40, "float32"), (1, "float64")):
+        if dtype not in dict(PAIRS_OF[kernel]):
+            continue
+        case = Case(kernel, dtype, dtype, layout=layout, result=result, channels=channels, where="crossing")
+        check(case, kernels)
+        if kernel not in TAP_KERNELS:
+            check(case.but(affine=True, interpolation="bicubic", antialias=True), kernels)
+
+
 @pytest.mark.skipif(not racnn_ops._library.has_cpu, reason=f"no CPU kernels: {racnn_ops._library.cpu_error}")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize(("kernel", "image", "crop"), KERNEL_PAIRS)

@@ -60,6 +60,7 @@ struct Case {
   CropShape shape;
   std::vector<std::vector<double>> windows;  // crop n has window n, from the first again behind the last
   Layout layout;                             // of what is read
+  Layout result;                             // of what is written: contiguous or channels_last
   TapOptions taps;
   bool affine;
   Energy energy;
@@ -83,6 +84,9 @@ struct Case {
     }
     layout = parse<Layout>("layout", words.text("layout", "contiguous"),
                            {"contiguous", "channels_last", "transposed", "sliced", "every_second"});
+    const bool interleaved = layout == Layout::kChannelsLast;
+    result = parse<Layout>("result", words.text("result", interleaved ? "channels_last" : "contiguous"),
+                           {"contiguous", "channels_last"});
     affine = words.whole("affine", 0) != 0;
     const bool offset = words.whole("offset", 0) != 0;
     if (offset && !affine) throw std::invalid_argument("offset=1 needs affine=1");
@@ -103,11 +107,6 @@ struct Case {
   }
   std::array<int64_t, 5> crop_sizes() const {
     return {shape.batch, shape.windows, shape.channels, shape.out_height, shape.out_width};
-  }
-
-  // Results are dense, and channels_last where the operator's are.
-  Layout result_layout() const {
-    return layout == Layout::kChannelsLast ? Layout::kChannelsLast : Layout::kContiguous;
   }
 
   template <typename T>

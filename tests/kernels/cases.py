@@ -41,6 +41,7 @@ def cases(kernel: str) -> Iterator[list[str]]:
     for (image, crop), layout, plain in itertools.product(PAIRS_OF[kernel], LAYOUTS, (True, False)):
         (height, width), (out_height, out_width) = random.choice(SIZES), random.choice(OUTS)
         words = [kernel, f"images={image}", f"crops={crop}", f"layout={layout}", "B=2", "K=2"]
+        words += [f"result={random.choice(('contiguous', 'channels_last'))}"]
         words += [
             f"C={random.choice((1, 3, 8, 20))}",
             f"H={height}",

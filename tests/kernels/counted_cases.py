@@ -19,6 +19,7 @@ class CountedCase:
     size: int = 448  # of images, square
     out: int = 224  # of crops, square
     layout: str = "contiguous"
+    result: str = ""  # the layout of what is written; otherwise the same
     antialias: bool = False
 
     @property
@@ -27,9 +28,9 @@ class CountedCase:
 
     @property
     def key(self) -> str:
-        marks = [mark for mark in (self.layout, "antialias") if mark != "contiguous"]
-        if not self.antialias:
-            marks.remove("antialias")
+        marks = [self.layout] if self.layout != "contiguous" else []
+        marks += [f"to {self.result}"] if self.result else []
+        marks += ["antialias"] if self.antialias else []
         shape = f"{self.channels}x{self.size}^2 -> {self.window_count}x{self.out}^2"
         return " ".join([self.kernel, f"{self.image}/{self.crop}", shape, *marks])
 
@@ -37,6 +38,7 @@ class CountedCase:
     def words(self) -> list[str]:
         sides = f"H={self.size} W={self.size} h={self.out} w={self.out}".split()
         types = [f"images={self.image}", f"crops={self.crop}", f"layout={self.layout}"]
+        types += [f"result={self.result or self.layout}"]
         counts = [f"C={self.channels}", f"K={self.window_count}", f"windows={self.windows}"]
         return [self.kernel, *types, *counts, *sides, f"antialias={int(self.antialias)}"]
 
@@ -62,3 +64,6 @@ def counted_cases() -> Iterator[CountedCase]:
         yield from (replace(features, out=out) for out in (14, 7))
     for layout in ("contiguous", "channels_last"):
         yield CountedCase("forward", "uint8", "uint8", layout=layout)
+    frames = CountedCase("forward", "uint8", layout="channels_last", result="contiguous")
+    yield frames
+    yield replace(frames, antialias=True)

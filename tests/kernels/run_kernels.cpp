@@ -123,7 +123,7 @@ struct Run {
   template <typename Taps>
   double forward(const Taps& taps) const {
     Tensor<Image> in = images();
-    Tensor<Crop> out(c.crop_sizes(), c.result_layout());
+    Tensor<Crop> out(c.crop_sizes(), c.result);
     return compute(c,
                    ForwardProblem<Image, Crop, Taps>{in.data(), out.data(), c.shape, in.strides(),
                                                      out.strides(), taps, affine.get()},
@@ -146,7 +146,7 @@ struct Run {
   template <typename Taps>
   double image_grad(const Taps& taps) const {
     Tensor<Crop> grad = gradients();
-    Tensor<Image> result(c.image_sizes(), c.result_layout());
+    Tensor<Image> result(c.image_sizes(), c.result);
     return compute(c,
                    ImageGradProblem<Crop, Image, Taps>{grad.data(), result.data(), c.shape, grad.strides(),
                                                        result.strides(), taps, affine.get()},

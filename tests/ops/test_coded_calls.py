@@ -46,10 +46,12 @@ def test_coded_overloads_do_what_the_named_ones_do(device: str) -> None:
             images = images.contiguous(memory_format=torch.channels_last)
         windows = windows_of(device, form % 4, torch.float64 if dtype == torch.float64 else torch.float32)
         options = KernelOptions(4, 5, boundary, mask, (), (), dtype, (), interpolation, antialias)
-        code, steepness = _coded(options, dtype)
-        named = operators._crop_forward(images, windows, *options)
-        coded = operators._crop_forward.coded(images, windows, 4, 5, code, steepness)
-        assert_same(coded, named)
+        for channels_last in (False, True, None):
+            named = operators._crop_forward(images, windows, *options._replace(channels_last=channels_last))
+            code, steepness = _coded(options, dtype, channels_last)
+            coded = operators._crop_forward.coded(images, windows, 4, 5, code, steepness)
+            assert_same(coded, named)
+            assert coded.stride() == named.stride()
         if dtype == torch.uint8:
             continue
         grad = torch.randn(named.shape, generator=generator(form)).to(named)
@@ -59,7 +61,7 @@ def test_coded_overloads_do_what_the_named_ones_do(device: str) -> None:
         for channels_last in (False, True):
             layout = channels_last, dtype, *filter
             named = operators._crop_image_grad(grad, windows, 7, 8, boundary, mask, [], *layout)
-            code += _kernels._CHANNELS_LAST * channels_last
+            code, _ = _coded(options, dtype, channels_last)
             assert_same(operators._crop_image_grad.coded(grad, windows, 7, 8, code, steepness), named)
 
 
@@ -74,7 +76,7 @@ def test_opcheck_coded_overloads(device: str) -> None:
         opcheck(operators._crop_forward.coded, (images, windows, 4, 5, code, steepness))
         grad = torch.randn((*windows.shape[:-1], 3, 4, 5), generator=generator(form)).to(images)
         opcheck(operators._crop_window_grad.coded, (grad, images, windows, code, steepness))
-        code += _kernels._CHANNELS_LAST * (form % 2)
+        code, _ = _coded(options, dtype, bool(form % 2))
         opcheck(operators._crop_image_grad.coded, (grad, windows, 7, 8, code, steepness))
 
 

@@ -184,6 +184,17 @@ CASES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"std": -1}, ValueError, "std must be positive, got -1"),
     ({"std": 1e-38}, ValueError, "std must be within [1e-15, 1e+15], got 1e-38"),
     ({"std": 10**400}, ValueError, f"std must be finite, got 1{'0' * 400}"),
+    (
+        {"memory_format": torch.preserve_format},
+        ValueError,
+        "memory_format must be torch.contiguous_format, torch.channels_last or None, "
+        "got torch.preserve_format",
+    ),
+    (
+        {"memory_format": "channels_last"},
+        ValueError,
+        "memory_format must be torch.contiguous_format, torch.channels_last or None, got 'channels_last'",
+    ),
     ({"dtype": torch.int8}, TypeError, f"dtype must be {DTYPES} or None, got torch.int8"),
     ({"dtype": "float32"}, TypeError, f"dtype must be {DTYPES} or None, got 'float32'"),
     (

@@ -55,7 +55,7 @@ def first_order(name: str, device: str, **form: Any) -> tuple[Callable[..., Tens
     mask_steepness = 0.7 if form["boundary"] == "clip" else None
     checked = check_options(
         *(SHAPE.out, "bilinear", False, mask_steepness, form["boundary"], None, "exact"),
-        *([0.3, 0.4], [0.5, 2.0], None, None),
+        *([0.3, 0.4], [0.5, 2.0], None, None, None),
     )
     sizes = tuple(images.shape[2:])
     constants = _first_order.Constants(checked.of(images), sizes, False, images.dtype)

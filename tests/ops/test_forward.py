@@ -209,7 +209,7 @@ def test_more_channels_than_a_launch_normalises(image_dtype: torch.dtype, device
     windows = torch.tensor([[4.2, 3.1, 3.0], [8.0, 1.0, 2.5]], device=device, dtype=window_dtype(image_dtype))
     mean, std = torch.rand(channels, generator=g).tolist(), (torch.rand(channels, generator=g) + 0.5).tolist()
     crop_options = check_options(
-        (4, 5), "bilinear", False, 0.7, "zeros", None, "exact", mean, std, None, None
+        (4, 5), "bilinear", False, 0.7, "zeros", None, "exact", mean, std, None, None, None
     )
     options = crop_options.of(images)
     normalised, rest = _dispatch.normalised_first(images, windows.dtype, options)

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Memory formats of results: they follow the images, and the fake kernels foretell them."""
+"""Memory formats of results: as asked for or as the images', and the fake kernels foretell them."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from samples import LAYOUTS
+from samples import LAYOUTS, generator
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from racnn_ops import attention_crop, reference
+from racnn_ops import AttentionCrop, attention_crop, reference
 
+FORMATS = (torch.contiguous_format, torch.channels_last)
 PAIRS = [(torch.float32, torch.float32), (torch.float16, torch.bfloat16), (torch.uint8, torch.float64)]
 
 
@@ -21,11 +22,13 @@ def test_fake_strides_are_the_kernels(device: str, layout: str, shape: tuple[int
     ):
         images = LAYOUTS[layout](torch.zeros(shape, device=device)).to(image_dtype)
         windows = torch.ones(window_shape, device=device)
-        crops = attention_crop(images, windows, (4, 3), dtype=dtype)
-        with FakeTensorMode() as mode:
-            fake = attention_crop(mode.from_tensor(images), mode.from_tensor(windows), (4, 3), dtype=dtype)
-        assert (fake.shape, fake.stride(), fake.dtype) == (crops.shape, crops.stride(), crops.dtype)
-        assert fake.device == crops.device
+        for format in (None, *FORMATS):
+            options = {"dtype": dtype, "memory_format": format}
+            crops = attention_crop(images, windows, (4, 3), **options)
+            with FakeTensorMode() as mode:
+                fake = attention_crop(mode.from_tensor(images), mode.from_tensor(windows), (4, 3), **options)
+            assert (fake.shape, fake.stride(), fake.dtype) == (crops.shape, crops.stride(), crops.dtype)
+            assert fake.device == crops.device
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -65,6 +68,75 @@ def test_memory_format_follows_images(device: str, crop) -> None:
     several = crop(last, windows[:, None].expand(2, 4, 3), 5)
     assert several.shape == (2, 4, 3, 5, 5)
     assert several[:, 1].stride()[1:] == (1, 15, 3)
+
+
+ASKED = [
+    {},
+    {"mean": 0.3, "std": 0.2, "fill": 0.1},
+    {"antialias": True, "mean": 0.3, "std": 0.2, "fill": 0.1},
+    {"interpolation": "nearest"},
+    {"interpolation": "bicubic", "boundary": "border", "dtype": torch.bfloat16},
+]
+
+
+@pytest.mark.every_instruction_set
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("options", ASKED, ids=str)
+def test_memory_format_as_asked(device: str, options, layout: str) -> None:
+    """The numbers of whichever format, bit by bit: by bands, by cells and by groups of channels."""
+    windows = torch.tensor([[20.3, 17.1, 14.2], [5.0, 30.0, 21.0], [float("nan"), 3.0, 4.0]], device=device)
+    windows = windows.expand(2, 3, 3)
+    for channels, size, dtype in (
+        (3, (24, 37), torch.float32),
+        (3, (40, 33), torch.uint8),
+        (4, (5, 18), torch.float32),
+        (2, (9, 70), torch.float16),
+        (20, (7, 6), torch.float32),
+        (20, (33, 1), torch.float64),
+    ):
+        of = windows.double() if dtype == torch.float64 else windows
+        images = LAYOUTS[layout](torch.randn(2, channels, 41, 39, generator=generator(channels)) * 50 + 100)
+        images = images.to(device, dtype)
+        plain = attention_crop(images, of, size, **options)
+        slice, of_slice = images[:, 1:], of[:, 0]  # neither format
+        plain_slice = attention_crop(slice, of_slice, size, **options)
+        for format in FORMATS:
+            crops = attention_crop(images, of, size, memory_format=format, **options)
+            assert crops.flatten(0, 1).is_contiguous(memory_format=format)
+            assert torch.equal(crops.nan_to_num(7.0), plain.nan_to_num(7.0))
+            crops = AttentionCrop(size, memory_format=format, **options)(slice, of_slice)
+            assert crops.is_contiguous(memory_format=format)
+            assert torch.equal(crops, plain_slice)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_memory_format_under_everything(device: str, memory_format: torch.memory_format) -> None:
+    images = torch.randn(2, 3, 18, 21, device=device, dtype=torch.float64)
+    windows = torch.tensor([[9.0, 8.0, 5.0], [10.0, 7.0, 8.0]], device=device, dtype=torch.float64)
+
+    def crop(images: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+        return attention_crop(images, windows, (7, 5), memory_format=memory_format)
+
+    def plain(images: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+        return attention_crop(images, windows, (7, 5))
+
+    for format in FORMATS:
+        laid_out = images.contiguous(memory_format=format)
+        compiled = torch.compile(crop, backend="aot_eager", fullgraph=True)(laid_out, windows)
+        assert compiled.stride() == crop(laid_out, windows).stride()
+        results = []
+        for each in (crop, plain):
+            i, w = laid_out.clone().requires_grad_(), windows.clone().requires_grad_()
+            crops = each(i, w)
+            grads = torch.autograd.grad((crops * crops).sum(), (i, w), create_graph=True)
+            second = torch.autograd.grad(grads[1].square().sum(), (i, w))
+            _, along = torch.func.jvp(each, (laid_out, windows), (laid_out, windows))
+            batched = torch.func.vmap(each, (None, 0))(laid_out, torch.stack([windows, windows + 1]))
+            results.append((crops, *grads, *second, along, batched))
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, theirs)
+        assert results[0][0].is_contiguous(memory_format=memory_format)
+        assert results[0][-2].is_contiguous(memory_format=memory_format)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
