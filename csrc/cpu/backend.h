@@ -16,14 +16,19 @@
 
 namespace racnn::cpu {
 
-inline Units crop_units(const CropShape& s, const PlaneLayout& layout) {
-  return Units::make(s.batch * s.windows, layout.planes, s.out_height, s.out_width * layout.step);
+inline Units crop_units(const CropShape& s, const PlaneLayout& layout, const Cut& cut) {
+  return Units::make(s.batch * s.windows, layout.planes, s.out_height, s.out_width * layout.step, cut);
 }
 
-inline Units crop_units(const CropShape& s, const Strides& images) {
+inline Units crop_units(const CropShape& s, const Strides& images, const Cut& cut) {
   if (turns_maps(s, images)) return Units::of_channels(s, windows_of_a_turn(s));
-  return crop_units(s, plane_layout(s.channels, images));
+  return crop_units(s, plane_layout(s.channels, images), cut);
 }
+
+template <typename Taps>
+constexpr Cut kCutOf{};
+template <typename T>
+constexpr Cut kCutOf<FilterSpec<T>> = kCutOfRuns;
 
 inline Units image_units(const CropShape& s, const Strides& images) {
   if (turns_maps(s, images)) return Units::of_channels(s, s.windows);
@@ -36,10 +41,13 @@ inline int64_t parts_of_crop(const Units& units) {
   return units.by_channels ? units.groups : units.per_item();
 }
 
-// Of whichever layout has most.
+// Of whichever layout and taps have most.
 inline int64_t most_parts_of_crop(const CropShape& s) {
-  return std::max({crop_units(s, PlaneLayout{s.channels, 1}).per_item(),
-                   crop_units(s, PlaneLayout{1, s.channels}).per_item(), Units::of_channels(s, 1).groups});
+  int64_t most = Units::of_channels(s, 1).groups;
+  for (const PlaneLayout& layout : {PlaneLayout{s.channels, 1}, PlaneLayout{1, s.channels}}) {
+    for (const Cut& cut : {Cut{}, kCutOfRuns}) most = std::max(most, crop_units(s, layout, cut).per_item());
+  }
+  return most;
 }
 
 // Every channel has its own maximum, or all share one.
@@ -120,7 +128,7 @@ struct Backend : BackendTypes<Half, BFloat16> {
 
   template <typename Image, typename Out, typename Taps>
   static void compute(const ForwardProblem<Image, Out, Taps>& p) {
-    run(p, [](const auto& near) { return crop_units(near.shape, near.image_strides); });
+    run(p, [](const auto& near) { return crop_units(near.shape, near.image_strides, kCutOf<Taps>); });
   }
 
   template <typename Grad, typename Image, typename Taps>
@@ -130,7 +138,8 @@ struct Backend : BackendTypes<Half, BFloat16> {
 
   template <typename Image, typename Grad, typename Taps>
   static void compute(const WindowGradProblem<Image, Grad, Taps>& p) {
-    const Units units = run(p, [](const auto& near) { return crop_units(near.shape, near.image_strides); });
+    const Units units =
+        run(p, [](const auto& near) { return crop_units(near.shape, near.image_strides, kCutOf<Taps>); });
     const int64_t parts = parts_of_crop(units);
     for (int64_t n = 0; n < p.shape.batch * p.shape.windows; ++n) {
       Window<double> sums{};

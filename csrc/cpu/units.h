@@ -44,6 +44,15 @@ struct Box {
 
 constexpr int64_t kUnitSize = 16384;
 
+// How rows are cut where a plane is a unit of its own or more: into pieces of so many numbers, and of rows
+// that are worked on together.
+struct Cut {
+  int64_t size = kUnitSize, rows = 1;
+};
+
+// Of runs of any length, which cost many times as much a number; cells hold that many rows (cells.h).
+constexpr Cut kCutOfRuns{kUnitSize / 8, 16};
+
 constexpr int64_t kChannelGroup = 16;  // planes that are turned together (channel_cells.h)
 
 struct Unit {
@@ -59,18 +68,19 @@ struct Units {
   bool by_channels;  // items are images, rows their windows (channel_cells.h)
 
   // `planes` planes of `rows` lines of `line` numbers an item.
-  static RACNN_INLINE Units make(int64_t items, int64_t planes, int64_t rows, int64_t line) {
+  static RACNN_INLINE Units make(int64_t items, int64_t planes, int64_t rows, int64_t line,
+                                 const Cut& cut = {}) {
     Units u{};
     u.items = items;
     u.planes = planes;
     u.rows = rows;
-    u.rows_each = at_least_one(kUnitSize / at_least_one(line));
-    u.rows_each = u.rows_each < rows ? u.rows_each : rows;
-    u.chunks = divide_up(rows, u.rows_each);
-    u.rows_each = divide_up(rows, greater<int64_t>(u.chunks, 1));
-    u.rows_each = at_least_one(u.rows_each);
-    u.planes_each = u.chunks > 1 ? 1 : at_least_one(kUnitSize / at_least_one(rows * line));
+    u.planes_each = at_least_one(kUnitSize / at_least_one(rows * line));
     u.groups = divide_up(planes, u.planes_each);
+    u.rows_each = u.planes_each > 1 ? rows : lesser(rows, at_least_one(cut.size / at_least_one(line)));
+    u.chunks = at_least_one(divide_up(rows, at_least_one(u.rows_each)));
+    const int64_t equal = at_least_one(divide_up(rows, u.chunks));
+    u.rows_each = u.chunks > 1 ? divide_up(equal, cut.rows) * cut.rows : equal;
+    u.chunks = at_least_one(divide_up(rows, u.rows_each));
     return u;
   }
 
