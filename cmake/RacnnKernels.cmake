@@ -11,8 +11,9 @@ function(racnn_kernels isa)
   racnn_compile_options(racnn_kernels_${isa})
   target_compile_definitions(racnn_kernels_${isa} PRIVATE RACNN_ISA=${isa})
   # Fused multiply-adds wherever the machine has them, with every compiler; nothing here reads errno or FP traps.
+  # Without optimisation the linker would let all of them share one copy of the standard library's functions.
   target_compile_options(racnn_kernels_${isa} PRIVATE
-    -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi ${ARGN})
+    -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi $<$<CONFIG:Debug>:-O1> ${ARGN})
   target_sources(racnn_kernels INTERFACE $<TARGET_OBJECTS:racnn_kernels_${isa}>)
 endfunction()
 

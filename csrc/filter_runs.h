@@ -171,8 +171,8 @@ RACNN_HOST_DEVICE RawEntry<T> area_entry(T z, T r) {
 // The same for the first pixel that may be read, to which all before its centre falls.
 template <typename T>
 RACNN_HOST_DEVICE RawEntry<T> first_area_entry(T z, T r) {
-  const auto share = [](T at) { return at < T(0) ? T(1) : Hat::at(at).value; };
-  const auto positive = [](T at) { return at > T(0) ? at : T(0); };
+  const auto share = [](T at) RACNN_INLINED { return at < T(0) ? T(1) : Hat::at(at).value; };
+  const auto positive = [](T at) RACNN_INLINED { return at > T(0) ? at : T(0); };
   const T high = share(z + r), low = share(z - r);
   T weight;
   if (r < T(0.5)) {
@@ -276,7 +276,8 @@ template <typename T>
 RACNN_HOST_DEVICE RunNorm<T> run_norm(const FilterAxis<T>& f, const RunPosition<T>& p) {
   if (!f.antialias) return {T(1), T(0), T(0)};
   RawEntry<T> sums{};
-  with_filter(f.interpolation, true, [&](auto filter) { sums = sum_of_entries<decltype(filter)>(f, p); });
+  with_filter(f.interpolation, true,
+              [&](auto filter) RACNN_INLINED { sums = sum_of_entries<decltype(filter)>(f, p); });
   const T scale = T(1) / sums.weight;
   return {scale, sums.by_position * scale, sums.by_width * scale};
 }
@@ -287,8 +288,8 @@ RACNN_HOST_DEVICE void with_entries(const FilterAxis<T>& f, const Use& use) {
   using Position = RunPosition<T>;
   using Norm = RunNorm<T>;
   if (f.antialias) {
-    with_filter(f.interpolation, true, [&](auto filter) {
-      use([&](const Position& p, const Norm& norm, int32_t x) {
+    with_filter(f.interpolation, true, [&](auto filter) RACNN_INLINED {
+      use([&](const Position& p, const Norm& norm, int32_t x) RACNN_INLINED {
         const RawEntry<T> raw = stretched_entry<decltype(filter)>(f, p, x);
         const T weight = raw.weight * norm.scale;
         return RawEntry<T>{weight, raw.by_position * norm.scale - weight * norm.by_position,
@@ -296,14 +297,14 @@ RACNN_HOST_DEVICE void with_entries(const FilterAxis<T>& f, const Use& use) {
       });
     });
   } else if (f.reach == 0) {  // nearest
-    use([](const Position& p, const Norm&, int32_t x) {
-      return RawEntry<T>{x == p.pixel ? T(1) : T(0), T(0), T(0)};
-    });
+    use([](const Position& p, const Norm&, int32_t x)
+            RACNN_INLINED { return RawEntry<T>{x == p.pixel ? T(1) : T(0), T(0), T(0)}; });
   } else if (f.interpolation == Interpolation::kArea && f.width >= T(kPoint)) {
-    use([&](const Position& p, const Norm&, int32_t x) { return area_entry(f, p, x); });
+    use([&](const Position& p, const Norm&, int32_t x) RACNN_INLINED { return area_entry(f, p, x); });
   } else {
-    with_filter(f.interpolation, false, [&](auto filter) {
-      use([&](const Position& p, const Norm&, int32_t x) { return plain_entry<decltype(filter)>(f, p, x); });
+    with_filter(f.interpolation, false, [&](auto filter) RACNN_INLINED {
+      use([&](const Position& p, const Norm&, int32_t x)
+              RACNN_INLINED { return plain_entry<decltype(filter)>(f, p, x); });
     });
   }
 }
@@ -340,7 +341,7 @@ RACNN_HOST_DEVICE Run make_run(const FilterAxis<T>& f, int32_t j, const Set& set
   const RunNorm<T> norm = run_norm(f, p);
   const Run widest = read_by(reach_of(f), p.pixel, p.pixel);
   Run run{0, 0};
-  with_entries(f, [&](const auto& entry_at) {
+  with_entries(f, [&](const auto& entry_at) RACNN_INLINED {
     for (int32_t x = widest.first; x < widest.first + widest.count; ++x) {
       const RunEntry<T> entry = run_entry(f, p, entry_at(p, norm, x));
       const bool zero = is_zero<kGrad>(entry);

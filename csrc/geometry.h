@@ -16,13 +16,15 @@
 #include <cstdint>
 
 // Always inlined: the CPU kernels are compiled once per instruction set, and the linker must not let one of
-// them use another's copy.
+// them use another's copy. RACNN_INLINED: lambdas, of which whether they are depends on what else is compiled.
 #define RACNN_INLINE inline __attribute__((always_inline))
 
 #if defined(__CUDACC__)
 #define RACNN_HOST_DEVICE __host__ __device__ __forceinline__
+#define RACNN_INLINED
 #else
 #define RACNN_HOST_DEVICE RACNN_INLINE
+#define RACNN_INLINED __attribute__((always_inline))
 #endif
 
 namespace racnn {

@@ -20,9 +20,6 @@ namespace racnn::cpu::RACNN_ISA {
 // Inner loops are functions of their own: in a large one the compiler keeps too little in registers.
 #define RACNN_NOINLINE __attribute__((noinline))
 
-// Of lambdas in inner loops: else whether they are inlined depends on what else is compiled.
-#define RACNN_INLINED __attribute__((always_inline))
-
 // For loops over registers: only unrolled ones leave them in registers.
 #define RACNN_UNROLL _Pragma("GCC unroll 16")
 
