@@ -15,7 +15,7 @@ from torch.func import hessian, jvp
 from torch.profiler import ProfilerActivity, profile
 
 from .cases import MODES, Case, Inputs, floor_of_mode, make_inputs
-from .contestants import GRID_SAMPLE, OURS, Contestant, Step, crop_function, make_step
+from .contestants import GRID_SAMPLE, OURS, Contestant, Step, crop_function, each_window, make_step
 from .images import Source, synthetic
 from .timing import Call, interleaved, large_copy, take_cpu_sample
 
@@ -74,10 +74,14 @@ def _transforms(inputs: Inputs) -> dict[str, Call]:
 
 
 COPY = "copy_"
+WINDOW_COPY = "clone of slices"
 
 
 def thread_scaling(cases: Sequence[Case], source: Source, rounds: int) -> list[dict[str, Any]]:
-    """The same call with one thread, with two, and with all, by turns; first a plain copy (of no case)."""
+    """The same call with one thread, with two, and with all, by turns; first a plain copy (of no case).
+
+    Beside each case its control, what reading windows costs a copy: their pixels, cloned one after the other.
+    """
     most = torch.get_num_threads()
     counts = sorted({1, min(2, most), most})
     records = []
@@ -97,11 +101,26 @@ def thread_scaling(cases: Sequence[Case], source: Source, rounds: int) -> list[d
     del copy
     for case in cases:
         inputs = make_inputs(case, source, CPU)
+        clone, moved = _window_copy(inputs)
+        measure({WINDOW_COPY: clone}, case=case.to_json(), mode="forward", floor_bytes=moved)
         for mode in case.modes:
             steps = {contestant.name: _step(contestant, case, inputs, mode) for contestant in PAIR}
             measure(steps, case=case.to_json(), mode=mode, floor_bytes=floor_of_mode(case, mode))
     torch.set_num_threads(most)
     return records
+
+
+def _window_copy(inputs: Inputs) -> tuple[Call, int]:
+    """A copy of the pixels of all windows, to whole numbers, and the bytes that it moves."""
+    slices = [
+        image[..., top:bottom, left:right]
+        for image, (left, top, right, bottom) in each_window(inputs.images, inputs.windows)
+    ]
+
+    def clone() -> list[Tensor]:
+        return [pixels.clone(memory_format=torch.contiguous_format) for pixels in slices]
+
+    return clone, 2 * sum(pixels.nbytes for pixels in slices)
 
 
 def peak_memory(step: Step, device: torch.device) -> dict[str, int | None]:

@@ -10,7 +10,7 @@ from record.section import table
 from . import filter_report
 from .cases import MODES
 from .contestants import ALL, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN
-from .probes import COPY
+from .probes import COPY, WINDOW_COPY
 from .results import Record, Results
 
 
@@ -147,6 +147,12 @@ def _threads(results: Results) -> str:
         head += [f"{OURS.name}, {thread}", f"{GRID_SAMPLE.name}, {thread}"]
     copies = (cell for rate in rates.values() for cell in (f"{rate / 1e9:.1f} GB/s", ""))
     rows = [[f"a plain copy, `{COPY}`", "", *copies]]
+    for first in results.find("threads", contestant=WINDOW_COPY, threads=next(iter(rates))):
+        row = [f"{first['case']['label']}: its windows, `clone`", ""]
+        for threads, rate in rates.items():
+            copy = next(results.find("threads", contestant=WINDOW_COPY, case=first["case"], threads=threads))
+            row += [f"{milliseconds(copy)} ms {copy['floor_bytes'] / copy['median_s'] / rate:.0%}", ""]
+        rows.append(row)
     for record in results.find("threads", contestant=OURS.name, threads=next(iter(rates))):
         same = {"case": record["case"], "mode": record["mode"]}
         row = [record["case"]["label"], record["mode"]]

@@ -22,7 +22,7 @@ from crop.cases import Case, floor_bytes
 from crop.comparison import Comparison
 from crop.filter_cases import EXPERIMENTS
 from crop.images import synthetic
-from crop.probes import COPY
+from crop.probes import COPY, WINDOW_COPY
 from crop.sweeps import sweeps
 from crop.validation import WrongResult
 from racnn_ops import _library
@@ -132,7 +132,12 @@ def test_every_mode_has_the_contestants_that_can_do_it(results: dict[str, Any]) 
 def test_quick_runs_have_every_sweep_and_thread_count(results: dict[str, Any]) -> None:
     names = sweeps(Case(2), quick=True).keys()
     assert {record["experiment"] for record in results["times"]} == {"main", *names}
-    assert {record["contestant"] for record in results["threads"]} == {COPY, "racnn_ops", "grid_sample"}
+    assert {record["contestant"] for record in results["threads"]} == {
+        COPY,
+        WINDOW_COPY,
+        "racnn_ops",
+        "grid_sample",
+    }
     cases = [record["case"] for record in results["threads"] if record["case"]]
     assert {(case["channels"], case["windows"]) for case in cases} == {(3, 1), (512, 1), (256, 4)}
 

@@ -191,6 +191,7 @@ def test_threads_stand_beside_a_copy_by_as_many(monkeypatch: pytest.MonkeyPatch)
     measured = [(r["case"] and r["case"]["label"], r["mode"], r["contestant"], r["threads"]) for r in records]
     assert sorted(measured, key=str) == sorted(
         [(None, "forward", probes.COPY, n) for n in (1, 2)]
+        + [(case.label, "forward", probes.WINDOW_COPY, n) for case in cases for n in (1, 2)]
         + [
             (case.label, mode, contestant.name, n)
             for case in cases
@@ -209,4 +210,5 @@ def test_threads_stand_beside_a_copy_by_as_many(monkeypatch: pytest.MonkeyPatch)
     text = report.details(Results(data(threads=records)))
     assert "| a plain copy, `copy_` |  | 2.5 GB/s |  | 4.0 GB/s |  |" in text
     for case in cases:
+        assert f"| {case.label}: its windows, `clone` |  | 400 ms 10% |  | 250 ms 10% |  |" in text
         assert f"| {case.label} | both | 400 ms 10% | 2.0x | 250 ms 10% | 2.0x |" in text
