@@ -41,7 +41,7 @@ def check_options(
     boxcar: Boxcar | None,
 ) -> CropOptions:
     """What can be checked without tensors."""
-    size = _check_size(output_size)
+    size = check_size("output_size", output_size)
     if interpolation != "bilinear" or antialias is not False:
         antialias = _check_filter(interpolation, antialias)
     if mask_steepness is not None:
@@ -70,8 +70,8 @@ def check_options(
 
 def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> None:
     """What depends on the tensors."""
-    _check_tensor("images", images)
-    _check_tensor("windows", windows)
+    check_tensor("images", images)
+    check_tensor("windows", windows)
     image_dtype = images.dtype
     if image_dtype not in IMAGE_DTYPES:
         _check_selected(image_dtype, options)
@@ -172,7 +172,7 @@ def are_pixels_far_apart(tensor: Tensor) -> bool:
     return not (step == tensor.shape[-3] and tensor.stride(-3) == 1)
 
 
-def _check_tensor(name: str, value: Any) -> None:
+def check_tensor(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.layout is not torch.strided:
@@ -181,17 +181,18 @@ def _check_tensor(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a strided (dense) tensor, got a nested tensor")
 
 
-def _check_size(size: int | Sequence[int]) -> tuple[int, int]:
+def check_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width, from both or from one for both."""
     if not isinstance(size, tuple) and _is_int(size):
         height = width = size
     elif isinstance(size, Sequence) and len(size) == 2 and _is_int(size[0]) and _is_int(size[1]):
         height, width = size
     else:
-        raise TypeError(f"output_size must be an int or a pair of ints (h, w), got {size!r}")
+        raise TypeError(f"{name} must be an int or a pair of ints (h, w), got {size!r}")
     if height < 1 or width < 1:  # type: ignore[operator]
-        raise ValueError(f"output_size must be at least 1 x 1, got {_shown(size)}")
+        raise ValueError(f"{name} must be at least 1 x 1, got {_shown(size)}")
     if not torch.compiler.is_compiling() and (height > MAX_SIDE or width > MAX_SIDE):  # type: ignore[operator]
-        raise ValueError(f"output_size must not exceed {MAX_SIDE} pixels a side, got {_shown(size)}")
+        raise ValueError(f"{name} must not exceed {MAX_SIDE} pixels a side, got {_shown(size)}")
     return height, width  # type: ignore[return-value]
 
 
