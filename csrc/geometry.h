@@ -16,7 +16,8 @@
 #include <cstdint>
 
 // Always inlined: the CPU kernels are compiled once per instruction set, and the linker must not let one of
-// them use another's copy. RACNN_INLINED: lambdas, of which whether they are depends on what else is compiled.
+// them use another's copy. RACNN_INLINED: lambdas, of which whether they are depends on what else is
+// compiled.
 #define RACNN_INLINE inline __attribute__((always_inline))
 
 #if defined(__CUDACC__)

@@ -46,7 +46,10 @@ def cmake_build(source: Path, wheel: Path) -> Path:
     return cache.parent
 
 
-@pytest.mark.parametrize("readme", ["README.md", "racnn/README.md", "racnn_ops/README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "readme",
+    ["README.md", "racnn/README.md", "racnn_ops/README.md", "racnn_ops/REPLACES.md", "CONTRIBUTING.md"],
+)
 def test_links_of_the_readmes_lead_somewhere(source: Path, readme: str) -> None:
     text = (source / readme).read_text(encoding="utf-8")
     targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text)]
