@@ -22,8 +22,10 @@ if not _library.has_cpu:
 SIZES = (2, 3, 7, 8)
 
 
-def _coded(options: KernelOptions, dtype: torch.dtype) -> tuple[int, float]:
-    coded = _kernels._coded(options, dtype)
+def _coded(
+    options: KernelOptions, dtype: torch.dtype, channels_last: bool | None = None
+) -> tuple[int, float]:
+    coded = _kernels._coded(options, dtype, channels_last)
     assert coded is not None
     return coded
 
