@@ -8,7 +8,8 @@
 // several weight sets. A line holds `step` interleaved numbers a pixel: 1 in a plane, C in a channels_last
 // image. Neighbouring outputs read neighbouring numbers, so a block of outputs is a permutation of a
 // register, or of two, where others gather. A block has as many outputs as it reaches; it is stored as a
-// whole register, whose end the next block overwrites.
+// whole register, whose end the next block overwrites. Two rows of the image that need no zeros beside them
+// are no line first: what a block reads of them is blended as it is read.
 #pragma once
 
 #include "arena.h"
@@ -31,8 +32,8 @@ struct TwoRegisters {
   Register<float> low, high;
 };
 
-RACNN_INLINE TwoRegisters load_two(const float* from) {
-  return {load_register(from), load_register(from + kRegisterLanes<float>)};
+RACNN_INLINE TwoRegisters both_of(const Register<float>& low, const Register<float>& high) {
+  return {low, high};
 }
 #endif
 
@@ -72,8 +73,8 @@ RACNN_INLINE Register<float> pick(const TwoRegisters& from, Index index) {
 using Index = uint8x16_t;  // of each byte
 using TwoRegisters = uint8x16x2_t;
 
-RACNN_INLINE TwoRegisters load_two(const float* from) {
-  return vld1q_u8_x2(reinterpret_cast<const uint8_t*>(from));
+RACNN_INLINE TwoRegisters both_of(const Register<float>& low, const Register<float>& high) {
+  return {{vreinterpretq_u8_f32(float32x4_t(low)), vreinterpretq_u8_f32(float32x4_t(high))}};
 }
 RACNN_INLINE Index load_index(const int32_t* from) { return vreinterpretq_u8_s32(vld1q_s32(from)); }
 RACNN_INLINE Index add(Index a, int32_t b) { return vaddq_u8(a, vdupq_n_u8(uint8_t(4 * b))); }
@@ -105,6 +106,33 @@ template <typename T>
 constexpr bool kPermutes = false;
 #endif
 
+// What a band reads.
+template <typename T>
+struct Line {
+  const T* from;
+
+  RACNN_INLINE T number(int64_t e) const { return from[e]; }
+  RACNN_INLINE Register<T> load(int64_t e) const { return load_register(from + e); }
+};
+
+// A line that is made as it is read, with the bits that blend_registers gives it. The taps of a block share a
+// register only where loading it takes this long.
+template <typename From, typename T>
+struct BlendedRows {
+  static constexpr int64_t kLoad = 3;
+
+  const From* upper;
+  const From* lower;
+  T weights[2];
+
+  RACNN_INLINE Register<T> load(int64_t e) const {
+    Register<T> sum{};
+    sum += weights[0] * load_register_as<T>(upper + e);
+    sum += weights[1] * load_register_as<T>(lower + e);
+    return sum;
+  }
+};
+
 template <typename T>
 struct Band {
   static constexpr int kLanes = kRegisterLanes<T>;
@@ -114,7 +142,7 @@ struct Band {
   int64_t taps;
   int64_t blocks;
   int64_t inside;  // the first so many blocks do not reach beyond the last output
-  bool two;        // a block reads two registers once; otherwise one a tap
+  int registers;   // that a block reads for all its taps, 1 or 2; 0: one for each
   int32_t* begin;  // [blocks]: first output
   int32_t* count;  // [blocks]: outputs
   int32_t* base;   // [blocks]: the lowest number that it reads
@@ -141,11 +169,13 @@ void each_block(int64_t size, int64_t lanes, int64_t reach, const Number& number
   }
 }
 
-// `first`: of each output pixel, the first pixel of the line that it reads.
+// `first`: of each output pixel, the first pixel of the line that it reads. `load`: what a register of it
+// takes, in instructions beside those of a Line.
 template <typename T>
-Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t step, int64_t taps) {
+Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t step, int64_t taps,
+                  int64_t load = 0) {
   constexpr int64_t kLanes = Band<T>::kLanes;
-  Band<T> band{pixels * step, step, taps, 0, 0, false, nullptr, nullptr, nullptr, nullptr};
+  Band<T> band{pixels * step, step, taps, 0, 0, 0, nullptr, nullptr, nullptr, nullptr};
   int32_t* numbers = arena.take<int32_t>(band.size);
   for (int64_t j = 0; j < pixels; ++j) {
     for (int64_t c = 0; c < step; ++c) numbers[j * step + c] = int32_t(first[j] * step + c);
@@ -157,16 +187,19 @@ Band<T> make_band(Arena& arena, const int32_t* first, int64_t pixels, int64_t st
     return blocks;
   };
   int64_t reach = kPermutes<T> ? kLanes - 1 : int64_t(INT32_MAX) * 2;
-  const int64_t far_reach = 2 * kLanes - 1 - (taps - 1) * step;
   band.blocks = blocks_of(reach);
-  if (kPermutes<T> && far_reach > reach) {
-    const int64_t far_blocks = blocks_of(far_reach);
-    constexpr int64_t kPick = kRegisterBytes == 32 ? 4 : 1;  // instructions
-    if (far_blocks * (taps * (kPick + 1) + 4) < band.blocks * (taps * 3 + 3)) {
-      band.two = true;
-      band.blocks = far_blocks;
-      reach = far_reach;
-    }
+  int64_t least = band.blocks * (taps * (3 + load) + 3);  // instructions
+  for (int registers = load > 0 ? 1 : 2; kPermutes<T> && registers <= 2; ++registers) {
+    const int64_t reach_of_all = registers * kLanes - 1 - (taps - 1) * step;
+    if (reach_of_all < 0) continue;
+    const int64_t blocks = blocks_of(reach_of_all);
+    const int64_t pick = registers == 1 ? 2 : kRegisterBytes == 32 ? 4 : 1;
+    const int64_t count = blocks * (taps * (pick + 1) + registers * load + 4);
+    if (count >= least) continue;
+    least = count;
+    reach = reach_of_all;
+    band.registers = registers;
+    band.blocks = blocks;
   }
   band.begin = arena.take<int32_t>(band.blocks);
   band.count = arena.take<int32_t>(band.blocks);
@@ -208,10 +241,10 @@ T* make_lanes(Arena& arena, const Band<T>& band, int64_t rows, const Value& valu
   return table;
 }
 
-// Outputs of a block that reads `line` from its base on, by its tables of each weight set, `taps` registers.
-// kTaps = 0: as many as the band says.
-template <typename Kind, int kSets, typename T>
-RACNN_INLINE void contract_block(const Band<T>& band, const T* line, const int32_t* index,
+// Outputs of a block that reads `line` from number `base` on, by its tables of each weight set, `taps`
+// registers. kTaps = 0: as many as the band says.
+template <typename Kind, int kSets, typename Source, typename T>
+RACNN_INLINE void contract_block(const Band<T>& band, const Source& line, int64_t base, const int32_t* index,
                                  const T* const (&weights)[kSets], Register<T> (&out)[kSets]) {
   constexpr int64_t kLanes = Band<T>::kLanes;
   const int64_t taps = Kind::taps > 0 ? Kind::taps : band.taps;
@@ -227,52 +260,63 @@ RACNN_INLINE void contract_block(const Band<T>& band, const T* line, const int32
 #if defined(RACNN_PERMUTES)
   if constexpr (kPermutes<T>) {
     Index at = load_index(index);
-    if constexpr (Kind::two) {
-      const TwoRegisters numbers = load_two(line);
+    const auto pick_all = [&](const auto& numbers) RACNN_INLINED {
       RACNN_UNROLL
       for (int64_t t = 0; t < taps; ++t) {
         add_up(t, pick(numbers, at));
         at = add(at, int32_t(band.step));
       }
+    };
+    if constexpr (Kind::registers == 2) {
+      pick_all(both_of(line.load(base), line.load(base + kLanes)));
+    } else if constexpr (Kind::registers == 1) {
+      pick_all(line.load(base));
     } else {
       RACNN_UNROLL
-      for (int64_t t = 0; t < taps; ++t) add_up(t, pick(load_register(line + t * band.step), at));
+      for (int64_t t = 0; t < taps; ++t) add_up(t, pick(line.load(base + t * band.step), at));
     }
-    return;
   }
 #endif
-  for (int64_t t = 0; t < taps; ++t) {
-    T lanes[kLanes];
-    for (int64_t i = 0; i < kLanes; ++i) lanes[i] = line[index[i] + t * band.step];
-    add_up(t, load_register(lanes));
+  if constexpr (!kPermutes<T>) {
+    for (int64_t t = 0; t < taps; ++t) {
+      T lanes[kLanes];
+      for (int64_t i = 0; i < kLanes; ++i) lanes[i] = line.number(base + index[i] + t * band.step);
+      add_up(t, load_register(lanes));
+    }
   }
 }
 
-template <int kTaps, bool kTwo>
+template <int kTaps, int kRegisters>
 struct BandKind {
   static constexpr int taps = kTaps;
-  static constexpr bool two = kTwo;
+  static constexpr int registers = kRegisters;
 };
+
+// Outputs of so many taps may read BlendedRows.
+constexpr int kBlendedTaps = 2;
+template <typename Kind, typename T>
+constexpr bool kMayBlend = kPermutes<T> && Kind::taps == kBlendedTaps;
 
 // use(BandKind) with what contract_block wants as constants: the usual numbers of taps.
 template <typename T, typename Use>
 RACNN_INLINE void with_kind(const Band<T>& band, const Use& use) {
-  if (band.two) return band.taps == 2 ? use(BandKind<2, true>{}) : use(BandKind<0, true>{});
-  if (band.taps == 2) return use(BandKind<2, false>{});
-  if (band.taps == 3) return use(BandKind<3, false>{});
-  use(BandKind<0, false>{});
+  if (band.registers == 2) return band.taps == 2 ? use(BandKind<2, 2>{}) : use(BandKind<0, 2>{});
+  if (band.registers == 1) return use(BandKind<kBlendedTaps, 1>{});
+  if (band.taps == 2) return use(BandKind<2, 0>{});
+  if (band.taps == 3) return use(BandKind<3, 0>{});
+  use(BandKind<0, 0>{});
 }
 
 // Outputs of one line by a band, each plus `offset`, if there is any. There is room for `room` numbers.
-template <typename Kind, typename T, typename Out>
-RACNN_INLINE void contract_row(const Band<T>& band, const T* line, const T* weights, const T* offset,
+template <typename Kind, typename Source, typename T, typename Out>
+RACNN_INLINE void contract_row(const Band<T>& band, const Source& line, const T* weights, const T* offset,
                                Out* out, int64_t room) {
   constexpr int64_t kLanes = Band<T>::kLanes;
   const int64_t taps = Kind::taps > 0 ? Kind::taps : band.taps;
   const int32_t* index = band.index;
   const auto next = [&](int64_t b) RACNN_INLINED {
     Register<T> sums[1];
-    contract_block<Kind>(band, line + band.base[b], index, {weights}, sums);
+    contract_block<Kind>(band, line, band.base[b], index, {weights}, sums);
     if (offset != nullptr) sums[0] += load_register(offset + band.begin[b]);
     index += kLanes;
     weights += taps * kLanes;

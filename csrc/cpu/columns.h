@@ -60,6 +60,7 @@ struct Columns {
   int32_t* first;   // [out]: first of `taps` pixels of the line that an output reads
   int32_t* before;  // [out]: of these, how many lie before its run
   bool uneven;      // some read pixels that are not theirs, with the weight 0
+  bool blends;      // rows need not become lines: these would be pieces of rows, without zeros
 
   // The weight of output j for the t-th of its pixels.
   T weight(int s, int64_t j, int64_t t) const {
@@ -75,7 +76,8 @@ template <typename T>
 Columns<T> make_columns(Arena& arena, const AxisRuns<T>& axis, const Strides& images, int64_t step) {
   const Range read = axis.range();
   const int64_t taps = greater(axis.longest, 1), pixels = read.size();
-  Columns<T> columns{axis, {}, taps, arena.take<int32_t>(axis.out), arena.take<int32_t>(axis.out), false};
+  Columns<T> columns{axis,  {},   taps, arena.take<int32_t>(axis.out), arena.take<int32_t>(axis.out),
+                     false, false};
   if (pixels > kSparse * taps * axis.out) {
     columns.line = {0, axis.out * taps * step, 0, arena.take<int64_t>(axis.out * taps * step)};
     for (int64_t e = 0; e < columns.line.numbers; ++e) {
@@ -90,8 +92,10 @@ Columns<T> make_columns(Arena& arena, const AxisRuns<T>& axis, const Strides& im
     return columns;
   }
   columns.line = piece_of_row(arena, read.begin, pixels, taps, images, step);
+  columns.blends = taps == kBlendedTaps && columns.line.offsets == nullptr;
   for (int32_t j = 0; j < axis.out; ++j) {
     const Run& run = axis.runs[j];
+    columns.blends &= run.count == kBlendedTaps;
     // Short runs at an edge of the image are among the zeros beyond it.
     const bool at_begin = run.first == 0 && run.count < taps;
     columns.before[j] = at_begin ? int32_t(taps) - run.count : 0;

@@ -108,7 +108,8 @@ class BandForward {
         row_(arena.take<T>(out.size + kLanes)),
         offsets_(p.affine.offset) {
     if (step < kWidePixel) {
-      band_ = make_band<T>(arena, columns_.first, p.shape.out_width, step, columns_.taps);
+      band_ = make_band<T>(arena, columns_.first, p.shape.out_width, step, columns_.taps,
+                           blends() ? BlendedRows<Image, T>::kLoad : 0);
       weights_ = make_lanes<T>(arena, band_, columns_.taps,
                                [&](int64_t t, int64_t j) { return columns_.weight(0, j, t); });
     }
@@ -127,13 +128,17 @@ class BandForward {
 
  private:
   using Lines = LineMaker<Image, T, 1>;
+  // Whether numbers that two blocks read may be converted for both: in short registers a line is faster.
+  static constexpr bool kConvertsTwice = std::is_same_v<Image, T> || kRegisterBytes == 64;
+
+  bool blends() const { return kConvertsTwice && columns_.blends && out_.in_order(); }
 
   template <typename Kind>
   RACNN_NOINLINE void rows_by_band(const Unit& unit, int64_t number) {
     const Band<T> band = band_;  // copies that no store can change: they stay in registers
     const T* const weights = weights_;
     const T* const offset = offset_;
-    const bool in_order = out_.in_order();
+    const bool in_order = out_.in_order(), blends = this->blends();
     Out* to = out_.row(number, unit.row_begin);
     const Out* const limit = out_.limit(unit, number);
     for (int32_t i = unit.row_begin; i < unit.row_end; ++i, to += out_.strides.y) {
@@ -141,8 +146,16 @@ class BandForward {
         fill(to);
         continue;
       }
+      if constexpr (kMayBlend<Kind, T> && kConvertsTwice) {
+        if (blends && lines_.in_place(plans_[i])) {
+          lines_.fetch_ahead(plans_[i]);
+          contract_row<Kind>(band, lines_.rows(plans_[i], 0), weights, offset, to,
+                             limit == nullptr ? out_.size : limit - to);
+          continue;
+        }
+      }
       lines_.make(plans_[i]);
-      const T* const line = lines_.lines()[0];
+      const Line<T> line{lines_.lines()[0]};
       if (columns_.uneven && !lines_.all_finite()) {
         row_by_runs(to);
       } else if (in_order) {

@@ -103,7 +103,8 @@ template <typename T>
 RACNN_NOINLINE void contract_columns(const Transposed<T>& t, const T* line, T* to) {
   with_kind(t.band, [&](auto kind) {
     const Band<T> band = t.band;
-    contract_row<decltype(kind)>(band, line, t.weights, static_cast<const T*>(nullptr), to, INT64_MAX);
+    contract_row<decltype(kind)>(band, Line<T>{line}, t.weights, static_cast<const T*>(nullptr), to,
+                                 INT64_MAX);
   });
 }
 

@@ -57,12 +57,28 @@ class LineMaker {
     }
   }
 
+  // Whether the rows of `plan` may be BlendedRows: of columns that blend.
+  RACNN_INLINE bool in_place(const RowPlan<T>& plan) const {
+    return plan.count == 2 && is_plain() &&
+           from_ + plan.offset + rows_.strides.y + shape_.numbers + 2 * kLanes <= rows_.end;
+  }
+
+  // As line s.
+  RACNN_INLINE BlendedRows<From, T> rows(const RowPlan<T>& plan, int s) const {
+    const From* const from = from_ + plan.offset;
+    return {from, from + rows_.strides.y, {plan.weights[2 * s], plan.weights[2 * s + 1]}};
+  }
+
+  RACNN_INLINE void fetch_ahead(const RowPlan<T>& plan) const {
+    ahead(plan).fetch(rows_.strides.y, 0, padded_);
+  }
+
   RACNN_INLINE void make(const RowPlan<T>& plan) {
     const From* const from = from_ + plan.offset;
     const int64_t stride = rows_.strides.y;
     const int32_t count = plan.count;
-    const bool plain = (count == 1 || count == 2) && scale_ == nullptr && shape_.offsets == nullptr;
-    if (!plain || from + (count - 1) * stride + padded_ > rows_.end) return make_any(plan);
+    if (count < 1 || count > 2 || !is_plain() || from + (count - 1) * stride + padded_ > rows_.end)
+      return make_any(plan);
     const T* weights[kSets];
     RACNN_UNROLL
     for (int s = 0; s < kSets; ++s) weights[s] = plan.weights + s * count;
@@ -76,6 +92,9 @@ class LineMaker {
 
  private:
   static constexpr int32_t kRowsAtOnce = 64;
+
+  // Numbers as they lie.
+  RACNN_INLINE bool is_plain() const { return scale_ == nullptr && shape_.offsets == nullptr; }
 
   template <typename Number>
   static Number* zeros_of(Arena& arena, int64_t count) {

@@ -43,8 +43,8 @@ ColumnLanes<T> make_column_lanes(Arena& arena, const Band<T>& band, const Column
 }
 
 // One output row: the gradient g times the outputs' derivatives.
-template <typename Kind, int kSets, typename Grad, typename T>
-RACNN_INLINE LaneSums<T> row_by_band(const Band<T>& band, const LineSet<T, kSets>& lines,
+template <typename Kind, int kSets, typename Source, typename Grad, typename T>
+RACNN_INLINE LaneSums<T> row_by_band(const Band<T>& band, const Source (&lines)[kSets],
                                      const ColumnLanes<T>& columns, const Grad* g) {
   constexpr int64_t kOne = Band<T>::kLanes;
   LaneSums<T> sums{};
@@ -56,19 +56,19 @@ RACNN_INLINE LaneSums<T> row_by_band(const Band<T>& band, const LineSet<T, kSets
     Register<T> by_x[kSets - 1];
     Register<T> by_y[1];
     if constexpr (kSets == 2) {
-      contract_block<Kind, 1>(band, lines[0] + base, index, {columns.sets[1] + table}, by_x);
+      contract_block<Kind, 1>(band, lines[0], base, index, {columns.sets[1] + table}, by_x);
       const Register<T> moved = grad * by_x[0];
       sums.x += moved * load_register(columns.centre + b * kOne);
       sums.half_x += moved * load_register(columns.half + b * kOne);
     } else {
-      contract_block<Kind, 2>(band, lines[0] + base, index,
-                              {columns.sets[1] + table, columns.sets[2] + table}, by_x);
+      contract_block<Kind, 2>(band, lines[0], base, index, {columns.sets[1] + table, columns.sets[2] + table},
+                              by_x);
       sums.x += grad * by_x[0];
       sums.half_x += grad * by_x[1];
-      contract_block<Kind, 1>(band, lines[2] + base, index, {columns.sets[0] + table}, by_y);
+      contract_block<Kind, 1>(band, lines[2], base, index, {columns.sets[0] + table}, by_y);
       sums.half_y += grad * by_y[0];
     }
-    contract_block<Kind, 1>(band, lines[1] + base, index, {columns.sets[0] + table}, by_y);
+    contract_block<Kind, 1>(band, lines[1], base, index, {columns.sets[0] + table}, by_y);
     sums.y += grad * by_y[0];
   }
   return sums;
@@ -119,9 +119,9 @@ class BandWindowGrad {
         plans_(make_row_plans(arena, runs.rows, p.image_strides.y)),
         lines_(arena, rows_of(p.images, p.image_strides, p.shape, false, step), columns_.line,
                runs.rows.longest, p.affine),
-        band_(step >= kWidePixel
-                  ? Band<T>{}
-                  : make_band<T>(arena, columns_.first, p.shape.out_width, step, columns_.taps)),
+        band_(step >= kWidePixel ? Band<T>{}
+                                 : make_band<T>(arena, columns_.first, p.shape.out_width, step, columns_.taps,
+                                                columns_.blends ? BlendedRows<Image, T>::kLoad : 0)),
         lanes_(make_column_lanes(arena, band_, columns_)),
         grads_(arena, rows_of(p.grad_output, p.grad_strides, p.shape, true, step), p.shape.out_width,
                greater(band_.covered(), p.shape.out_width * step)),
@@ -149,16 +149,27 @@ class BandWindowGrad {
   RACNN_NOINLINE void rows_by_band(int32_t begin, int32_t end, const Grad* grad, LaneSums<T>& sums) {
     const Band<T> band = band_;  // copies that no store can change: they stay in registers
     const ColumnLanes<T> lanes = lanes_;
+    const bool blends = columns_.blends;
     LaneSums<T> total = sums;
     for (int32_t i = begin; i < end; ++i) {
       if (plans_[i].count == 0) continue;
       const Grad* const g = grads_.line(grad, i);
-      lines_.make(plans_[i]);
       grads_.fetch_ahead(grad, i);
+      if constexpr (kSets == 2 && kMayBlend<Kind, T>) {
+        if (blends && lines_.in_place(plans_[i])) {
+          lines_.fetch_ahead(plans_[i]);
+          const BlendedRows<Image, T> rows[kSets] = {lines_.rows(plans_[i], 0), lines_.rows(plans_[i], 1)};
+          total.add(row_by_band<Kind>(band, rows, lanes, g), factor(i));
+          continue;
+        }
+      }
+      lines_.make(plans_[i]);
+      Line<T> lines[kSets];
+      for (int s = 0; s < kSets; ++s) lines[s].from = lines_.lines()[s];
       if (columns_.uneven && !lines_.all_finite()) {
         add_row_by_runs(i, g, total);
       } else {
-        total.add(row_by_band<Kind, kSets>(band, lines_.lines(), lanes, g), factor(i));
+        total.add(row_by_band<Kind>(band, lines, lanes, g), factor(i));
       }
     }
     sums = total;
