@@ -70,7 +70,7 @@ RACNN_HOST_DEVICE int64_t crop_offset(const Strides& strides, int64_t n, int64_t
 template <typename T>
 struct WindowSpec {
   const T* data;   // [N, values], contiguous
-  int32_t values;  // 3: tx, ty, tl; 4: tx, ty, tw, th
+  int32_t values;  // 3: tx, ty, tl; 4: tx, ty, tw, th; 5: and whether the crop is mirrored, forward only
   Boundary boundary;
   T steepness;  // of the mask, per pixel; 0: no mask
 };
@@ -78,6 +78,12 @@ struct WindowSpec {
 template <typename T>
 RACNN_HOST_DEVICE Window<T> load_window(const WindowSpec<T>& spec, int64_t n) {
   return load_window(spec.data + n * spec.values, spec.values);
+}
+
+// Whether the columns of crop n go from right to left.
+template <typename T>
+RACNN_HOST_DEVICE bool is_mirrored(const WindowSpec<T>& spec, int64_t n) {
+  return spec.values == 5 && spec.data[n * 5 + 4] != T(0);
 }
 
 // Windows whose taps are runs of any length. A type of its own: WindowSpec's have two entries, as a constant.
@@ -104,6 +110,11 @@ template <typename T>
 struct TapTables {
   TapTable<T> rows, columns;
 };
+
+template <typename T>
+RACNN_HOST_DEVICE bool is_mirrored(const TapTables<T>&, int64_t) {
+  return false;
+}
 
 // One axis of one crop in a table: its taps are used as those of an Axis.
 template <typename T>

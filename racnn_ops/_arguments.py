@@ -68,7 +68,9 @@ def check_options(
     )
 
 
-def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> None:
+def check_arguments(
+    images: Tensor, windows: Tensor, options: CropOptions, flip: Tensor | None = None
+) -> None:
     """What depends on the tensors."""
     check_tensor("images", images)
     check_tensor("windows", windows)
@@ -104,6 +106,22 @@ def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> No
         )
     if not (options.mean is None and options.std is None and options.dtype is None and options.fill is None):
         _check_conversion(images, options)
+    if flip is not None:
+        _check_flip(flip, windows)
+
+
+def _check_flip(flip: Any, windows: Tensor) -> None:
+    check_tensor("flip", flip)
+    if flip.dtype != torch.bool:
+        raise TypeError(f"flip must be bool, got {flip.dtype}")
+    if flip.shape != windows.shape[:-1]:
+        raise ValueError(
+            f"flip must have one value for each window, shape {_shape(windows)[:-1]}, got {_shape(flip)}"
+        )
+    if flip.device != windows.device:
+        raise ValueError(
+            f"flip must be on the device of windows: got {flip.device} for windows on {windows.device}"
+        )
 
 
 def _check_conversion(images: Tensor, options: CropOptions) -> None:

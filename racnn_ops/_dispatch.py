@@ -19,8 +19,12 @@ from ._options import SELECTED_DTYPES, CropOptions, KernelOptions
 MOST_NORMALISED_ON_CUDA = 128
 
 
-def crop(images: Tensor, windows: Tensor, crop_options: CropOptions) -> Tensor:
+def crop(images: Tensor, windows: Tensor, crop_options: CropOptions, flip: Tensor | None = None) -> Tensor:
     """The crops for checked arguments, by the compiled kernels or, without them, the reference."""
+    if flip is not None:
+        if not _kernels_mirror(images, windows):
+            return reference.mirrored(crop(images, windows, crop_options), flip)
+        windows = _with_flip(windows, flip)
     options = crop_options.of(images)
     if not _has_kernels(images):
         return reference.sample(images, windows, options)
@@ -30,6 +34,20 @@ def crop(images: Tensor, windows: Tensor, crop_options: CropOptions) -> Tensor:
     if images.dtype is dtype or (images.dtype, dtype) in _library.fused_pairs:
         return _crop(images, windows, options)
     return _crop(images, windows, options._replace(dtype=windows.dtype)).to(dtype)
+
+
+def _kernels_mirror(images: Tensor, windows: Tensor) -> bool:
+    """Whether the forward kernels may do so themselves: where nothing is differentiated, nor exported."""
+    if torch._C._are_functorch_transforms_active() or has_tangent(images, windows):
+        return False
+    if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
+        return False
+    return _has_kernels(images) and not torch.compiler.is_exporting()
+
+
+def _with_flip(windows: Tensor, flip: Tensor) -> Tensor:
+    """Windows of five numbers, as the forward kernels take them: ``tx, ty, tw, th`` and whether mirrored."""
+    return torch.cat((windows[..., :3], windows[..., -1:], flip.unsqueeze(-1).to(windows.dtype)), -1)
 
 
 def normalised_first(

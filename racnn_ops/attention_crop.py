@@ -31,6 +31,7 @@ def attention_crop(
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format | None = None,
     boxcar: Boxcar | None = None,
+    flip: Tensor | None = None,
 ) -> Tensor:
     """Cut windows out of images and zoom them to one size, in one pass.
 
@@ -86,6 +87,8 @@ def attention_crop(
             ``torch.channels_last``, whatever that of the images is, in the same pass; by default theirs.
             Frames as decoders give them, uint8 (B, H, W, C), enter as ``frames.permute(0, 3, 1, 2)``.
         boxcar (Boxcar, optional): options of ``window_grad="boxcar"``.
+        flip (Tensor[B] or Tensor[B, K], optional): bool; crops that are mirrored left-right, as
+            ``crop.flip(-1)`` is. Where nothing is differentiated that takes no further pass.
 
     Returns:
         Tensor[B, C, h, w], or Tensor[B, K, C, h, w] for ``(B, K, ...)`` windows, dense in memory.
@@ -97,14 +100,15 @@ def attention_crop(
         *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
         *(window_grad, mean, std, dtype, memory_format, boxcar),
     )
-    check_arguments(images, windows, options)
-    return crop(images, windows, options)
+    check_arguments(images, windows, options, flip)
+    return crop(images, windows, options, flip)
 
 
 class AttentionCrop(nn.Module):
-    """:func:`attention_crop` as a module: the options at construction, images and windows at each call.
+    """:func:`attention_crop` as a module: the options at construction, the tensors at each call.
 
-    Shapes: ``images`` (B, C, H, W), ``windows`` (B, 3 | 4) or (B, K, 3 | 4), result (B, [K,] C, h, w).
+    Shapes: ``images`` (B, C, H, W), ``windows`` (B, 3 | 4) or (B, K, 3 | 4), ``flip`` (B,) or (B, K), result
+    (B, [K,] C, h, w).
     It has no parameters.
     """
 
@@ -130,10 +134,10 @@ class AttentionCrop(nn.Module):
             *(window_grad, mean, std, dtype, memory_format, boxcar),
         )
 
-    def forward(self, images: Tensor, windows: Tensor) -> Tensor:
+    def forward(self, images: Tensor, windows: Tensor, flip: Tensor | None = None) -> Tensor:
         """See :func:`attention_crop`."""
-        check_arguments(images, windows, self.options)
-        return crop(images, windows, self.options)
+        check_arguments(images, windows, self.options, flip)
+        return crop(images, windows, self.options, flip)
 
     def extra_repr(self) -> str:
         shown = {name: value for name, value in self.options._asdict().items() if value is not None}

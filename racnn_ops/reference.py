@@ -45,6 +45,7 @@ def attention_crop(
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format | None = None,
     boxcar: Boxcar | None = None,
+    flip: Tensor | None = None,
 ) -> Tensor:
     """As :func:`racnn_ops.attention_crop`, in plain PyTorch: slower, and needs memory for what it gathers.
 
@@ -54,8 +55,14 @@ def attention_crop(
         *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
         *(window_grad, mean, std, dtype, memory_format, boxcar),
     )
-    check_arguments(images, windows, options)
-    return sample(images, windows, options.of(images))
+    check_arguments(images, windows, options, flip)
+    crops = sample(images, windows, options.of(images))
+    return crops if flip is None else mirrored(crops, flip)
+
+
+def mirrored(crops: Tensor, flip: Tensor) -> Tensor:
+    """Crops (..., C, h, w), those mirrored left-right whose ``flip`` (...) is true."""
+    return torch.where(flip[..., None, None, None], crops.flip(-1), crops)
 
 
 def sample(

@@ -163,6 +163,23 @@ struct CropRuns {
   Box box() const { return {rows.range(), columns.range()}; }
 };
 
+template <typename Number>
+void reverse(Number* numbers, int32_t count) {
+  for (int32_t i = 0, j = count - 1; i < j; ++i, --j) {
+    const Number first = numbers[i];
+    numbers[i] = numbers[j];
+    numbers[j] = first;
+  }
+}
+
+// The last output first.
+template <typename T>
+void mirror(AxisRuns<T>& axis) {
+  reverse(axis.runs, axis.out);
+  reverse(axis.weights, axis.out);
+  for (int s = 0; s < axis.sets; ++s) reverse(axis.sums[s], axis.out);
+}
+
 // The runs of crop n.
 template <bool kGrad = false, typename Taps>
 auto crop_runs(Arena& arena, const Taps& taps, const CropShape& s, int64_t n) {
@@ -174,7 +191,9 @@ auto crop_runs(Arena& arena, const Taps& taps, const CropShape& s, int64_t n) {
       return tap_runs(arena, axis);
     }
   };
-  return CropRuns{of(axes.y), of(axes.x), axes.finite};
+  CropRuns runs{of(axes.y), of(axes.x), axes.finite};
+  if (is_mirrored(taps, n)) mirror(runs.columns);
+  return runs;
 }
 
 template <bool kGrad = false, typename T>
@@ -184,7 +203,9 @@ CropRuns<T> crop_runs(Arena& arena, const FilterSpec<T>& spec, const CropShape& 
     const WindowSpec<T>& windows = spec;
     return crop_runs<kGrad>(arena, windows, s, n);
   }
-  return {filter_runs<kGrad>(arena, axes.y), filter_runs<kGrad>(arena, axes.x), axes.finite};
+  CropRuns<T> runs{filter_runs<kGrad>(arena, axes.y), filter_runs<kGrad>(arena, axes.x), axes.finite};
+  if (is_mirrored(spec, n)) mirror(runs.columns);
+  return runs;
 }
 
 }  // namespace racnn::cpu::RACNN_ISA

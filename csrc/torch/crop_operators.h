@@ -23,12 +23,14 @@ namespace racnn {
 
 inline bool has_window_axis(const Tensor& windows) { return windows.dim() == 3; }
 
-// `images` is [B, C, ...] or [B, K, C, ...]: only its batch size is compared.
+// `images` is [B, C, ...] or [B, K, C, ...]: only its batch size is compared. Windows hold at most
+// `most_values` numbers.
 inline CropShape make_shape(const Tensor& batched, const Tensor& windows, int64_t channels, int64_t height,
-                            int64_t width, int64_t out_height, int64_t out_width) {
+                            int64_t width, int64_t out_height, int64_t out_width, int64_t most_values = 4) {
   check(windows.dim() == 2 || windows.dim() == 3, "windows must have shape (B, 3|4) or (B, K, 3|4)");
   const int64_t values = windows.size(windows.dim() - 1);
-  check(values == 3 || values == 4, "windows must hold 3 or 4 numbers each");
+  check(values >= 3 && values <= most_values,
+        most_values == 4 ? "windows must hold 3 or 4 numbers each" : "windows must hold 3 to 5 numbers each");
   check(windows.size(0) == batched.size(0), "windows must have the batch size of the other tensors");
   check(same_device(batched, windows), "all tensors must be on one device");
   return {windows.size(0),
@@ -50,7 +52,7 @@ inline CropShape make_grad_shape(const Tensor& grad, const Tensor& windows, int6
   return shape;
 }
 
-// 3 or 4.
+// Numbers of each.
 inline int32_t window_values(const Tensor& windows) { return int32_t(windows.size(windows.dim() - 1)); }
 
 inline Tensor contiguous_windows(const Tensor& windows, ScalarType image_dtype) {
@@ -87,7 +89,7 @@ Tensor forward(const Tensor& images, const Tensor& windows, int64_t out_height, 
                std::optional<bool> channels_last) {
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
   const CropShape shape =
-      make_shape(images, windows, images.size(1), images.size(2), images.size(3), out_height, out_width);
+      make_shape(images, windows, images.size(1), images.size(2), images.size(3), out_height, out_width, 5);
   const Tensor dense_windows = contiguous_windows(windows, images.scalar_type());
   Sizes sizes{shape.batch};
   if (has_window_axis(windows)) sizes.push_back(shape.windows);

@@ -78,8 +78,8 @@ struct Case {
     std::istringstream each(words.text("windows", "16,16,8"));
     for (std::string window; std::getline(each, window, '/');) windows.push_back(numbers(window, ','));
     for (const std::vector<double>& window : windows) {
-      if (window.size() != windows[0].size() || window.size() < 3 || window.size() > 4) {
-        throw std::invalid_argument("windows must have 3 or 4 numbers each");
+      if (window.size() != windows[0].size() || window.size() < 3 || window.size() > 5) {
+        throw std::invalid_argument("windows must have 3 to 5 numbers each");
       }
     }
     layout = parse<Layout>("layout", words.text("layout", "contiguous"),

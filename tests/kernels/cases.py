@@ -25,19 +25,20 @@ WINDOWS = (
 
 
 def windows(random: Random, values: int, size: tuple[int, int]) -> str:
-    """Three of WINDOWS for an image of `size`, as run_kernels reads them."""
+    """Three of WINDOWS for an image of `size`, as run_kernels reads them; the second is mirrored."""
     height, width = size
-    sides = (width, height, width, height)[:values]
-    chosen = random.sample(WINDOWS, 3)
+    factors = (width, height, width, height, 1)[:values]
+    chosen = [(*shares, n % 2) for n, shares in enumerate(random.sample(WINDOWS, 3))]
     return "/".join(
-        ",".join(f"{share * side:.7g}" for share, side in zip(shares, sides, strict=False))
-        for shares in chosen
+        ",".join(f"{number * factor:.7g}" for number, factor in zip(numbers, factors, strict=False))
+        for numbers in chosen
     )
 
 
 def cases(kernel: str) -> Iterator[list[str]]:
     """The same in every run. Half of them have taps of two entries."""
     random = Random(kernel)
+    values = (3, 4, 5) if kernel == "forward" else (3, 4)
     for (image, crop), layout, plain in itertools.product(PAIRS_OF[kernel], LAYOUTS, (True, False)):
         (height, width), (out_height, out_width) = random.choice(SIZES), random.choice(OUTS)
         words = [kernel, f"images={image}", f"crops={crop}", f"layout={layout}", "B=2", "K=2"]
@@ -49,7 +50,7 @@ def cases(kernel: str) -> Iterator[list[str]]:
             f"h={out_height}",
             f"w={out_width}",
         ]
-        words += [f"windows={windows(random, random.choice((3, 4)), (height, width))}"]
+        words += [f"windows={windows(random, random.choice(values), (height, width))}"]
         words += [f"parts={random.choice((1, 3))}", f"energy={random.choice(('abs', 'square'))}"]
         if kernel in FILTER_KERNELS:
             interpolation, antialias = ("bilinear", False) if plain else random.choice(FILTERS)

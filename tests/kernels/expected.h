@@ -4,6 +4,7 @@
 // pixels an output reads, and with which weights, is asked of the shared headers in the kernels' own type.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -84,7 +85,9 @@ void for_each_term(const Taps& taps, const CropShape& s, const Use& use) {
   for (int64_t n = 0; n < s.batch * s.windows; ++n) {
     const auto axes = crop_axes(taps, s, n);
     if (!axes.finite) continue;
-    const std::vector<Entries> rows = table_of(axes.y, s.out_height), columns = table_of(axes.x, s.out_width);
+    const std::vector<Entries> rows = table_of(axes.y, s.out_height);
+    std::vector<Entries> columns = table_of(axes.x, s.out_width);
+    if (is_mirrored(taps, n)) std::reverse(columns.begin(), columns.end());
     for (int64_t c = 0; c < s.channels; ++c) {
       for (int32_t i = 0; i < s.out_height; ++i) {
         for (int32_t j = 0; j < s.out_width; ++j) {

@@ -68,7 +68,7 @@ def test_wrong_results_are_found(kernel: str) -> None:
         (("backward",), "no kernel backward for these dtypes"),
         (("image_grad", "images=uint8", "crops=float32"), "no kernel image_grad for these dtypes"),
         (("forward", "images=float16", "crops=uint8"), "no kernel for images=float16 crops=uint8"),
-        (("forward", "windows=1,2"), "windows must have 3 or 4 numbers each"),
+        (("forward", "windows=1,2"), "windows must have 3 to 5 numbers each"),
         (("forward", "boundary=wrap"), "boundary must be one of 'zeros' 'border' 'clip' 'window'"),
     ],
 )
