@@ -136,8 +136,8 @@ class Case:
         window_axis = (self.windows,) if axis else ()
         return self.tensor((self.batch, *window_axis, self.channels, self.out_height, self.out_width), dtype)
 
-    def make_windows(self, dtype: torch.dtype, axis: bool) -> T:
-        sizes = (self.batch, *((self.windows,) if axis else ()), self.random.choice((3, 4)))
+    def make_windows(self, dtype: torch.dtype, axis: bool, most_values: int = 4) -> T:
+        sizes = (self.batch, *((self.windows,) if axis else ()), self.random.randint(3, most_values))
         return self.tensor(sizes, accumulate(dtype), "windows")
 
     def options(self, shift: bool) -> dict[str, Any]:

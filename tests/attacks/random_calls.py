@@ -60,6 +60,7 @@ WRONG: tuple[tuple[str, Any], ...] = (
     ("boxcar", (1, 2)),
     ("boxcar", Boxcar(steepness=0.0)),
     ("boxcar", Boxcar(energy="cube")),
+    ("flip", torch.ones(7, dtype=torch.bool)),
 )
 NOT_FINITE = (float("nan"), float("inf"), float("-inf"))
 
@@ -183,6 +184,11 @@ class Call(Expectation):
             return
         self.prepare()
         self.check_crops(crops)
+        if self.random.random() < 0.2:
+            flip = torch.rand(self.windows.shape[:-1], generator=self.numbers) < 0.5
+            found = attention_crop(self.images, self.windows, self.size, flip=flip, **self.options)
+            mirrored = torch.where(flip[..., None, None, None], crops.flip(-1), crops)
+            assert same_bits(found, mirrored), f"flip {flip.tolist()}: other bits than mirrored crops"
         if self.random.random() < 0.1:
             self.check_wrong_argument()
         if crops.dtype == torch.uint8:
