@@ -144,8 +144,7 @@ class RandomResizedCrop(nn.Module):
         for tried, full, central, number in sides:
             length = tried.gather(-1, first).masked_fill(none, central)  # where would wait to copy a number
             room = full - length
-            # Of float32 numbers below 1 the largest, times room + 1, may be rounded up to it.
-            corner = torch.minimum((number * (room + 1)).floor(), room)
+            corner = (number * (room + 1)).floor()  # at most room, the number being below 1, rounded as well
             corners.append(torch.where(none, (room / 2).floor(), corner))
             lengths.append(length)
         boxes = torch.cat((*corners, *lengths), -1)

@@ -116,12 +116,14 @@ def test_windows_are_distributed_as_torchvisions(size: Sizes, ranges: Ranges) ->
 
 
 @pytest.mark.parametrize("size", [(60, 80), (12, 150), (150, 12), (7, 5), (1, 1), (1, 50), (9, 4)])
-@pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (0.5, 0.6), (3.0, 4.0)])
+@pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (0.2, 0.3), (3.0, 4.0)])
 def test_where_no_window_fits_it_is_torchvisions_central_one(size: Sizes, ratio: tuple[float, float]) -> None:
     ranges = ((2.0, 3.0), ratio)
-    expected = theirs(size, ranges, 1)
-    if (expected[:, 2:] == expected[:, :2]).any():  # of no pixel, which torchvision cannot resize
-        expected[:, 2:] = torch.maximum(expected[:, 2:], expected[:, :2] + 1)
+    expected = theirs(size, ranges, 1).clone()
+    for axis, full in enumerate(reversed(size)):
+        if expected[0, axis] == expected[0, axis + 2]:  # of no pixel, which torchvision cannot resize
+            expected[0, axis] = (full - 1) // 2
+            expected[0, axis + 2] = expected[0, axis] + 1
     assert torch.equal(ours(size, ranges, 3).unique(dim=0), expected)
 
 
@@ -140,6 +142,18 @@ def test_windows_are_whole_pixels_inside(size: Sizes) -> None:
     assert (boxes[:, 2:] <= torch.tensor([size[1], size[0]])).all()
     for column, edge in enumerate((0, 0, size[1], size[0])):
         assert (boxes[:, column] == edge).any()
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
+def test_the_least_and_the_largest_number_give_windows_at_the_edges(
+    number: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tensor, "uniform_", lambda self, generator=None: self.fill_(number))
+    transform = RandomResizedCrop(OUT, (0.1, 0.3), (0.8, 1.2), flip=0.5)
+    for size in (*range(10, 600), 4097, 2**20 - 1):
+        windows, _ = transform.windows(1, size, size)
+        ((left, top, right, bottom),) = boxes_of(windows)
+        assert (left, top) == (0, 0) if number == 0 else (right, bottom) == (size, size)
 
 
 def test_the_whole_image_and_one_pixel() -> None:
