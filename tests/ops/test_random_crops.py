@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import needs_cuda
 from samples import generator, make_images
 from torch import Tensor
 
@@ -302,6 +303,30 @@ def test_nothing_waits_for_the_device() -> None:
     large, small = transform(torch.empty(3, 2, 20, 30, device="meta"))
     assert large.shape == (3, 2, 2, 8, 8)
     assert small.shape == (3, 8, 2, 4, 4)
+
+
+@needs_cuda
+def test_a_cuda_graph_draws_anew_at_every_replay() -> None:
+    images, transform = images_of((4, 3, 40, 52)).cuda(), RandomResizedCrop(OUT, flip=0.5)
+
+    def step() -> tuple[Tensor, Tensor, Tensor]:
+        windows, flipped = transform.windows(4, 40, 52, device="cuda")
+        return windows, flipped, transform.crop(images, windows, flipped)
+
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        step()
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        windows, flipped, crops = step()
+    drawn = []
+    for _ in range(3):
+        graph.replay()
+        assert torch.equal(crops, transform.crop(images, windows, flipped))
+        drawn.append(windows.clone())
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])
 
 
 def test_multi_crop_is_two_random_resized_crops() -> None:
