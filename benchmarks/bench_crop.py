@@ -7,8 +7,8 @@
 
 Every contestant's crops and gradients are compared with the reference before it is timed. Contestants take
 turns; all numbers are medians, all ratios those of one run. On a CPU filters of more than two pixels follow
-(antialiased crops and averages), and uint8 pictures beside OpenCV. Prints tables and writes JSON, Markdown
-and a picture, named after the device, to build/results/. Needs ``pip install '.[bench]'``.
+(antialiased crops and averages), uint8 pictures beside OpenCV, and random crops. Prints tables and writes
+JSON, Markdown and a picture, named after the device, to build/results/. Needs ``pip install '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from crop import cuda_probes, filter_contestants, filter_report, plot, probes, report
+from crop import augmentation, cuda_probes, filter_contestants, filter_report, plot, probes, report
+from crop.augmentation import Augmentation, AugmentationCase, AugmentationComparison, augmentation_cases
 from crop.cases import Case, make_inputs
 from crop.comparison import Comparison, all_inputs
 from crop.contestants import ALL, COMPILED, GRID_SAMPLE, OURS, Contestant
@@ -52,8 +53,10 @@ def parse_arguments() -> argparse.Namespace:
     rounds = f"samples of each median; default {ROUNDS}, quick {QUICK_ROUNDS}"
     add("--rounds", type=_at_least(3), help=rounds)
     add("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
-    names = tuple(dict.fromkeys(("main", "probes", *sweeps(Case(1), quick=True), *EXPERIMENTS)))
-    what = "of the main case, the probes (memory, host, kernels alone), sweeps and longer filters only these"
+    names = ("main", "probes", *sweeps(Case(1), quick=True), *EXPERIMENTS, augmentation.NAME)
+    names = tuple(dict.fromkeys(names))
+    what = "of the main case, the probes (memory, host, kernels alone), sweeps, longer filters, random crops"
+    what += " only these"
     add("--only", nargs="+", choices=names, metavar="NAME", help=f"{what}: {', '.join(names)}")
     add("--no-compile", action="store_true", help="leave out torch.compile, which takes a while")
     add("--filters-only", action="store_true", help="show the tables of longer filters, and write nothing")
@@ -92,7 +95,7 @@ def choose_source(arguments: argparse.Namespace, console: Console) -> tuple[Sour
     return synthetic, "random images"
 
 
-Taker = TypeVar("Taker", Contestant, FilterContestant)
+Taker = TypeVar("Taker", Contestant, FilterContestant, Augmentation)
 
 
 def installed(contestants: Sequence[Taker], console: Console) -> list[Taker]:
@@ -125,7 +128,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
     device = torch.device(arguments.device)
     main_case = Case(arguments.batch, image=arguments.image, crop=arguments.crop)
     variants = sweeps(main_case, arguments.quick)
-    only = arguments.only or ["main", "probes", *variants]
+    only = arguments.only or ["main", "probes", *variants, augmentation.NAME]
     variants = {name: cases for name, cases in variants.items() if name in only}
     source, images = choose_source(arguments, console)
     contestants = [
@@ -134,6 +137,10 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
         if not (contestant.compiled and arguments.no_compile)
     ]
     filters = Filters(arguments, main_case, console)
+    random_crops: list[AugmentationCase] = []
+    if augmentation.NAME in only and device.type == "cpu":
+        random_crops = augmentation_cases(main_case, arguments.quick)
+    croppers = installed(augmentation.ALL, console) if random_crops else []
     results: Record = {
         **provenance.describe(device),
         "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
@@ -151,7 +158,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
     bar = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*bar, console=console, transient=True) as progress:
         rounds = sum(len(case.modes) * rounds for _, case, _, rounds in plan)
-        rounds += filters.total + PROBES * ("probes" in only)
+        rounds += filters.total + sweep_rounds * len(random_crops) + PROBES * ("probes" in only)
         task = progress.add_task("copy bandwidth", total=rounds)
         results["copy_bytes_per_s"] = copy_bandwidth(device)
         comparison = Comparison(source, device, lambda: progress.advance(task))
@@ -160,8 +167,12 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
             comparison.run(name, case, takers, rounds)
         resampled = FilterComparison(source, device, lambda: progress.advance(task))
         filters.run(resampled, lambda case: progress.update(task, description=case.label))
-        results |= {"times": comparison.times, "filters": resampled.times}
-        results["refused"] = comparison.refused + resampled.refused
+        augmented = AugmentationComparison(source, device, lambda: progress.advance(task))
+        for case in random_crops:
+            progress.update(task, description=f"{augmentation.NAME}: {case.label}")
+            augmented.run(case, croppers, sweep_rounds)
+        results |= {"times": comparison.times, "filters": resampled.times, augmentation.NAME: augmented.times}
+        results["refused"] = comparison.refused + resampled.refused + augmented.refused
 
         def note(what: str) -> None:
             progress.update(task, description=what)

@@ -46,7 +46,7 @@ def check_options(
         antialias = _check_filter(interpolation, antialias)
     if mask_steepness is not None:
         # The kernels' 0 is "no mask".
-        mask_steepness = _check_positive(
+        mask_steepness = check_positive(
             "mask_steepness", mask_steepness, 2.0**-126, MAX_STEEPNESS, " or None"
         )
     _check_choice("boundary", boundary, BOUNDARIES)
@@ -54,9 +54,9 @@ def check_options(
         fill = _check_fill(fill, boundary, mask_steepness, interpolation)
     _check_choice("window_grad", window_grad, WINDOW_GRADS)
     if mean is not None:
-        mean = tuple(_check_number("mean", m, MAX_STATISTIC) for m in _numbers("mean", mean))
+        mean = tuple(check_number("mean", m, MAX_STATISTIC) for m in _numbers("mean", mean))
     if std is not None:
-        std = tuple(_check_positive("std", s, 1 / MAX_STATISTIC, MAX_STATISTIC) for s in _numbers("std", std))
+        std = tuple(check_positive("std", s, 1 / MAX_STATISTIC, MAX_STATISTIC) for s in _numbers("std", std))
     boxcar = DEFAULT_BOXCAR if boxcar is None else _check_boxcar(boxcar)
     if dtype is not None:
         _check_dtype(dtype, interpolation)
@@ -68,44 +68,49 @@ def check_options(
     )
 
 
-def check_arguments(
-    images: Tensor, windows: Tensor, options: CropOptions, flip: Tensor | None = None
-) -> None:
-    """What depends on the tensors."""
+def check_images(images: Tensor, options: CropOptions) -> None:
+    """What depends on the images."""
     check_tensor("images", images)
-    check_tensor("windows", windows)
-    image_dtype = images.dtype
-    if image_dtype not in IMAGE_DTYPES:
-        _check_selected(image_dtype, options)
-    expected = torch.float64 if image_dtype == torch.float64 else torch.float32
-    if windows.dtype != expected:
-        raise TypeError(
-            f"windows must be {_name(expected)} with {_name(image_dtype)} images, got {windows.dtype}; "
-            f"use windows.to(torch.{_name(expected)})"
-        )
-    shape, window_shape = images.shape, windows.shape
+    if images.dtype not in IMAGE_DTYPES:
+        _check_selected(images.dtype, options)
+    shape = images.shape
     if len(shape) != 4:
         raise ValueError(f"images must have shape (B, C, H, W), got {_shape(images)}")
-    if len(window_shape) not in (2, 3) or window_shape[-1] not in (3, 4):
-        raise ValueError(
-            "windows must have shape (B, 3) or (B, K, 3) for tx, ty, tl, "
-            f"(B, 4) or (B, K, 4) for tx, ty, tw, th, got {_shape(windows)}"
-        )
-    if window_shape[0] != shape[0]:
-        raise ValueError(
-            f"windows must have the batch size of images: got {_shape(windows)} for images {_shape(images)}"
-        )
     if shape[2] < 1 or shape[3] < 1:
         raise ValueError(f"images must be at least 1 pixel high and wide, got {_shape(images)}")
     # Not under torch.compile or export, where it would only become a guard on a symbolic size.
     if not torch.compiler.is_compiling() and (shape[2] > MAX_SIDE or shape[3] > MAX_SIDE):
         raise ValueError(f"images must not exceed {MAX_SIDE} pixels a side, got {_shape(images)}")
+    if not (options.mean is None and options.std is None and options.dtype is None and options.fill is None):
+        _check_conversion(images, options)
+
+
+def check_arguments(
+    images: Tensor, windows: Tensor, options: CropOptions, flip: Tensor | None = None
+) -> None:
+    """What depends on the tensors."""
+    check_images(images, options)
+    check_tensor("windows", windows)
+    expected = torch.float64 if images.dtype == torch.float64 else torch.float32
+    if windows.dtype != expected:
+        raise TypeError(
+            f"windows must be {_name(expected)} with {_name(images.dtype)} images, got {windows.dtype}; "
+            f"use windows.to(torch.{_name(expected)})"
+        )
+    window_shape = windows.shape
+    if len(window_shape) not in (2, 3) or window_shape[-1] not in (3, 4):
+        raise ValueError(
+            "windows must have shape (B, 3) or (B, K, 3) for tx, ty, tl, "
+            f"(B, 4) or (B, K, 4) for tx, ty, tw, th, got {_shape(windows)}"
+        )
+    if window_shape[0] != images.shape[0]:
+        raise ValueError(
+            f"windows must have the batch size of images: got {_shape(windows)} for images {_shape(images)}"
+        )
     if images.device != windows.device:
         raise ValueError(
             f"windows must be on the device of images: got {windows.device} for images on {images.device}"
         )
-    if not (options.mean is None and options.std is None and options.dtype is None and options.fill is None):
-        _check_conversion(images, options)
     if flip is not None:
         _check_flip(flip, windows)
 
@@ -116,7 +121,7 @@ def _check_flip(flip: Any, windows: Tensor) -> None:
         raise TypeError(f"flip must be bool, got {flip.dtype}")
     if flip.shape != windows.shape[:-1]:
         raise ValueError(
-            f"flip must have one value for each window, shape {_shape(windows)[:-1]}, got {_shape(flip)}"
+            f"flip must have one value for each window, {_shape(windows)[:-1]}, got {_shape(flip)}"
         )
     if flip.device != windows.device:
         raise ValueError(
@@ -160,12 +165,12 @@ def _check_selected(dtype: torch.dtype, options: CropOptions) -> None:
 def _check_selected_fill(value: float, images: torch.dtype, result: torch.dtype) -> None:
     """A fill among selected pixels: of integers and bools one of their values."""
     if result.is_floating_point or images.is_floating_point:
-        _check_number("fill", value, MAX_STATISTIC)
+        check_number("fill", value, MAX_STATISTIC)
     elif result == torch.bool:
         if value not in (0, 1):
             raise ValueError(f"fill must be 0 or 1, False or True, for bool images, got {_shown(value)}")
     else:
-        _check_number("fill", value)
+        check_number("fill", value)
         limits = torch.iinfo(result)
         if value != int(value) or not limits.min <= value <= limits.max:
             raise ValueError(
@@ -214,6 +219,15 @@ def check_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
     return height, width  # type: ignore[return-value]
 
 
+def check_count(name: str, value: Any, least: int, otherwise: str = "") -> int:
+    """A whole number of at least that much."""
+    if not _is_int(value):
+        raise TypeError(f"{name} must be an int{otherwise}, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}{otherwise}, got {_shown(value)}")
+    return value  # type: ignore[no-any-return]
+
+
 def _is_int(value: Any) -> bool:
     return type(value) is int or (isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool))
 
@@ -233,7 +247,7 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def _check_number(name: str, value: Any, most: float = math.inf) -> float:
+def check_number(name: str, value: Any, most: float = math.inf) -> float:
     """A number of at most that magnitude, as float."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
@@ -248,8 +262,8 @@ def _check_number(name: str, value: Any, most: float = math.inf) -> float:
     return number
 
 
-def _check_positive(name: str, value: Any, least: float, most: float, otherwise: str = "") -> float:
-    number = _check_number(name, value)
+def check_positive(name: str, value: Any, least: float, most: float, otherwise: str = "") -> float:
+    number = check_number(name, value)
     if number <= 0:
         raise ValueError(f"{name} must be positive{otherwise}, got {_shown(value)}")
     if not least <= number <= most:
@@ -270,11 +284,11 @@ def _check_boxcar(boxcar: Any) -> Boxcar:
     _check_choice("boxcar.energy", boxcar.energy, ENERGIES)
     side = boxcar.side
     return Boxcar(
-        _check_positive("boxcar.steepness", boxcar.steepness, 0.0, MAX_BOXCAR),
+        check_positive("boxcar.steepness", boxcar.steepness, 0.0, MAX_BOXCAR),
         boxcar.energy,
-        _check_number("boxcar.scale", boxcar.scale, MAX_BOXCAR),
-        _check_number("boxcar.shrink", boxcar.shrink, MAX_BOXCAR),
-        None if side is None else _check_positive("boxcar.side", side, 0.0, MAX_BOXCAR, " or None"),
+        check_number("boxcar.scale", boxcar.scale, MAX_BOXCAR),
+        check_number("boxcar.shrink", boxcar.shrink, MAX_BOXCAR),
+        None if side is None else check_positive("boxcar.side", side, 0.0, MAX_BOXCAR, " or None"),
     )
 
 
@@ -297,7 +311,7 @@ def _check_fill(
             "fill must be None with mask_steepness: the mask would multiply what lies outside as well, "
             f"which is not constant then, got {fill!r}"
         )
-    check = _check_exact if interpolation == "nearest" else _check_number
+    check = _check_exact if interpolation == "nearest" else check_number
     return tuple(check("fill", value, MAX_STATISTIC) for value in _numbers("fill", fill))
 
 
@@ -305,7 +319,7 @@ def _check_exact(name: str, value: Any, most: float) -> float:
     """A number of pixels that are selected: integers as they are, which images' dtype limits later."""
     if isinstance(value, Integral):
         return value if isinstance(value, bool) else int(value)
-    return _check_number(name, value, most)
+    return check_number(name, value, most)
 
 
 def _check_memory_format(memory_format: Any) -> None:

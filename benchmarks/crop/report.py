@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from record.section import table
 
 from . import filter_report
+from .augmentation import augmentation_table
 from .cases import MODES
 from .contestants import ALL, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN
 from .probes import COPY, WINDOW_COPY
@@ -55,7 +56,7 @@ def details(results: Results) -> str:
     parts += [_sweep(results, experiment) for experiment in results.data["sweeps"]]
     if results.data["device_times"]:
         parts.append(_kernels_alone(results))
-    parts.append(filter_report.details(results.data))
+    parts += [filter_report.details(results.data), augmentation_table(results.data)]
     if results.data["threads"]:
         parts.append(_threads(results))
     if results.data["memory"]:

@@ -178,7 +178,7 @@ def test_windows_that_are_not_finite_stay_nan() -> None:
         (torch.ones(3, 2), "flip must be bool, got torch.float32"),
         (
             torch.ones(3, dtype=torch.bool),
-            r"flip must have one value for each window, shape \(3, 2\), got \(3,\)",
+            r"flip must have one value for each window, \(3, 2\), got \(3,\)",
         ),
         (True, "flip must be a torch.Tensor, got bool"),
         (
