@@ -13,5 +13,6 @@ from . import boxes, reference  # noqa: E402
 from ._options import Boxcar  # noqa: E402
 from ._version import __version__  # noqa: E402
 from .attention_crop import AttentionCrop, attention_crop  # noqa: E402
+from .paste import paste  # noqa: E402
 
-__all__ = ["AttentionCrop", "Boxcar", "__version__", "attention_crop", "boxes", "reference"]
+__all__ = ["AttentionCrop", "Boxcar", "__version__", "attention_crop", "boxes", "paste", "reference"]

@@ -49,12 +49,12 @@ def check_options(
         mask_steepness = _check_positive(
             "mask_steepness", mask_steepness, 2.0**-126, MAX_STEEPNESS, " or None"
         )
-    _check_choice("boundary", boundary, BOUNDARIES)
+    check_choice("boundary", boundary, BOUNDARIES)
     if fill is not None:
         fill = _check_fill(fill, boundary, mask_steepness, interpolation)
-    _check_choice("window_grad", window_grad, WINDOW_GRADS)
+    check_choice("window_grad", window_grad, WINDOW_GRADS)
     if mean is not None:
-        mean = tuple(_check_number("mean", m, MAX_STATISTIC) for m in _numbers("mean", mean))
+        mean = tuple(check_number("mean", m, MAX_STATISTIC) for m in _numbers("mean", mean))
     if std is not None:
         std = tuple(_check_positive("std", s, 1 / MAX_STATISTIC, MAX_STATISTIC) for s in _numbers("std", std))
     boxcar = DEFAULT_BOXCAR if boxcar is None else _check_boxcar(boxcar)
@@ -68,22 +68,22 @@ def check_options(
     )
 
 
-def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> None:
-    """What depends on the tensors."""
-    check_tensor("images", images)
+def check_arguments(images: Tensor, windows: Tensor, options: CropOptions, name: str = "images") -> None:
+    """What depends on the tensors; ``name`` is what the images are to the caller."""
+    check_tensor(name, images)
     check_tensor("windows", windows)
     image_dtype = images.dtype
     if image_dtype not in IMAGE_DTYPES:
-        _check_selected(image_dtype, options)
+        _check_selected(image_dtype, options, name)
     expected = torch.float64 if image_dtype == torch.float64 else torch.float32
     if windows.dtype != expected:
         raise TypeError(
-            f"windows must be {_name(expected)} with {_name(image_dtype)} images, got {windows.dtype}; "
+            f"windows must be {_name(expected)} with {_name(image_dtype)} {name}, got {windows.dtype}; "
             f"use windows.to(torch.{_name(expected)})"
         )
     shape, window_shape = images.shape, windows.shape
     if len(shape) != 4:
-        raise ValueError(f"images must have shape (B, C, H, W), got {_shape(images)}")
+        raise ValueError(f"{name} must have shape (B, C, H, W), got {_shape(images)}")
     if len(window_shape) not in (2, 3) or window_shape[-1] not in (3, 4):
         raise ValueError(
             "windows must have shape (B, 3) or (B, K, 3) for tx, ty, tl, "
@@ -91,16 +91,16 @@ def check_arguments(images: Tensor, windows: Tensor, options: CropOptions) -> No
         )
     if window_shape[0] != shape[0]:
         raise ValueError(
-            f"windows must have the batch size of images: got {_shape(windows)} for images {_shape(images)}"
+            f"windows must have the batch size of {name}: got {_shape(windows)} for {name} {_shape(images)}"
         )
     if shape[2] < 1 or shape[3] < 1:
-        raise ValueError(f"images must be at least 1 pixel high and wide, got {_shape(images)}")
+        raise ValueError(f"{name} must be at least 1 pixel high and wide, got {_shape(images)}")
     # Not under torch.compile or export, where it would only become a guard on a symbolic size.
     if not torch.compiler.is_compiling() and (shape[2] > MAX_SIDE or shape[3] > MAX_SIDE):
-        raise ValueError(f"images must not exceed {MAX_SIDE} pixels a side, got {_shape(images)}")
+        raise ValueError(f"{name} must not exceed {MAX_SIDE} pixels a side, got {_shape(images)}")
     if images.device != windows.device:
         raise ValueError(
-            f"windows must be on the device of images: got {windows.device} for images on {images.device}"
+            f"windows must be on the device of {name}: got {windows.device} for {name} on {images.device}"
         )
     if not (options.mean is None and options.std is None and options.dtype is None and options.fill is None):
         _check_conversion(images, options)
@@ -125,13 +125,13 @@ def _check_conversion(images: Tensor, options: CropOptions) -> None:
             _check_selected_fill(value, images.dtype, result)
 
 
-def _check_selected(dtype: torch.dtype, options: CropOptions) -> None:
+def _check_selected(dtype: torch.dtype, options: CropOptions, images: str) -> None:
     """Images whose pixels are selected, not computed with: only what leaves them as they are."""
     nearest, name = options.interpolation == "nearest", _name(dtype)
     if not nearest or dtype not in SELECTED_DTYPES:
         allowed = (*IMAGE_DTYPES, *SELECTED_DTYPES) if nearest else IMAGE_DTYPES
-        hint = "; integer and bool images need interpolation='nearest'" if dtype in SELECTED_DTYPES else ""
-        raise TypeError(f"images must be {_names(allowed)}, got {dtype}{hint}")
+        hint = f"; integer and bool {images} need interpolation='nearest'" if dtype in SELECTED_DTYPES else ""
+        raise TypeError(f"{images} must be {_names(allowed)}, got {dtype}{hint}")
     for option in ("mask_steepness", "mean", "std"):
         if getattr(options, option) is not None:
             raise ValueError(f"{option} must be None for {name} images, got {getattr(options, option)!r}")
@@ -142,12 +142,12 @@ def _check_selected(dtype: torch.dtype, options: CropOptions) -> None:
 def _check_selected_fill(value: float, images: torch.dtype, result: torch.dtype) -> None:
     """A fill among selected pixels: of integers and bools one of their values."""
     if result.is_floating_point or images.is_floating_point:
-        _check_number("fill", value, MAX_STATISTIC)
+        check_number("fill", value, MAX_STATISTIC)
     elif result == torch.bool:
         if value not in (0, 1):
             raise ValueError(f"fill must be 0 or 1, False or True, for bool images, got {_shown(value)}")
     else:
-        _check_number("fill", value)
+        check_number("fill", value)
         limits = torch.iinfo(result)
         if value != int(value) or not limits.min <= value <= limits.max:
             raise ValueError(
@@ -202,7 +202,7 @@ def _is_int(value: Any) -> bool:
 
 def _check_filter(interpolation: str, antialias: bool) -> bool:
     """Whether the filter is antialiased."""
-    _check_choice("interpolation", interpolation, INTERPOLATIONS)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     if not isinstance(antialias, bool):
         raise TypeError(f"antialias must be True or False, got {antialias!r}")
     if antialias and interpolation in ("nearest", "area"):
@@ -210,12 +210,12 @@ def _check_filter(interpolation: str, antialias: bool) -> bool:
     return antialias or interpolation == "lanczos3"  # which has no plain form
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def _check_number(name: str, value: Any, most: float = math.inf) -> float:
+def check_number(name: str, value: Any, most: float = math.inf) -> float:
     """A number of at most that magnitude, as float."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
@@ -231,7 +231,7 @@ def _check_number(name: str, value: Any, most: float = math.inf) -> float:
 
 
 def _check_positive(name: str, value: Any, least: float, most: float, otherwise: str = "") -> float:
-    number = _check_number(name, value)
+    number = check_number(name, value)
     if number <= 0:
         raise ValueError(f"{name} must be positive{otherwise}, got {_shown(value)}")
     if not least <= number <= most:
@@ -249,13 +249,13 @@ def _shown(value: Any) -> str:
 def _check_boxcar(boxcar: Any) -> Boxcar:
     if not isinstance(boxcar, Boxcar):
         raise TypeError(f"boxcar must be a racnn_ops.Boxcar or None, got {boxcar!r}")
-    _check_choice("boxcar.energy", boxcar.energy, ENERGIES)
+    check_choice("boxcar.energy", boxcar.energy, ENERGIES)
     side = boxcar.side
     return Boxcar(
         _check_positive("boxcar.steepness", boxcar.steepness, 0.0, MAX_BOXCAR),
         boxcar.energy,
-        _check_number("boxcar.scale", boxcar.scale, MAX_BOXCAR),
-        _check_number("boxcar.shrink", boxcar.shrink, MAX_BOXCAR),
+        check_number("boxcar.scale", boxcar.scale, MAX_BOXCAR),
+        check_number("boxcar.shrink", boxcar.shrink, MAX_BOXCAR),
         None if side is None else _check_positive("boxcar.side", side, 0.0, MAX_BOXCAR, " or None"),
     )
 
@@ -279,7 +279,7 @@ def _check_fill(
             "fill must be None with mask_steepness: the mask would multiply what lies outside as well, "
             f"which is not constant then, got {fill!r}"
         )
-    check = _check_exact if interpolation == "nearest" else _check_number
+    check = _check_exact if interpolation == "nearest" else check_number
     return tuple(check("fill", value, MAX_STATISTIC) for value in _numbers("fill", fill))
 
 
@@ -287,7 +287,7 @@ def _check_exact(name: str, value: Any, most: float) -> float:
     """A number of pixels that are selected: integers as they are, which images' dtype limits later."""
     if isinstance(value, Integral):
         return value if isinstance(value, bool) else int(value)
-    return _check_number(name, value, most)
+    return check_number(name, value, most)
 
 
 def _check_memory_format(memory_format: Any) -> None:
