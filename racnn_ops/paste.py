@@ -60,9 +60,10 @@ def paste(
         fill (float or sequence): what lies around, one number or one per channel, in the units of ``crops``.
         reduce (str, optional): ``"sum"`` adds an image's K crops up; floating crops and ``fill=0`` alone.
             On a CPU, where nobody differentiates, without memory for K images.
-        threshold (float, optional): the result is whether a pixel is at least that. It has no gradient, and
-            beside the result there are only a few MB at a time (on a CPU at most one crop's image).
-            Not with ``reduce``.
+        threshold (float, optional): the result is whether a pixel is at least that, with no gradient. Beside
+            the result there is at most one crop's image on a CPU, and on a GPU some 32 MB at a time. On a CPU
+            only what windows reach is computed: values within rounding of the threshold may fall on the other
+            side than without. Not with ``reduce``.
 
     Returns:
         Tensor[B, C, H, W] or Tensor[B, K, C, H, W], with ``reduce`` Tensor[B, C, H, W]; of the crops' dtype,
@@ -169,22 +170,32 @@ def _compare(pixels: Tensor, windows: Tensor, options: CropOptions, threshold: f
     """Whether pasted pixels are at least the threshold."""
     if not is_eager(windows):
         return _paste(pixels, windows, options) >= threshold
-    count, channels = pixels.shape[:2]
-    shape = (count, channels, *options.output_size)
+    shape = (*pixels.shape[:2], *options.output_size)
     result = torch.empty(shape, dtype=torch.bool, device=pixels.device)
     with torch.no_grad():
-        if windows.is_cpu:
-            outside = torch.tensor(_outside(options, pixels.dtype), dtype=pixels.dtype) >= threshold
-            for channel, value in enumerate(outside.expand(channels).tolist()):
-                result[:, channel] = value
-            for n, rows, columns, part in _parts(pixels, windows, options):
-                torch.ge(part, threshold, out=result[n, :, rows, columns])
-        else:  # reading windows would wait for the device
-            at_once = max(SCRATCH_BYTES // max(result[:1].numel() * pixels.element_size(), 1), 1)
-            for begin in range(0, count, at_once):
-                some = slice(begin, begin + at_once)
-                torch.ge(_paste(pixels[some], windows[some], options), threshold, out=result[some])
+        # Reading windows elsewhere would wait for the device.
+        compare = _compare_rectangles if windows.is_cpu else _compare_by_turns
+        compare(pixels, windows, options, threshold, result)
     return result
+
+
+def _compare_rectangles(
+    pixels: Tensor, windows: Tensor, options: CropOptions, threshold: float, result: Tensor
+) -> None:
+    outside = torch.tensor(_outside(options, pixels.dtype), dtype=pixels.dtype) >= threshold
+    for channel, value in enumerate(outside.expand(pixels.shape[1]).tolist()):
+        result[:, channel] = value
+    for n, rows, columns, part in _parts(pixels, windows, options):
+        torch.ge(part, threshold, out=result[n, :, rows, columns])
+
+
+def _compare_by_turns(
+    pixels: Tensor, windows: Tensor, options: CropOptions, threshold: float, result: Tensor
+) -> None:
+    at_once = max(SCRATCH_BYTES // max(result[:1].numel() * pixels.element_size(), 1), 1)
+    for begin in range(0, len(pixels), at_once):
+        some = slice(begin, begin + at_once)
+        torch.ge(_paste(pixels[some], windows[some], options), threshold, out=result[some])
 
 
 def _sum(pixels: Tensor, windows: Tensor, options: CropOptions, leading: Sequence[int]) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -152,6 +153,17 @@ def test_threshold_is_a_comparison(options: dict[str, Any], edges: str) -> None:
     found = paste(every + 1, MORE, SIZE, edges=edges, threshold=1e-9, **options)
     expected = paste(every + 1, MORE, SIZE, edges=edges, **options)
     assert not ((found != (expected >= 1e-9)) & ((expected - 1e-9).abs() > 1e-12)).any()
+
+
+@each_edges
+def test_threshold_is_a_comparison_by_turns(edges: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: a few images at a time, the last time fewer."""
+    module = sys.modules["racnn_ops.paste"]
+    monkeypatch.setattr(module, "_compare_rectangles", module._compare_by_turns)
+    monkeypatch.setattr(module, "SCRATCH_BYTES", 3 * 2 * 8 * SIZE[0] * SIZE[1])
+    every = crops(len(MORE))
+    found = paste(every, MORE, SIZE, edges=edges, threshold=0.5)
+    assert torch.equal(found, paste(every, MORE, SIZE, edges=edges) >= 0.5)
 
 
 @each_edges
