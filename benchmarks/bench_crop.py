@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from crop import augmentation, cuda_probes, filter_contestants, filter_report, plot, probes, report
+from crop import augmentation, cuda_probes, filter_contestants, filter_report, paste, plot, probes, report
 from crop.augmentation import Augmentation, AugmentationCase, AugmentationComparison, augmentation_cases
 from crop.cases import Case, make_inputs
 from crop.comparison import Comparison, all_inputs
@@ -178,7 +178,9 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
             progress.update(task, description=what)
             progress.advance(task)
 
-        results |= {name: [] for name in ("memory", "overhead", "threads", "launches", "device_times")}
+        results |= {
+            name: [] for name in ("memory", "overhead", "paste", "threads", "launches", "device_times")
+        }
         if "probes" in only:
             results |= probe(main_case, source, device, arguments.rounds, contestants, note)
     return results
@@ -196,7 +198,7 @@ def measure_filters(arguments: argparse.Namespace, console: Console) -> str:
     return "\n\n".join([filter_report.tables(data), filter_report.details(data), *refused])
 
 
-PROBES = 4
+PROBES = 5
 
 
 def probe(
@@ -216,6 +218,8 @@ def probe(
     memory += probes.memory_table(channels_last, make_inputs(channels_last, source, device), [OURS])
     note("host overhead")
     overhead = probes.host_overhead(device, rounds)
+    note("pasted masks")
+    pasted = paste.times(device, max(rounds // 4, 3))
     note("threads" if device.type == "cpu" else "launches")
     threads = probes.thread_scaling(_for_threads(main_case), source, rounds) if device.type == "cpu" else []
     launches = cuda_probes.launches(main_case, inputs, [OURS, GRID_SAMPLE]) if device.type == "cuda" else []
@@ -228,6 +232,7 @@ def probe(
     return {
         "memory": memory,
         "overhead": overhead,
+        "paste": pasted,
         "threads": threads,
         "launches": launches,
         "device_times": device_times,

@@ -13,5 +13,15 @@ from . import boxes, reference, transforms  # noqa: E402
 from ._options import Boxcar  # noqa: E402
 from ._version import __version__  # noqa: E402
 from .attention_crop import AttentionCrop, attention_crop  # noqa: E402
+from .paste import paste  # noqa: E402
 
-__all__ = ["AttentionCrop", "Boxcar", "__version__", "attention_crop", "boxes", "reference", "transforms"]
+__all__ = [
+    "AttentionCrop",
+    "Boxcar",
+    "__version__",
+    "attention_crop",
+    "boxes",
+    "paste",
+    "reference",
+    "transforms",
+]

@@ -49,10 +49,10 @@ def check_options(
         mask_steepness = check_positive(
             "mask_steepness", mask_steepness, 2.0**-126, MAX_STEEPNESS, " or None"
         )
-    _check_choice("boundary", boundary, BOUNDARIES)
+    check_choice("boundary", boundary, BOUNDARIES)
     if fill is not None:
         fill = _check_fill(fill, boundary, mask_steepness, interpolation)
-    _check_choice("window_grad", window_grad, WINDOW_GRADS)
+    check_choice("window_grad", window_grad, WINDOW_GRADS)
     if mean is not None:
         mean = tuple(check_number("mean", m, MAX_STATISTIC) for m in _numbers("mean", mean))
     if std is not None:
@@ -68,33 +68,37 @@ def check_options(
     )
 
 
-def check_images(images: Tensor, options: CropOptions) -> None:
-    """What depends on the images."""
-    check_tensor("images", images)
+def check_images(images: Tensor, options: CropOptions, name: str = "images") -> None:
+    """What depends on the images; ``name`` is what they are to the caller."""
+    check_tensor(name, images)
     if images.dtype not in IMAGE_DTYPES:
-        _check_selected(images.dtype, options)
+        _check_selected(images.dtype, options, name)
     shape = images.shape
     if len(shape) != 4:
-        raise ValueError(f"images must have shape (B, C, H, W), got {_shape(images)}")
+        raise ValueError(f"{name} must have shape (B, C, H, W), got {_shape(images)}")
     if shape[2] < 1 or shape[3] < 1:
-        raise ValueError(f"images must be at least 1 pixel high and wide, got {_shape(images)}")
+        raise ValueError(f"{name} must be at least 1 pixel high and wide, got {_shape(images)}")
     # Not under torch.compile or export, where it would only become a guard on a symbolic size.
     if not torch.compiler.is_compiling() and (shape[2] > MAX_SIDE or shape[3] > MAX_SIDE):
-        raise ValueError(f"images must not exceed {MAX_SIDE} pixels a side, got {_shape(images)}")
+        raise ValueError(f"{name} must not exceed {MAX_SIDE} pixels a side, got {_shape(images)}")
     if not (options.mean is None and options.std is None and options.dtype is None and options.fill is None):
         _check_conversion(images, options)
 
 
 def check_arguments(
-    images: Tensor, windows: Tensor, options: CropOptions, flip: Tensor | None = None
+    images: Tensor,
+    windows: Tensor,
+    options: CropOptions,
+    flip: Tensor | None = None,
+    name: str = "images",
 ) -> None:
-    """What depends on the tensors."""
-    check_images(images, options)
+    """What depends on the tensors; ``name`` is what the images are to the caller."""
+    check_images(images, options, name)
     check_tensor("windows", windows)
     expected = torch.float64 if images.dtype == torch.float64 else torch.float32
     if windows.dtype != expected:
         raise TypeError(
-            f"windows must be {_name(expected)} with {_name(images.dtype)} images, got {windows.dtype}; "
+            f"windows must be {_name(expected)} with {_name(images.dtype)} {name}, got {windows.dtype}; "
             f"use windows.to(torch.{_name(expected)})"
         )
     window_shape = windows.shape
@@ -105,11 +109,11 @@ def check_arguments(
         )
     if window_shape[0] != images.shape[0]:
         raise ValueError(
-            f"windows must have the batch size of images: got {_shape(windows)} for images {_shape(images)}"
+            f"windows must have the batch size of {name}: got {_shape(windows)} for {name} {_shape(images)}"
         )
     if images.device != windows.device:
         raise ValueError(
-            f"windows must be on the device of images: got {windows.device} for images on {images.device}"
+            f"windows must be on the device of {name}: got {windows.device} for {name} on {images.device}"
         )
     if flip is not None:
         _check_flip(flip, windows)
@@ -148,13 +152,13 @@ def _check_conversion(images: Tensor, options: CropOptions) -> None:
             _check_selected_fill(value, images.dtype, result)
 
 
-def _check_selected(dtype: torch.dtype, options: CropOptions) -> None:
+def _check_selected(dtype: torch.dtype, options: CropOptions, images: str) -> None:
     """Images whose pixels are selected, not computed with: only what leaves them as they are."""
     nearest, name = options.interpolation == "nearest", _name(dtype)
     if not nearest or dtype not in SELECTED_DTYPES:
         allowed = (*IMAGE_DTYPES, *SELECTED_DTYPES) if nearest else IMAGE_DTYPES
-        hint = "; integer and bool images need interpolation='nearest'" if dtype in SELECTED_DTYPES else ""
-        raise TypeError(f"images must be {_names(allowed)}, got {dtype}{hint}")
+        hint = f"; integer and bool {images} need interpolation='nearest'" if dtype in SELECTED_DTYPES else ""
+        raise TypeError(f"{images} must be {_names(allowed)}, got {dtype}{hint}")
     for option in ("mask_steepness", "mean", "std"):
         if getattr(options, option) is not None:
             raise ValueError(f"{option} must be None for {name} images, got {getattr(options, option)!r}")
@@ -234,7 +238,7 @@ def _is_int(value: Any) -> bool:
 
 def _check_filter(interpolation: str, antialias: bool) -> bool:
     """Whether the filter is antialiased."""
-    _check_choice("interpolation", interpolation, INTERPOLATIONS)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     if not isinstance(antialias, bool):
         raise TypeError(f"antialias must be True or False, got {antialias!r}")
     if antialias and interpolation in ("nearest", "area"):
@@ -242,7 +246,7 @@ def _check_filter(interpolation: str, antialias: bool) -> bool:
     return antialias or interpolation == "lanczos3"  # which has no plain form
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
@@ -281,7 +285,7 @@ def _shown(value: Any) -> str:
 def _check_boxcar(boxcar: Any) -> Boxcar:
     if not isinstance(boxcar, Boxcar):
         raise TypeError(f"boxcar must be a racnn_ops.Boxcar or None, got {boxcar!r}")
-    _check_choice("boxcar.energy", boxcar.energy, ENERGIES)
+    check_choice("boxcar.energy", boxcar.energy, ENERGIES)
     side = boxcar.side
     return Boxcar(
         check_positive("boxcar.steepness", boxcar.steepness, 0.0, MAX_BOXCAR),

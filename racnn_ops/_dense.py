@@ -101,15 +101,20 @@ def _finite(values: Tensor) -> Tensor:
 
 
 def _is_all(condition: Tensor) -> bool:
-    """Whether that is found out at no cost: not inside a graph, and without waiting for a device."""
+    """Whether that is found out at no cost."""
+    return is_eager(condition) and condition.is_cpu and bool(condition.all())
+
+
+def is_eager(tensor: Tensor) -> bool:
+    """Whether its numbers are there, if on its device: not inside a graph, nor under a transform."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    if torch._C._len_torch_dispatch_stack() or type(condition) is not Tensor or not condition.is_cpu:
+    if torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
+        return False
+    if type(tensor) is not Tensor or tensor.is_meta:
         return False
     # Of torch.autograd.grad(is_grads_batched=True), which is no transform.
-    if torch._C._functorch.is_legacy_batchedtensor(condition):
-        return False
-    return bool(condition.all())
+    return not torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
 class _Contraction(torch.autograd.Function):

@@ -57,6 +57,8 @@ def details(results: Results) -> str:
     if results.data["device_times"]:
         parts.append(_kernels_alone(results))
     parts += [filter_report.details(results.data), augmentation_table(results.data)]
+    if results.data.get("paste"):
+        parts.append(pasted(results))
     if results.data["threads"]:
         parts.append(_threads(results))
     if results.data["memory"]:
@@ -166,6 +168,16 @@ def _threads(results: Results) -> str:
             row += [f"{milliseconds(ours)} ms {share:.0%}", f"{other['median_s'] / ours['median_s']:.1f}x"]
         rows.append(row)
     return _titled("By threads: share of a copy by as many, times ours", head, rows)
+
+
+def pasted(results: Results) -> str:
+    """Masks pasted into an image."""
+    records = results.data["paste"]
+    rows = [
+        [record["contestant"], milliseconds(record), f"{record['median_s'] / records[0]['median_s']:.1f}x"]
+        for record in records
+    ]
+    return _titled(f"{records[0]['label']}: ms, times ours", ["", "ms", "times ours"], rows)
 
 
 def _kernels_alone(results: Results) -> str:

@@ -12,6 +12,8 @@ import torch
 
 PAGE = Path(__file__).resolve().parents[2] / "racnn_ops" / "REPLACES.md"
 
+OURS = r"\b(attention_crop|paste|transforms\.RandomResizedCrop)\("
+
 
 def blocks(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
@@ -28,14 +30,18 @@ def test_both_sides_give_the_same(section: str) -> None:
     sides = blocks(section)
     assert len(sides) == 2
     theirs, ours = sides
-    calls = re.compile(r"\b(attention_crop|transforms\.RandomResizedCrop)\(")
-    assert not calls.search(theirs)
-    assert calls.search(ours)
+    assert not re.search(OURS, theirs)
+    assert re.search(OURS, ours)
     found = []
+    masks = []
     for side in (theirs, ours):
         torch.manual_seed(0)
         names: dict[str, Any] = {}
         exec(inputs + side, names)
         found.append(names["crops"])
+        masks.append(names.get("in_image"))
     assert len(found[0].unique()) > 100
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    if masks[0] is not None:
+        sure = (found[0] - 0.5).abs() > 1e-4
+        assert torch.equal(masks[0][sure], masks[1][sure])
