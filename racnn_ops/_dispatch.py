@@ -37,16 +37,16 @@ def crop(images: Tensor, windows: Tensor, crop_options: CropOptions, flip: Tenso
 
 
 def _kernels_mirror(images: Tensor, windows: Tensor) -> bool:
-    """Whether the forward kernels may do so themselves: where nothing is differentiated, nor exported."""
+    """Whether the forward kernels do so themselves: on CPUs, where nothing is differentiated, nor exported."""
     if torch._C._are_functorch_transforms_active() or has_tangent(images, windows):
         return False
     if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
         return False
-    return _has_kernels(images) and not torch.compiler.is_exporting()
+    return _has_kernels(images) and images.is_cpu and not torch.compiler.is_exporting()
 
 
 def _with_flip(windows: Tensor, flip: Tensor) -> Tensor:
-    """Windows of five numbers, as the forward kernels take them: ``tx, ty, tw, th`` and whether mirrored."""
+    """Windows of five numbers, as those kernels take them: ``tx, ty, tw, th`` and whether mirrored."""
     return torch.cat((windows[..., :3], windows[..., -1:], flip.unsqueeze(-1).to(windows.dtype)), -1)
 
 

@@ -88,7 +88,7 @@ def attention_crop(
             Frames as decoders give them, uint8 (B, H, W, C), enter as ``frames.permute(0, 3, 1, 2)``.
         boxcar (Boxcar, optional): options of ``window_grad="boxcar"``.
         flip (Tensor[B] or Tensor[B, K], optional): bool; crops that are mirrored left-right, as
-            ``crop.flip(-1)`` is. Where nothing is differentiated that takes no further pass.
+            ``crop.flip(-1)`` is. On CPUs, where nothing is differentiated, without a further pass.
 
     Returns:
         Tensor[B, C, h, w], or Tensor[B, K, C, h, w] for ``(B, K, ...)`` windows, dense in memory.

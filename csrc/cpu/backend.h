@@ -113,6 +113,7 @@ Window<double> add_up_boxcar(const BoxcarSums<T>* parts, const Units& units, T s
 // What the operators call (torch/crop_operators.h).
 struct Backend : BackendTypes<Half, BFloat16> {
   static constexpr int64_t kMostNormalised = INT64_MAX;
+  static constexpr bool kMirrors = true;
 
   // In windows.
   static int64_t window_grad_workspace(const CropShape& s) {

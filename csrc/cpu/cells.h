@@ -15,6 +15,8 @@
 
 namespace racnn::cpu::RACNN_ISA {
 
+static_assert(kCutOfRuns.rows == kLanes, "units are whole cells");
+
 constexpr int64_t kTileNumbers = 16384;  // of the cells that are at work at a time: they stay in the cache
 
 // Whether cells take fewer instructions than a band: of a row, to turn its pixels and outputs and to add up

@@ -34,7 +34,6 @@ struct ContractionParams {
   static constexpr int kPassSlots =
       kIsFilter && kInverse && sizeof(Source) == 4 ? 8 : racnn::kPassSlots<Source>;
   static constexpr bool kTwoEntries = !kInverse && !kIsFilter;
-  static constexpr bool kMirrors = !kInverse && !std::is_same_v<Axis, TableAxis<T>>;
   // Rows of a run whose loads are on the way together.
   static constexpr int kAhead = kIsFilter && sizeof(Source) == 4 ? 4 : 2;
   static constexpr bool kEachTogether = !kTwoEntries || sizeof(Source) < 4;  // as far as there are registers

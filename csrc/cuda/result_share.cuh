@@ -21,18 +21,11 @@ struct ResultShare {
         channel(share.lane - column * p.tiling.interleaved),
         first_channel(tile.plane * p.tiling.interleaved + channel),
         result(p.result + at.image * p.result_strides.b + at.window * p.result_strides.k +
-               column_of_result(p, at, tile.column + column) * p.result_strides.x +
-               offset(p, tile.row, tile.plane) + channel * p.result_strides.c) {
+               (tile.column + column) * p.result_strides.x + offset(p, tile.row, tile.plane) +
+               channel * p.result_strides.c) {
     if (column < tile.columns) return;
     column = 0;
     share.slot = PassShare::kNone;
-  }
-
-  __device__ __forceinline__ static int32_t column_of_result(const P& p, const Place& at, int32_t column) {
-    if constexpr (P::kMirrors) {
-      if (is_mirrored(p.taps, at.image * p.shape.windows + at.window)) return p.width() - 1 - column;
-    }
-    return column;
   }
 
   __device__ __forceinline__ static int64_t offset(const P& p, int32_t row, int32_t plane) {

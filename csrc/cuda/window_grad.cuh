@@ -37,7 +37,6 @@ struct WindowGradParams {
   static constexpr bool kInverse = false;
   static constexpr bool kIsFilter = std::is_same_v<Axis, FilterAxis<T>>;
   static constexpr bool kTwoEntries = !kIsFilter;
-  static constexpr bool kMirrors = false;
   static constexpr int kPassSlots = 4;
   static constexpr bool kEachTogether = true;
 

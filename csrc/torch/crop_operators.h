@@ -6,6 +6,7 @@
 //
 //   BackendTypes                              its base: the C++ type of each dtype
 //   kMostNormalised                           channels that a kernel can normalise
+//   kMirrors                                  whether crops may be mirrored: windows of five numbers
 //   Guard(const Tensor&)                      makes the tensor's device current, for its lifetime
 //   window_grad_workspace(const CropShape&)   how much workspace its reductions need
 //   boxcar_grad_workspace(const CropShape&, Energy)
@@ -88,8 +89,8 @@ Tensor forward(const Tensor& images, const Tensor& windows, int64_t out_height, 
                const TapOptions& options, const AffineNumbers& affine, ScalarType dtype,
                std::optional<bool> channels_last) {
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
-  const CropShape shape =
-      make_shape(images, windows, images.size(1), images.size(2), images.size(3), out_height, out_width, 5);
+  const CropShape shape = make_shape(images, windows, images.size(1), images.size(2), images.size(3),
+                                     out_height, out_width, Backend::kMirrors ? 5 : 4);
   const Tensor dense_windows = contiguous_windows(windows, images.scalar_type());
   Sizes sizes{shape.batch};
   if (has_window_axis(windows)) sizes.push_back(shape.windows);

@@ -24,6 +24,7 @@ static cudaStream_t current_stream() {
 
 struct CudaBackend : BackendTypes<__half, __nv_bfloat16> {
   static constexpr int64_t kMostNormalised = racnn::kMostNormalised;
+  static constexpr bool kMirrors = false;
   static constexpr int64_t kSmallWorkspace = 0;
 
   struct Guard {

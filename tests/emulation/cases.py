@@ -131,10 +131,7 @@ class Case:
         )
 
     def window_array(self) -> Array:
-        count = self.batch * self.windows
-        windows = make_windows(self.where, self._random(), count, min(self.values, 4), self.size)
-        if self.values == 5:  # every other crop is mirrored
-            windows = np.concatenate((windows, np.arange(count)[:, None] % 2 == 0), -1)
+        windows = make_windows(self.where, self._random(), self.batch * self.windows, self.values, self.size)
         return windows.reshape(self.batch, self.windows, self.values).astype(NUMPY_TYPE[self.accumulate])
 
     def tables(self) -> list[Array]:

@@ -27,8 +27,7 @@ def by_cpu(case: Case) -> Array:
 def _reference(case: Case) -> torch.Tensor:
     if case.kernel in TAP_KERNELS:
         return _tap_reference(case)
-    numbers = torch.from_numpy(case.window_array().astype(np.float64))
-    windows = numbers[..., :4].clone().requires_grad_()
+    windows = torch.from_numpy(case.window_array().astype(np.float64)).requires_grad_()
     grad_output = torch.from_numpy(decode(case.grad_output(), case.crop))
     if case.kernel == "boxcar_grad":
         steepness, scale, shrink = BOXCAR
@@ -50,7 +49,6 @@ def _reference(case: Case) -> torch.Tensor:
         antialias=case.antialias,
         boundary=case.boundary,
         mask_steepness=mask_steepness,
-        flip=numbers[..., 4] != 0 if case.values == 5 else None,
     )
     if case.offset:  # not as a fill, which limits what scale and shift can be
         crops = crops + torch.tensor(case.offsets, dtype=torch.float64).view(-1, 1, 1)

@@ -63,15 +63,6 @@ def test_results_in_another_layout(kernel: str, layout: str, result: str, kernel
             check(case.but(affine=True, interpolation="bicubic", antialias=True), kernels)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("image", "crop"), PAIRS_OF["forward"])
-def test_mirrored_crops(image: str, crop: str, layout: str, kernels: ModuleType) -> None:
-    case = Case("forward", image, crop, layout=layout, values=5, size=(13, 90), where="crossing")
-    for channels, out in ((3, (5, 7)), (8, (4, 70)), (1, (2, 300))):
-        check(case.but(channels=channels, out=out), kernels)
-        check(case.but(channels=channels, out=out, antialias=True, affine=True), kernels)
-
-
 @pytest.mark.skipif(not racnn_ops._library.has_cpu, reason=f"no CPU kernels: {racnn_ops._library.cpu_error}")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize(("kernel", "image", "crop"), KERNEL_PAIRS)
