@@ -88,10 +88,10 @@ struct Window {
 
 constexpr int kAxisSums = 4;  // the numbers of a Window
 
-// `values` is 3 (tx, ty, tl), 4 (tx, ty, tw, th) or 5 (the same, and whether the crop is mirrored).
+// `values` is 3 (tx, ty, tl), 4 (tx, ty, tw, th) or 5 (tx, ty, tw, whether the crop is mirrored, th).
 template <typename T>
 RACNN_HOST_DEVICE Window<T> load_window(const T* window, int values) {
-  return {window[0], window[2], window[1], window[values == 3 ? 2 : 3]};
+  return {window[0], window[2], window[1], window[values - 1]};
 }
 
 // 0, or NaN if one of the numbers is not finite: x - x is NaN for NaN and for both infinities.

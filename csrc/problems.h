@@ -70,7 +70,7 @@ RACNN_HOST_DEVICE int64_t crop_offset(const Strides& strides, int64_t n, int64_t
 template <typename T>
 struct WindowSpec {
   const T* data;   // [N, values], contiguous
-  int32_t values;  // 3: tx, ty, tl; 4: tx, ty, tw, th; 5: and whether the crop is mirrored (is_mirrored)
+  int32_t values;  // 3: tx, ty, tl; 4: tx, ty, tw, th; 5: tx, ty, tw, is_mirrored, th
   Boundary boundary;
   T steepness;  // of the mask, per pixel; 0: no mask
 };
@@ -83,7 +83,7 @@ RACNN_HOST_DEVICE Window<T> load_window(const WindowSpec<T>& spec, int64_t n) {
 // Whether the columns of crop n go from right to left: of the CPU's forward kernels alone.
 template <typename T>
 RACNN_HOST_DEVICE bool is_mirrored(const WindowSpec<T>& spec, int64_t n) {
-  return spec.values == 5 && spec.data[n * 5 + 4] != T(0);
+  return spec.values == 5 && spec.data[n * 5 + 3] != T(0);
 }
 
 // Windows whose taps are runs of any length. A type of its own: WindowSpec's have two entries, as a constant.

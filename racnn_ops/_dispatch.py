@@ -37,7 +37,7 @@ def crop(images: Tensor, windows: Tensor, crop_options: CropOptions, flip: Tenso
 
 
 def _kernels_mirror(images: Tensor, windows: Tensor) -> bool:
-    """Whether the forward kernels do so themselves: on CPUs, where nothing is differentiated, nor exported."""
+    """Whether the forward kernels do so: on CPUs, where nothing is differentiated, nor exported."""
     if torch._C._are_functorch_transforms_active() or has_tangent(images, windows):
         return False
     if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
@@ -46,8 +46,8 @@ def _kernels_mirror(images: Tensor, windows: Tensor) -> bool:
 
 
 def _with_flip(windows: Tensor, flip: Tensor) -> Tensor:
-    """Windows of five numbers, as those kernels take them: ``tx, ty, tw, th`` and whether mirrored."""
-    return torch.cat((windows[..., :3], windows[..., -1:], flip.unsqueeze(-1).to(windows.dtype)), -1)
+    """Windows of five numbers, as those kernels take them: ``tx, ty, tw``, whether mirrored, ``th``."""
+    return torch.cat((windows[..., :3], flip.unsqueeze(-1).to(windows.dtype), windows[..., -1:]), -1)
 
 
 def normalised_first(

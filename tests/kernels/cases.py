@@ -27,12 +27,13 @@ WINDOWS = (
 def windows(random: Random, values: int, size: tuple[int, int]) -> str:
     """Three of WINDOWS for an image of `size`, as run_kernels reads them; the second is mirrored."""
     height, width = size
-    factors = (width, height, width, height, 1)[:values]
-    chosen = [(*shares, n % 2) for n, shares in enumerate(random.sample(WINDOWS, 3))]
-    return "/".join(
-        ",".join(f"{number * factor:.7g}" for number, factor in zip(numbers, factors, strict=False))
-        for numbers in chosen
-    )
+    rows = []
+    for n, (x, y, half_x, half_y) in enumerate(random.sample(WINDOWS, 3)):
+        numbers = [x * width, y * height, half_x * width, half_y * height][:values]
+        if values == 5:
+            numbers.insert(3, n % 2)
+        rows.append(",".join(f"{number:.7g}" for number in numbers))
+    return "/".join(rows)
 
 
 def cases(kernel: str) -> Iterator[list[str]]:
