@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import TransformType
+from torch._C._functorch import TransformType, _unwrap_for_grad, _wrap_for_grad
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 
 from ._arguments import is_channels_last
 from ._autograd import has_tangent
@@ -50,7 +51,54 @@ def crop_under_transforms(images: Tensor, windows: Tensor, options: KernelOption
         return crop_by_taps(images, windows, options)
     height, width = images.shape[2:]
     constants = Constants(options, (height, width), is_channels_last(images), images.dtype)
+    if forward and options.dtype != torch.uint8 and (crops := _dual(images, windows, constants)) is not None:
+        return crops
     return _Crop.apply(images, windows, constants)  # type: ignore[no-any-return]
+
+
+def _dual(images: Tensor, windows: Tensor, constants: Constants) -> Tensor | None:
+    """The crops with their tangent where torch.func.jvp is the only transform, otherwise None.
+
+    Without a custom function, for which torch does several times as much as all this.
+    """
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    if [each.key() for each in levels] != [TransformType.Jvp] or torch.compiler.is_compiling():
+        return None
+    interpreter = retrieve_current_functorch_interpreter()
+    level = interpreter.level()
+    duals = (torch.autograd.forward_ad.unpack_dual(tensor) for tensor in (images, windows))
+    parts: list[Any] = [
+        part if part is None else _unwrap_for_grad(part, level) for dual in duals for part in dual
+    ]
+    if torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in parts):
+        return None
+    images, d_images, windows, d_windows = parts
+    with interpreter.lower():
+        crops: Tensor = _Crop.forward(images, windows, constants)
+        along = _along_both(_Crop.forward, _Tangent.forward, images, windows, d_images, d_windows, constants)
+    if along is None:
+        return None
+    dual = torch.autograd.forward_ad.make_dual(_wrap_for_grad(crops, level), _wrap_for_grad(along, level))
+    return dual  # type: ignore[no-any-return]
+
+
+def _along_both(
+    crop: Callable[..., Tensor],
+    tangent: Callable[..., Tensor],
+    images: Tensor,
+    windows: Tensor,
+    d_images: Tensor | None,
+    d_windows: Tensor | None,
+    constants: Constants,
+) -> Tensor | None:
+    """How the crops change along changes of images and windows."""
+    along = None
+    if d_images is not None:
+        along = crop(d_images, windows, constants.linear())
+    if d_windows is not None:
+        by_windows = tangent(images, windows, d_windows, constants)
+        along = by_windows if along is None else along + by_windows
+    return along
 
 
 def _levels(*tensors: Tensor) -> tuple[int, int]:
@@ -107,15 +155,9 @@ class _Crop(torch.autograd.Function):
     def jvp(ctx: Any, d_images: Tensor | None, d_windows: Tensor | None, _: None) -> Tensor | None:
         images, windows = ctx.saved_tensors
         constants: Constants = ctx.constants
-        along = None
         if constants.options.dtype == torch.uint8:
             return None
-        if d_images is not None:
-            along = _Crop.apply(d_images, windows, constants.linear())
-        if d_windows is not None:
-            by_windows = _Tangent.apply(images, windows, d_windows, constants)
-            along = by_windows if along is None else along + by_windows
-        return along
+        return _along_both(_Crop.apply, _Tangent.apply, images, windows, d_images, d_windows, constants)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:

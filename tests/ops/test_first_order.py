@@ -138,14 +138,18 @@ def graph_outside(crop: Crop, images: Tensor, windows: Tensor) -> Any:
 
 
 def each_direction(crop: Crop, images: Tensor, windows: Tensor) -> Any:
-    """vmap outside of jvp and inside."""
+    """vmap outside of jvp and inside, and inside of autograd's forward mode."""
 
     def along(w: Tensor, direction: Tensor) -> Any:
         return jvp(lambda i, w: crop(i, w, SHAPE.out), (images, w), (images.cos(), direction))
 
     many = torch.stack((windows, windows * 0.99))
     inside = jvp(vmap(lambda w: crop(images, w, SHAPE.out)), (many,), (many.cos(),))
-    return vmap(along)(many, many.sin()), inside, jacfwd(lambda w: crop(images, w, SHAPE.out))(windows)
+    with forward_ad.dual_level():
+        mapped = vmap(lambda w: crop(images, w, SHAPE.out))(forward_ad.make_dual(many, many.cos()))
+        plain = tuple(forward_ad.unpack_dual(mapped))
+    jacobian = jacfwd(lambda w: crop(images, w, SHAPE.out))(windows)
+    return vmap(along)(many, many.sin()), inside, plain, jacobian
 
 
 @pytest.mark.parametrize("windows", [None, 2])
