@@ -60,7 +60,7 @@ struct Columns {
   int32_t* first;   // [out]: first of `taps` pixels of the line that an output reads
   int32_t* before;  // [out]: of these, how many lie before its run
   bool uneven;      // some read pixels that are not theirs, with the weight 0
-  bool blends;      // rows need not become lines: these would be pieces of rows, without zeros
+  bool blends;      // a line would be without zeros: rows need not become one, whatever their layout
 
   // The weight of output j for the t-th of its pixels.
   T weight(int s, int64_t j, int64_t t) const {
@@ -92,7 +92,7 @@ Columns<T> make_columns(Arena& arena, const AxisRuns<T>& axis, const Strides& im
     return columns;
   }
   columns.line = piece_of_row(arena, read.begin, pixels, taps, images, step);
-  columns.blends = taps == kBlendedTaps && columns.line.offsets == nullptr;
+  columns.blends = taps == kBlendedTaps;
   for (int32_t j = 0; j < axis.out; ++j) {
     const Run& run = axis.runs[j];
     columns.blends &= run.count == kBlendedTaps;
