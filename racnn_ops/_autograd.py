@@ -22,6 +22,13 @@ def has_tangent(*tensors: Tensor) -> bool:
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
+def is_differentiated(*tensors: Tensor) -> bool:
+    """Whether autograd is to differentiate by one of them, in reverse or in forward mode."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return True
+    return has_tangent(*tensors)
+
+
 def differentiable_crop(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
     """The crops in eager mode, leaner than the gradients that are registered with the operator."""
     if windows.requires_grad and not options.boxcar and are_pixels_far_apart(images):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _library, reference
-from ._autograd import differentiable_crop, has_tangent
+from ._autograd import differentiable_crop, has_tangent, is_differentiated
 from ._first_order import crop_under_transforms
 from ._kernels import crop_kernel
 from ._options import SELECTED_DTYPES, CropOptions, KernelOptions
@@ -38,9 +38,7 @@ def crop(images: Tensor, windows: Tensor, crop_options: CropOptions, flip: Tenso
 
 def _kernels_mirror(images: Tensor, windows: Tensor) -> bool:
     """Whether the forward kernels do so: on CPUs, where nothing is differentiated, nor exported."""
-    if torch._C._are_functorch_transforms_active() or has_tangent(images, windows):
-        return False
-    if torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad):
+    if torch._C._are_functorch_transforms_active() or is_differentiated(images, windows):
         return False
     return _has_kernels(images) and images.is_cpu and not torch.compiler.is_exporting()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import check_arguments, check_choice, check_number, check_options, check_size, check_tensor
-from ._autograd import has_tangent
+from ._autograd import is_differentiated
 from ._dense import is_eager
 from ._dispatch import crop
 from ._options import CropOptions
@@ -201,9 +201,7 @@ def _compare_by_turns(
 def _sum(pixels: Tensor, windows: Tensor, options: CropOptions, leading: Sequence[int]) -> Tensor:
     """Pasted pixels added up over the last of the leading axes."""
     batch, crops = leading
-    tensors = (pixels, windows)
-    differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if differentiated or has_tangent(*tensors) or not (is_eager(windows) and windows.is_cpu):
+    if is_differentiated(pixels, windows) or not (is_eager(windows) and windows.is_cpu):
         images = _paste(pixels, windows, options)
         return images.view(*leading, *images.shape[1:]).sum(1)
     shape = (batch, pixels.shape[1], *options.output_size)
