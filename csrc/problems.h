@@ -61,9 +61,38 @@ struct Strides {
   int64_t b, k, c, y, x;
 };
 
+// Out of which image each crop is cut where that is not n / K: the shape then has B = N and K = 1 or, of a
+// gradient of images, B of them and K = N on each, of which an image takes those that are its own.
+struct ImageIndex {
+  const int64_t* of_crop = nullptr;  // [N]; null: there is none
+  int64_t images = 0;
+
+  // Of crop n; kOutside if there is no such image: the crop is NaN, without a gradient.
+  RACNN_HOST_DEVICE int64_t image_of(int64_t n) const {
+    const int64_t image = of_crop[n];
+    return image >= 0 && image < images ? image : kOutside;
+  }
+};
+
 // Where crop n = b * K + k begins.
 RACNN_HOST_DEVICE int64_t crop_offset(const Strides& strides, int64_t n, int64_t windows) {
   return n / windows * strides.b + n % windows * strides.k;
+}
+
+// Calls use(n) for the crops of image b, in order.
+template <typename Use>
+RACNN_HOST_DEVICE void each_crop_of_image(const ImageIndex& index, const CropShape& s, int64_t b,
+                                          const Use& use) {
+  for (int64_t k = 0; k < s.windows; ++k) {
+    if (index.of_crop == nullptr) use(b * s.windows + k);
+    if (index.of_crop != nullptr && index.of_crop[k] == b) use(k);
+  }
+}
+
+RACNN_HOST_DEVICE int64_t crops_of_image(const ImageIndex& index, const CropShape& s, int64_t b) {
+  int64_t count = 0;
+  each_crop_of_image(index, s, b, [&](int64_t) { ++count; });
+  return count;
 }
 
 // The windows and the options that change the tap tables. T is the accumulation type.
@@ -184,6 +213,11 @@ RACNN_HOST_DEVICE CropAxes<TableAxis<T>> crop_axes(const TapTables<T>& taps, con
 }
 
 template <typename Taps>
+constexpr bool kHasWindows = true;
+template <typename T>
+constexpr bool kHasWindows<TapTables<T>> = false;
+
+template <typename Taps>
 using AxesOf = decltype(crop_axes(std::declval<Taps>(), CropShape{}, 0));
 
 // A pixel I of channel c enters as I * scale[c] + shift[c], and offset[c] is added to what comes out, with
@@ -202,6 +236,7 @@ struct ForwardProblem {
   Strides image_strides, out_strides;
   Taps taps;  // WindowSpec, FilterSpec or TapTables
   ChannelAffine affine{};
+  ImageIndex index{};
 };
 
 template <typename T>
@@ -218,6 +253,7 @@ struct WindowGradProblem {
   Strides grad_strides, image_strides;
   Taps taps;  // WindowSpec or FilterSpec
   ChannelAffine affine;
+  ImageIndex index{};
 };
 
 template <typename Grad, typename Image, typename Taps = WindowSpec<Accumulate<Image>>>
@@ -228,6 +264,7 @@ struct ImageGradProblem {
   Strides grad_strides, image_strides;
   Taps taps;               // WindowSpec, FilterSpec or TapTables
   ChannelAffine affine{};  // the shift does not matter here
+  ImageIndex index{};
 };
 
 template <typename T>

@@ -68,69 +68,157 @@ def check_options(
     )
 
 
-def check_images(images: Tensor, options: CropOptions, name: str = "images") -> None:
-    """What depends on the images; ``name`` is what they are to the caller."""
+def check_images(
+    images: Tensor, options: CropOptions, name: str = "images", form: str = "(B, C, H, W)"
+) -> None:
+    """What depends on images, a batch or one (C, H, W); ``name`` is what they are to the caller."""
     check_tensor(name, images)
     if images.dtype not in IMAGE_DTYPES:
         _check_selected(images.dtype, options, name)
     shape = images.shape
-    if len(shape) != 4:
-        raise ValueError(f"{name} must have shape (B, C, H, W), got {_shape(images)}")
-    if shape[2] < 1 or shape[3] < 1:
+    if len(shape) != form.count(",") + 1:
+        raise ValueError(f"{name} must have shape {form}, got {_shape(images)}")
+    if shape[-2] < 1 or shape[-1] < 1:
         raise ValueError(f"{name} must be at least 1 pixel high and wide, got {_shape(images)}")
     # Not under torch.compile or export, where it would only become a guard on a symbolic size.
-    if not torch.compiler.is_compiling() and (shape[2] > MAX_SIDE or shape[3] > MAX_SIDE):
+    if not torch.compiler.is_compiling() and (shape[-2] > MAX_SIDE or shape[-1] > MAX_SIDE):
         raise ValueError(f"{name} must not exceed {MAX_SIDE} pixels a side, got {_shape(images)}")
     if not (options.mean is None and options.std is None and options.dtype is None and options.fill is None):
         _check_conversion(images, options)
 
 
 def check_arguments(
-    images: Tensor,
-    windows: Tensor,
+    images: Any,
+    windows: Any,
     options: CropOptions,
     flip: Tensor | None = None,
+    image_index: Tensor | None = None,
     name: str = "images",
 ) -> None:
-    """What depends on the tensors; ``name`` is what the images are to the caller."""
-    check_images(images, options, name)
-    check_tensor("windows", windows)
+    """What depends on the tensors, or lists of them; ``name`` is what the images are to the caller."""
+    if isinstance(images, (list, tuple)):
+        _check_list(images, windows, options, image_index, name)
+        first, count = images[0], len(images)
+    else:
+        check_images(images, options, name)
+        first, count = images, images.shape[0]
+    shape: tuple[int, ...]
+    if isinstance(windows, (list, tuple)):
+        _check_window_list(windows, first, count, image_index, name)
+        shape = (sum(own.shape[0] for own in windows),)
+    elif image_index is not None:
+        _check_windows("windows", windows, first, name, "(N, 3)", "(N, 4)")
+        _check_image_index(image_index, windows)
+        shape = windows.shape[:1]
+    else:
+        _check_windows("windows", windows, first, name, "(B, 3) or (B, K, 3)", "(B, 4) or (B, K, 4)", (2, 3))
+        shape = windows.shape[:-1]
+        if shape[0] != count:
+            raise ValueError(
+                f"windows must have the batch size of {name}: got {_shape(windows)} "
+                f"for {name} {_shape(first)}"
+            )
+    if flip is not None:
+        _check_flip(flip, shape, first.device)
+
+
+def _check_list(
+    images: Sequence[Tensor], windows: Any, options: CropOptions, image_index: Tensor | None, name: str
+) -> None:
+    if not images:
+        raise ValueError(f"{name} must be a list of at least one tensor, got {images!r}")
+    for at, image in enumerate(images):
+        check_images(image, options, f"{name}[{at}]", "(C, H, W)")
+        for what in ("dtype", "device"):
+            if getattr(image, what) != getattr(images[0], what):
+                raise ValueError(
+                    f"{name} must share one {what}: got {getattr(image, what)} in {name}[{at}] behind "
+                    f"{getattr(images[0], what)}"
+                )
+        if image.shape[0] != images[0].shape[0]:
+            raise ValueError(
+                f"{name} must have the same number of channels: got {_shape(image)} in {name}[{at}] behind "
+                f"{_shape(images[0])}"
+            )
+    if isinstance(windows, Tensor) and image_index is None:
+        raise ValueError(
+            f"windows must be a list with a list of {name}, or have an image_index, got a tensor "
+            f"{_shape(windows)}"
+        )
+    if image_index is not None and torch.compiler.is_compiling():
+        raise ValueError(f"image_index must be None with a list of {name} in graphs: give windows as a list")
+
+
+def _check_window_list(
+    windows: Sequence[Tensor], images: Tensor, count: int, image_index: Tensor | None, name: str
+) -> None:
+    if image_index is not None:
+        raise ValueError("image_index must be None with a list of windows, one tensor for each image")
+    for at, own in enumerate(windows):
+        check_tensor(f"windows[{at}]", own)
+    if not windows or len(windows) != count:
+        raise ValueError(
+            f"windows must be a list of one tensor for each of the {name}, {count}, got {len(windows)}"
+        )
+    for at, own in enumerate(windows):
+        _check_windows(f"windows[{at}]", own, images, name, "(K, 3)", "(K, 4)")
+        if own.shape[1] != windows[0].shape[1]:
+            raise ValueError(
+                f"windows must all hold 3 or all hold 4 numbers: got {_shape(own)} in windows[{at}] behind "
+                f"{_shape(windows[0])}"
+            )
+
+
+def _check_windows(
+    what: str,
+    windows: Any,
+    images: Tensor,
+    name: str,
+    three: str,
+    four: str,
+    dims: tuple[int, ...] = (2,),
+) -> None:
+    check_tensor(what, windows)
     expected = torch.float64 if images.dtype == torch.float64 else torch.float32
     if windows.dtype != expected:
         raise TypeError(
-            f"windows must be {_name(expected)} with {_name(images.dtype)} {name}, got {windows.dtype}; "
-            f"use windows.to(torch.{_name(expected)})"
+            f"{what} must be {_name(expected)} with {_name(images.dtype)} {name}, got {windows.dtype}; "
+            f"use {what}.to(torch.{_name(expected)})"
         )
-    window_shape = windows.shape
-    if len(window_shape) not in (2, 3) or window_shape[-1] not in (3, 4):
+    if windows.dim() not in dims or windows.shape[-1] not in (3, 4):
         raise ValueError(
-            "windows must have shape (B, 3) or (B, K, 3) for tx, ty, tl, "
-            f"(B, 4) or (B, K, 4) for tx, ty, tw, th, got {_shape(windows)}"
-        )
-    if window_shape[0] != images.shape[0]:
-        raise ValueError(
-            f"windows must have the batch size of {name}: got {_shape(windows)} for {name} {_shape(images)}"
+            f"{what} must have shape {three} for tx, ty, tl, {four} for tx, ty, tw, th, got {_shape(windows)}"
         )
     if images.device != windows.device:
         raise ValueError(
-            f"windows must be on the device of {name}: got {windows.device} for {name} on {images.device}"
+            f"{what} must be on the device of {name}: got {windows.device} for {name} on {images.device}"
         )
-    if flip is not None:
-        _check_flip(flip, windows)
 
 
-def _check_flip(flip: Any, windows: Tensor) -> None:
+def _check_image_index(image_index: Any, windows: Tensor) -> None:
+    check_tensor("image_index", image_index)
+    if image_index.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"image_index must be int32 or int64, got {image_index.dtype}")
+    if image_index.shape != windows.shape[:1]:
+        raise ValueError(
+            f"image_index must have one value for each window, {_shape(windows)[:1]}, "
+            f"got {_shape(image_index)}"
+        )
+    if image_index.device != windows.device:
+        raise ValueError(
+            f"image_index must be on the device of windows: got {image_index.device} for windows on "
+            f"{windows.device}"
+        )
+
+
+def _check_flip(flip: Any, shape: Sequence[int], device: torch.device) -> None:
     check_tensor("flip", flip)
     if flip.dtype != torch.bool:
         raise TypeError(f"flip must be bool, got {flip.dtype}")
-    if flip.shape != windows.shape[:-1]:
-        raise ValueError(
-            f"flip must have one value for each window, {_shape(windows)[:-1]}, got {_shape(flip)}"
-        )
-    if flip.device != windows.device:
-        raise ValueError(
-            f"flip must be on the device of windows: got {flip.device} for windows on {windows.device}"
-        )
+    if tuple(flip.shape) != tuple(shape):
+        raise ValueError(f"flip must have one value for each window, {tuple(shape)}, got {_shape(flip)}")
+    if flip.device != device:
+        raise ValueError(f"flip must be on the device of windows: got {flip.device} for windows on {device}")
 
 
 def _check_conversion(images: Tensor, options: CropOptions) -> None:
@@ -142,9 +230,10 @@ def _check_conversion(images: Tensor, options: CropOptions) -> None:
         name = _name(options.dtype)
         raise ValueError(f"dtype may be {name} only for {name} images, got images {_name(images.dtype)}")
     for name, values in (("mean", options.mean), ("std", options.std), ("fill", options.fill)):
-        if values is not None and len(values) not in (1, images.shape[1]):
+        channels = images.shape[-3]
+        if values is not None and len(values) not in (1, channels):
             raise ValueError(
-                f"{name} must be one number or one per channel ({images.shape[1]}), got {len(values)} numbers"
+                f"{name} must be one number or one per channel ({channels}), got {len(values)} numbers"
             )
     if options.fill is not None and options.interpolation == "nearest":
         result = options.dtype or (torch.float32 if normalised else images.dtype)

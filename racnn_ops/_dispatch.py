@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,35 +13,98 @@ from torch import Tensor
 
 from . import _library, reference
 from ._autograd import differentiable_crop, has_tangent, is_differentiated
+from ._crop_list import crop_list
 from ._first_order import crop_under_transforms
 from ._kernels import crop_kernel
-from ._options import SELECTED_DTYPES, CropOptions, KernelOptions
+from ._lists import are_channels_last, crop_any, gathered, joined
+from ._options import SELECTED_DTYPES, CropOptions, Images, KernelOptions, Windows
 
 # A CUDA launch carries scale and shift of so many channels among its parameters: csrc/cuda/affine.cuh.
 MOST_NORMALISED_ON_CUDA = 128
 
 
-def crop(images: Tensor, windows: Tensor, crop_options: CropOptions, flip: Tensor | None = None) -> Tensor:
+def crop(
+    images: Images,
+    windows: Windows,
+    crop_options: CropOptions,
+    flip: Tensor | None = None,
+    image_index: Tensor | None = None,
+) -> Tensor:
     """The crops for checked arguments, by the compiled kernels or, without them, the reference."""
+    if image_index is not None:
+        image_index = image_index.to(torch.int64).contiguous()
+    if not isinstance(images, Tensor):
+        return _crop_list(images, windows, crop_options, flip, image_index)
+    if not isinstance(windows, Tensor):
+        windows, image_index = joined(windows)
     if flip is not None:
         if not _kernels_mirror(images, windows):
-            return reference.mirrored(crop(images, windows, crop_options), flip)
+            return reference.mirrored(crop(images, windows, crop_options, None, image_index), flip)
         windows = _with_flip(windows, flip)
     options = crop_options.of(images)
+    if image_index is not None and _gathers(images):
+        images, windows = gathered(images, windows, image_index)
+        image_index = None
     if not _has_kernels(images):
         return reference.sample(images, windows, options)
     if options.scale and images.is_cuda and images.shape[1] > MOST_NORMALISED_ON_CUDA:
         images, options = normalised_first(images, windows.dtype, options)
     dtype = options.dtype
     if images.dtype is dtype or (images.dtype, dtype) in _library.fused_pairs:
-        return _crop(images, windows, options)
-    return _crop(images, windows, options._replace(dtype=windows.dtype)).to(dtype)
+        return _crop(images, windows, options, image_index)
+    return _crop(images, windows, options._replace(dtype=windows.dtype), image_index).to(dtype)
 
 
-def _kernels_mirror(images: Tensor, windows: Tensor) -> bool:
-    """Whether the forward kernels do so: on CPUs, where nothing is differentiated, nor exported."""
-    if torch._C._are_functorch_transforms_active() or is_differentiated(images, windows):
+def _gathers(images: Tensor) -> bool:
+    """Whether kernels get an image for each crop: without them, and in graphs that others run."""
+    return torch.compiler.is_exporting() or not _has_kernels(images)
+
+
+def _crop_list(
+    images: Sequence[Tensor],
+    windows: Windows,
+    crop_options: CropOptions,
+    flip: Tensor | None,
+    image_index: Tensor | None,
+) -> Tensor:
+    if crop_options.memory_format is None:
+        layout = torch.channels_last if are_channels_last(images) else torch.contiguous_format
+        crop_options = crop_options._replace(memory_format=layout)
+
+    def crop_batch(images: Tensor, windows: Tensor) -> Tensor:
+        return crop(images, windows, crop_options)
+
+    options = crop_options.of(images[0].unsqueeze(0))
+    if not _is_one_call(images, windows, options):
+        crops = crop_any(images, windows, image_index, crop_batch)
+        return crops if flip is None else reference.mirrored(crops, flip)
+    if not isinstance(windows, Tensor):
+        windows, image_index = joined(windows)
+    assert image_index is not None
+    mirrors = flip is not None and _kernels_mirror(*images, windows)
+    if flip is not None and mirrors:
+        windows = _with_flip(windows, flip)
+    crops = crop_list(images, windows, image_index, options, crop_batch)
+    return crops if flip is None or mirrors else reference.mirrored(crops, flip)
+
+
+def _is_one_call(images: Sequence[Tensor], windows: Windows, options: KernelOptions) -> bool:
+    """Whether the kernels for lists can do: eagerly, without transforms, with nothing to prepare."""
+    first = images[0]
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
+    if has_tangent(*images, *([windows] if isinstance(windows, Tensor) else windows)):
+        return False
+    if not _has_kernels(first) or (options.scale and first.is_cuda and len(first) > MOST_NORMALISED_ON_CUDA):
+        return False
+    return first.dtype is options.dtype or (first.dtype, options.dtype) in _library.fused_pairs
+
+
+def _kernels_mirror(*images_and_windows: Tensor) -> bool:
+    """Whether the forward kernels do so: on CPUs, where nothing is differentiated, nor exported."""
+    if torch._C._are_functorch_transforms_active() or is_differentiated(*images_and_windows):
+        return False
+    images = images_and_windows[0]
     return _has_kernels(images) and images.is_cpu and not torch.compiler.is_exporting()
 
 
@@ -55,25 +120,27 @@ def normalised_first(
     return reference.normalise(images, dtype, options), options._replace(scale=(), shift=())
 
 
-def _crop(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+def _crop(images: Tensor, windows: Tensor, options: KernelOptions, image_index: Tensor | None) -> Tensor:
     if torch.compiler.is_compiling():
-        return _crop_in_graph(images, windows, *options)  # type: ignore[no-any-return]
-    return _crop_by_kernels(images, windows, options)
+        return _crop_in_graph(images, windows, image_index, *options)  # type: ignore[no-any-return]
+    return _crop_by_kernels(images, windows, options, image_index)
 
 
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
-def _crop_in_graph(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
+def _crop_in_graph(images: Tensor, windows: Tensor, image_index: Tensor | None, *options: Any) -> Tensor:
     """torch.compile and export do not look into it, and their graphs know no bundles."""
-    return _crop_by_kernels(images, windows, KernelOptions(*options))
+    return _crop_by_kernels(images, windows, KernelOptions(*options), image_index)
 
 
-def _crop_by_kernels(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+def _crop_by_kernels(
+    images: Tensor, windows: Tensor, options: KernelOptions, image_index: Tensor | None
+) -> Tensor:
     if torch._C._are_functorch_transforms_active() or has_tangent(images, windows):
-        return crop_under_transforms(images, windows, options)
+        return crop_any(images, windows, image_index, partial(crop_under_transforms, options=options))
     differentiated = torch.is_grad_enabled() and (images.requires_grad or windows.requires_grad)
     if differentiated and not torch.compiler.is_compiling():
-        return differentiable_crop(images, windows, options)
-    return crop_kernel(images, windows, options)
+        return differentiable_crop(images, windows, options, image_index)
+    return crop_kernel(images, windows, options, image_index)
 
 
 def _has_kernels(images: Tensor) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from typing import Any
@@ -63,8 +64,12 @@ def decoded(code: int) -> tuple[bool | None, torch.dtype]:
     return _LAYOUT_OF[code & 192], _DTYPES[code // 256]
 
 
-def crop_kernel(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
+def crop_kernel(
+    images: Tensor, windows: Tensor, options: KernelOptions, image_index: Tensor | None = None
+) -> Tensor:
     """The crops."""
+    if image_index is not None:
+        return _call(_operators._crop_forward.default, images, windows, *options, image_index)
     if (coded := _coded(options, options.dtype, options.channels_last)) is None:
         return _call(_operators._crop_forward.default, images, windows, *options)
     return _overload("_crop_forward")(images, windows, *options[:2], *coded)  # type: ignore[no-any-return]
@@ -78,13 +83,16 @@ def image_grad_kernel(
     channels_last: bool,
     dtype: torch.dtype,
     options: KernelOptions,
+    image_index: Tensor | None = None,
+    images: int = 0,
 ) -> Tensor:
-    """The gradient of images of that size, layout and dtype."""
-    if (coded := _coded(options, dtype, channels_last)) is None:
+    """The gradient of images of that size, layout and dtype; with an index of so many of them."""
+    if image_index is not None or (coded := _coded(options, dtype, channels_last)) is None:
         return _call(
             _operators._crop_image_grad.default,
             *(grad_output, windows, height, width, options.boundary, options.mask_steepness, options.scale),
             *(channels_last, dtype, options.interpolation, options.antialias),
+            *(() if image_index is None else (image_index, images)),
         )
     return _overload("_crop_image_grad")(  # type: ignore[no-any-return]
         grad_output, windows, height, width, *coded
@@ -92,16 +100,48 @@ def image_grad_kernel(
 
 
 def window_grad_kernel(
-    grad_output: Tensor, images: Tensor, windows: Tensor, options: KernelOptions
+    grad_output: Tensor,
+    images: Tensor,
+    windows: Tensor,
+    options: KernelOptions,
+    image_index: Tensor | None = None,
 ) -> Tensor:
     """The gradient of the windows."""
-    if (coded := _coded(options, images.dtype)) is None:
+    if image_index is not None or (coded := _coded(options, images.dtype)) is None:
         return _call(
             _operators._crop_window_grad.default,
-            *(grad_output, images, windows, options.boundary, options.mask_steepness, options.scale),
-            *(options.shift, options.interpolation, options.antialias),
+            *(grad_output, images, windows, *_of_window_grad(options)),
+            *(() if image_index is None else (image_index,)),
         )
     return _overload("_crop_window_grad")(grad_output, images, windows, *coded)  # type: ignore[no-any-return]
+
+
+def _of_window_grad(options: KernelOptions) -> tuple[Any, ...]:
+    return (
+        *(options.boundary, options.mask_steepness, options.scale, options.shift),
+        *(options.interpolation, options.antialias),
+    )
+
+
+def list_crop_kernel(
+    images: Sequence[Tensor], windows: Tensor, image_index: Tensor, options: KernelOptions
+) -> Tensor:
+    """The crops of a list of images; the index is on the host, of images that there are."""
+    return _call(_operators._crop_list.default, list(images), windows, image_index, *options)
+
+
+def list_window_grad_kernel(
+    grad_output: Tensor,
+    images: Sequence[Tensor],
+    windows: Tensor,
+    image_index: Tensor,
+    options: KernelOptions,
+) -> Tensor:
+    """The gradient of the windows of a list of images."""
+    return _call(
+        _operators._crop_list_window_grad.default,
+        *(grad_output, list(images), windows, image_index, *_of_window_grad(options)),
+    )
 
 
 def boxcar_grad_kernel(grad_output: Tensor, windows: Tensor, boxcar: Boxcar) -> Tensor:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+Images = Tensor | Sequence[Tensor]
+Windows = Tensor | Sequence[Tensor]
+
 ENERGIES = ("abs", "square")
 IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
 # Of interpolation="nearest" alone: their pixels are selected, nothing is computed with them.

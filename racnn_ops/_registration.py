@@ -37,6 +37,8 @@ def register() -> None:
     _register_coded("_crop_forward", _fake_coded_forward)
     _register_coded("_crop_window_grad", _fake_window_grad)
     _register_coded("_crop_image_grad", _fake_coded_image_grad)
+    _register("_crop_list", _fake_list)
+    _register("_crop_list_window_grad", _fake_list_window_grad)
     _register("_tap_crop", _fake_tap_crop)
     _register("_tap_image_grad", _fake_tap_image_grad)
 
@@ -74,7 +76,12 @@ def _register(
             return *found, *(None,) * (len(ctx.needs_input_grad) - len(found))
 
     def kernel(keyset: Any, *arguments: Any) -> Any:
-        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        tensors = [
+            tensor
+            for argument in arguments
+            for tensor in (argument if isinstance(argument, list) else [argument])
+            if isinstance(tensor, Tensor)
+        ]
         if has_tangent(*tensors):
             raise NotImplementedError(_PRIVATE.format(name, "forward mode"))
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -101,8 +108,16 @@ def _empty(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype, channels_la
 
 
 def _save_crop(ctx: Any, inputs: tuple[Any, ...]) -> None:
-    images, windows, *options = inputs
-    save_for_gradients(ctx, images, windows, KernelOptions(*options))
+    images, windows, options, index = _forward_arguments(*inputs)
+    save_for_gradients(ctx, images, windows, options, index)
+
+
+def _forward_arguments(
+    images: Any, windows: Tensor, *others: Any
+) -> tuple[Any, Tensor, KernelOptions, Tensor | None]:
+    """Images, windows, options and, if there is one, the index of ``_crop_forward``."""
+    count = len(KernelOptions._fields)
+    return images, windows, KernelOptions(*others[:count]), others[count] if others[count:] else None
 
 
 def _empty_crops(
@@ -117,8 +132,8 @@ def _empty_crops(
     return _empty(images, sizes, dtype, is_channels_last(images) if channels_last is None else channels_last)
 
 
-def _fake_forward(images: Tensor, windows: Tensor, *options: Any) -> Tensor:
-    of = KernelOptions(*options)
+def _fake_forward(*arguments: Any) -> Tensor:
+    images, windows, of, _ = _forward_arguments(*arguments)
     return _empty_crops(images, windows, of.height, of.width, of.dtype, of.channels_last)
 
 
@@ -143,9 +158,13 @@ def _fake_image_grad(
     scale: list[float],
     channels_last: bool,
     dtype: torch.dtype,
-    *options: Any,
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+    image_index: Tensor | None = None,
+    images: int = 0,
 ) -> Tensor:
-    sizes = (grad_output.shape[0], grad_output.shape[-3], height, width)
+    batch = grad_output.shape[0] if image_index is None else images
+    sizes = (batch, grad_output.shape[-3], height, width)
     return _empty(grad_output, sizes, dtype, channels_last)
 
 
@@ -158,6 +177,16 @@ def _fake_coded_image_grad(
 
 
 def _fake_boxcar_grad(grad_output: Tensor, windows: Tensor, *options: Any) -> Tensor:
+    return windows.new_empty(windows.shape)
+
+
+def _fake_list(images: list[Tensor], windows: Tensor, image_index: Tensor, *options: Any) -> Tensor:
+    return _fake_forward(images[0].unsqueeze(0), windows, *options)
+
+
+def _fake_list_window_grad(
+    grad_output: Tensor, images: list[Tensor], windows: Tensor, *others: Any
+) -> Tensor:
     return windows.new_empty(windows.shape)
 
 

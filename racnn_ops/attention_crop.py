@@ -16,8 +16,8 @@ __all__ = ["AttentionCrop", "attention_crop"]
 
 
 def attention_crop(
-    images: Tensor,
-    windows: Tensor,
+    images: Tensor | Sequence[Tensor],
+    windows: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
     *,
     interpolation: str = "bilinear",
@@ -32,6 +32,7 @@ def attention_crop(
     memory_format: torch.memory_format | None = None,
     boxcar: Boxcar | None = None,
     flip: Tensor | None = None,
+    image_index: Tensor | None = None,
 ) -> Tensor:
     """Cut windows out of images and zoom them to one size, in one pass.
 
@@ -49,11 +50,14 @@ def attention_crop(
             other integer dtype or bool, too, whose pixels are selected exactly; contiguous and
             channels_last are read as they are, as is any other stride; on a CPU, where neighbouring pixels
             lie in different cache lines (transposed, batch innermost), what windows read is copied first.
+            Or a list of images ``(C, H, W)`` of different sizes, of one dtype, device and C, with a list of
+            windows or ``image_index``.
         windows (Tensor[B, 3] or Tensor[B, K, 3]): ``tx, ty, tl``, centre and half side in pixels; or
             ``(B, 4)``, ``(B, K, 4)``: ``tx, ty, tw, th``, with a half side for each axis. float32
             (float64 with float64 images), under autocast too. A half side of 0 or less counts as 0 and
             keeps the gradient of 0. A window with NaN or infinity gives a crop of NaN (0 for integers) and
-            a NaN gradient to itself, and touches nothing else.
+            a NaN gradient to itself, and touches nothing else. Or a list of ``(K, 3)`` or ``(K, 4)``, one
+            for each image, K its own; or, with ``image_index``, ``(N, 3)`` or ``(N, 4)``.
         output_size (int or (int, int)): ``h, w`` of a crop.
         interpolation (str): ``"nearest"``, the pixel in which the position lies (no gradient to windows);
             ``"bilinear"``; ``"bicubic"``, Keys' cubic with A = -0.75 (-0.5 with ``antialias``);
@@ -87,11 +91,16 @@ def attention_crop(
             ``torch.channels_last``, whatever that of the images is, in the same pass; by default theirs.
             Frames as decoders give them, uint8 (B, H, W, C), enter as ``frames.permute(0, 3, 1, 2)``.
         boxcar (Boxcar, optional): options of ``window_grad="boxcar"``.
-        flip (Tensor[B] or Tensor[B, K], optional): bool; crops that are mirrored left-right, as
+        flip (Tensor[B], Tensor[B, K] or Tensor[N], optional): bool; crops that are mirrored left-right, as
             ``crop.flip(-1)`` is. On CPUs, where nothing is differentiated, without a further pass.
+        image_index (Tensor[N], optional): int32 or int64, on the windows' device: window n is cut out of
+            ``images[image_index[n]]``, in any order and number. Where there is no such image the crop is NaN
+            (0 for integers), and nothing has a gradient; a GPU is not waited for, but with a list of images.
 
     Returns:
-        Tensor[B, C, h, w], or Tensor[B, K, C, h, w] for ``(B, K, ...)`` windows, dense in memory.
+        Tensor[B, C, h, w]; Tensor[B, K, C, h, w] for ``(B, K, ...)`` windows; Tensor[N, C, h, w] with
+        ``image_index`` or a list of windows, of all images one behind the other. Dense in memory; of a list
+        of images channels_last where all of them are.
 
     Raises:
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
@@ -100,16 +109,15 @@ def attention_crop(
         *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
         *(window_grad, mean, std, dtype, memory_format, boxcar),
     )
-    check_arguments(images, windows, options, flip)
-    return crop(images, windows, options, flip)
+    check_arguments(images, windows, options, flip, image_index)
+    return crop(images, windows, options, flip, image_index)
 
 
 class AttentionCrop(nn.Module):
     """:func:`attention_crop` as a module: the options at construction, the tensors at each call.
 
     Shapes: ``images`` (B, C, H, W), ``windows`` (B, 3 | 4) or (B, K, 3 | 4), ``flip`` (B,) or (B, K), result
-    (B, [K,] C, h, w).
-    It has no parameters.
+    (B, [K,] C, h, w); with lists or ``image_index`` as there. It has no parameters.
     """
 
     def __init__(
@@ -134,10 +142,16 @@ class AttentionCrop(nn.Module):
             *(window_grad, mean, std, dtype, memory_format, boxcar),
         )
 
-    def forward(self, images: Tensor, windows: Tensor, flip: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor | Sequence[Tensor],
+        windows: Tensor | Sequence[Tensor],
+        flip: Tensor | None = None,
+        image_index: Tensor | None = None,
+    ) -> Tensor:
         """See :func:`attention_crop`."""
-        check_arguments(images, windows, self.options, flip)
-        return crop(images, windows, self.options, flip)
+        check_arguments(images, windows, self.options, flip, image_index)
+        return crop(images, windows, self.options, flip, image_index)
 
     def extra_repr(self) -> str:
         shown = {name: value for name, value in self.options._asdict().items() if value is not None}

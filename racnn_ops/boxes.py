@@ -8,12 +8,14 @@ shape, (B, 4) or (B, K, 4) for ``attention_crop``. Windows are float64 of float6
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ._arguments import check_size, check_tensor
+from ._arguments import check_positive, check_size, check_tensor
+from ._lists import joined
 
 __all__ = [
     "boxes_from_windows",
@@ -22,6 +24,7 @@ __all__ = [
     "letterbox",
     "theta_from_windows",
     "windows_from_boxes",
+    "windows_from_rois",
     "windows_from_theta",
 ]
 
@@ -61,6 +64,50 @@ def windows_from_boxes(
         full_height, full_width = (side - align_corners for side in check_size("size", size))
         x, y, width, height = x * full_width, y * full_height, width * full_width, height * full_height
     return _window(x, y, width, height, align_corners, output_size)
+
+
+def windows_from_rois(
+    rois: Tensor | Sequence[Tensor], *, spatial_scale: float = 1.0, aligned: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The windows of boxes as ``torchvision.ops.roi_align`` takes them, and of which image each is.
+
+    Args:
+        rois (Tensor[N, 5] or list of Tensor[K, 4]): the number of an image, left, top, right, bottom; or
+            left, top, right, bottom, a tensor for each image.
+        spatial_scale (float): of the boxes, to pixels of the images: 1/16 for boxes in pixels of what a
+            feature map of stride 16 was made from.
+        aligned (bool): as given to ``roi_align``: whether edges are edges. Otherwise windows lie half a pixel
+            further right and down, and are a pixel wide and high at least. ``roi_align``'s default is False.
+
+    Returns:
+        Tensor[N, 4], Tensor[N]: ``tx, ty, tw, th``, and int64, the ``windows`` and ``image_index`` of
+        :func:`racnn_ops.attention_crop`.
+    """
+    scale = check_positive("spatial_scale", spatial_scale, 0.0, math.inf)
+    if not isinstance(aligned, bool):
+        raise TypeError(f"aligned must be True or False, got {aligned!r}")
+    if not isinstance(rois, (list, tuple)):
+        check_tensor("rois", rois)
+        assert isinstance(rois, Tensor)
+        if rois.dim() != 2 or rois.shape[1] != 5:
+            raise ValueError(f"rois must have shape (N, 5) or be a list of (K, 4), got {tuple(rois.shape)}")
+        boxes, index = rois[:, 1:], rois[:, 0].detach().long()
+    else:
+        if not rois:
+            raise ValueError("rois must be a list of one tensor for each image, got an empty one")
+        for at, own in enumerate(rois):
+            check_tensor(f"rois[{at}]", own)
+            if own.dim() != 2 or own.shape[1] != 4:
+                raise ValueError(f"rois[{at}] must have shape (K, 4), got {tuple(own.shape)}")
+        boxes, index = joined(rois)
+    windows = windows_from_boxes(boxes * scale)
+    if not aligned:
+        x, y, half_width, half_height = windows.unbind(-1)
+        # Its windows begin at the same corner, however small.
+        grown_x, grown_y = half_width.clamp(min=0.5), half_height.clamp(min=0.5)
+        x, y = x + 0.5 + (grown_x - half_width), y + 0.5 + (grown_y - half_height)
+        windows = torch.stack((x, y, grown_x, grown_y), -1)
+    return windows, index
 
 
 def boxes_from_windows(

@@ -19,6 +19,7 @@ from torch import Tensor
 from ._arguments import MAX_SIDE, check_arguments, check_options, is_channels_last
 from ._dense import contract_dense
 from ._filters import dense_taps, limited, mask_values, mask_values_along, nearest_pixel, sample_positions
+from ._lists import crop_any
 from ._options import SELECTED_DTYPES, Boxcar, KernelOptions
 from ._surrogate import boxcar_window_grad, with_surrogate
 
@@ -30,8 +31,8 @@ Contraction = Callable[[Tensor, Tensor, KernelOptions], Tensor]
 
 
 def attention_crop(
-    images: Tensor,
-    windows: Tensor,
+    images: Tensor | Sequence[Tensor],
+    windows: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
     *,
     interpolation: str = "bilinear",
@@ -46,6 +47,7 @@ def attention_crop(
     memory_format: torch.memory_format | None = None,
     boxcar: Boxcar | None = None,
     flip: Tensor | None = None,
+    image_index: Tensor | None = None,
 ) -> Tensor:
     """As :func:`racnn_ops.attention_crop`, in plain PyTorch: slower, and needs memory for what it gathers.
 
@@ -55,8 +57,10 @@ def attention_crop(
         *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
         *(window_grad, mean, std, dtype, memory_format, boxcar),
     )
-    check_arguments(images, windows, options, flip)
-    crops = sample(images, windows, options.of(images))
+    check_arguments(images, windows, options, flip, image_index)
+    if image_index is not None:
+        image_index = image_index.to(torch.int64)
+    crops = crop_any(images, windows, image_index, lambda batch, own: sample(batch, own, options.of(batch)))
     return crops if flip is None else mirrored(crops, flip)
 
 

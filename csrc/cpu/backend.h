@@ -6,9 +6,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
+#include "../parts.h"
 #include "../sizes.h"
 #include "half.h"
 #include "kernels.h"
@@ -59,29 +62,78 @@ inline Units boxcar_units(const CropShape& s, Energy energy) {
   return units;
 }
 
+// A problem as it is best read, and its part of a call's work.
+template <typename Problem>
+struct Piece {
+  Problem problem;
+  decltype(bring_near(std::declval<Problem&>())) copies;
+  Units units;
+  int64_t end;  // of its units among those of all pieces
+};
+
+// Several problems as one piece of work.
+template <typename Problem, typename UnitsOf>
+std::vector<Piece<Problem>> prepare(const std::vector<Problem>& problems, const UnitsOf& units_of) {
+  std::vector<Piece<Problem>> pieces;
+  pieces.reserve(problems.size());
+  int64_t end = 0;
+  for (Problem problem : problems) {
+    auto copies = bring_near(problem);
+    const Units units = units_of(problem);
+    if (__builtin_add_overflow(end, checked_product("the work", {units.items, units.per_item()}), &end)) {
+      throw std::invalid_argument("the work is too large");
+    }
+    pieces.push_back({problem, std::move(copies), units, end});
+  }
+  return pieces;
+}
+
 // A kernel throws if it gets no memory for its arena. That is reported here and not by torch, which would
 // lose the message and print one of its own.
-template <typename Problem, typename UnitsOf>
-Units run(const Problem& problem, const UnitsOf& units_of) {
+template <typename Problem>
+void run(const std::vector<Piece<Problem>>& pieces) {
   std::atomic<size_t> missing{0};
-  Units units{};
-  with_near_pixels(problem, [&](const Problem& near) {
-    units = units_of(near);
-    const Kernel<Problem> kernel = select<Problem>();
-    for_each_part(checked_product("the work", {units.items, units.per_item()}),
-                  [&](int64_t begin, int64_t end) {
-                    try {
-                      kernel(near, units, begin, end);
-                    } catch (const OutOfMemory& error) {
-                      missing = error.bytes;
-                    }
-                  });
+  const Kernel<Problem> kernel = select<Problem>();
+  for_each_part(pieces.empty() ? 0 : pieces.back().end, [&](int64_t begin, int64_t end) {
+    const auto ends_after = [](int64_t unit, const Piece<Problem>& piece) { return unit < piece.end; };
+    auto piece = std::upper_bound(pieces.begin(), pieces.end(), begin, ends_after);
+    try {
+      for (; begin < end; ++piece) {
+        const int64_t stop = std::min(end, piece->end);
+        const int64_t before = piece->end - piece->units.items * piece->units.per_item();
+        if (begin < stop) kernel(piece->problem, piece->units, begin - before, stop - before);
+        begin = stop;
+      }
+    } catch (const OutOfMemory& error) {
+      missing = error.bytes;
+    }
   });
   if (missing != 0) {
     throw std::runtime_error("not enough memory: a kernel asked for " + std::to_string(missing) +
                              " bytes to work in");
   }
-  return units;
+}
+
+// The problems of one image each that a problem with an image index is made of.
+template <typename Problem>
+std::vector<Problem> parts_of(const Problem& p) {
+  using T = std::remove_cvref_t<decltype(*p.taps.data)>;
+  constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+  static constexpr T kNowhere[] = {kNaN, kNaN, kNaN, kNaN, kNaN};
+  std::vector<Problem> parts;
+  each_run(p.index, p.shape.batch, [&](int64_t image, int64_t first, int64_t count) {
+    if (image != kOutside) {
+      parts.push_back(part_of(p, first, count));
+      parts.back().images += image * p.image_strides.b;
+      return;
+    }
+    for (; count > 0; ++first, --count) {
+      parts.push_back(part_of(p, first, 1));
+      parts.back().taps.data = kNowhere;
+    }
+  });
+  for (Problem& part : parts) part.index = {};
+  return parts;
 }
 
 template <typename T>
@@ -128,24 +180,50 @@ struct Backend : BackendTypes<Half, BFloat16> {
   }
 
   template <typename Image, typename Out, typename Taps>
+  static void compute(const std::vector<ForwardProblem<Image, Out, Taps>>& problems) {
+    run(prepare(problems, [](const auto& p) { return crop_units(p.shape, p.image_strides, kCutOf<Taps>); }));
+  }
+
+  template <typename Image, typename Grad, typename Taps>
+  static void compute(const std::vector<WindowGradProblem<Image, Grad, Taps>>& problems) {
+    const auto pieces =
+        prepare(problems, [](const auto& p) { return crop_units(p.shape, p.image_strides, kCutOf<Taps>); });
+    run(pieces);
+    for (const auto& [p, copies, units, end] : pieces) {
+      const int64_t parts = parts_of_crop(units);
+      for (int64_t n = 0; n < p.shape.batch * p.shape.windows; ++n) {
+        Window<double> sums{};
+        for (int64_t u = 0; u < parts; ++u) add(sums, p.workspace[n * parts + u]);
+        store_window_grad(load_window(p.taps, n), sums, p.taps.values, p.grad_windows + n * p.taps.values);
+      }
+    }
+  }
+
+  template <typename Image, typename Out, typename Taps>
   static void compute(const ForwardProblem<Image, Out, Taps>& p) {
-    run(p, [](const auto& near) { return crop_units(near.shape, near.image_strides, kCutOf<Taps>); });
+    if constexpr (kHasWindows<Taps>) {
+      if (p.index.of_crop != nullptr) return compute(parts_of(p));
+    }
+    compute(std::vector{p});
   }
 
   template <typename Grad, typename Image, typename Taps>
   static void compute(const ImageGradProblem<Grad, Image, Taps>& p) {
-    run(p, [](const auto& near) { return image_units(near.shape, near.image_strides); });
+    run(prepare(std::vector{p}, [](const auto& p) { return image_units(p.shape, p.image_strides); }));
   }
 
   template <typename Image, typename Grad, typename Taps>
   static void compute(const WindowGradProblem<Image, Grad, Taps>& p) {
-    const Units units =
-        run(p, [](const auto& near) { return crop_units(near.shape, near.image_strides, kCutOf<Taps>); });
-    const int64_t parts = parts_of_crop(units);
-    for (int64_t n = 0; n < p.shape.batch * p.shape.windows; ++n) {
-      Window<double> sums{};
-      for (int64_t u = 0; u < parts; ++u) add(sums, p.workspace[n * parts + u]);
-      store_window_grad(load_window(p.taps, n), sums, p.taps.values, p.grad_windows + n * p.taps.values);
+    if (p.index.of_crop == nullptr) return compute(std::vector{p});
+    auto parts = parts_of(p);
+    auto* workspace = p.workspace;
+    for (auto& part : parts) {
+      part.workspace = workspace;
+      workspace += window_grad_workspace(part.shape);
+    }
+    compute(parts);
+    for (int64_t e = 0; e < p.shape.batch * p.taps.values; ++e) {
+      if (p.index.image_of(e / p.taps.values) == kOutside) p.grad_windows[e] = 0;
     }
   }
 
@@ -153,7 +231,7 @@ struct Backend : BackendTypes<Half, BFloat16> {
   static void compute(const BoxcarProblem<Grad>& p) {
     using T = Accumulate<Grad>;
     const Units units = boxcar_units(p.shape, p.energy);
-    run(p, [&](const auto&) { return units; });
+    run(prepare(std::vector{p}, [&](const auto&) { return units; }));
     const auto* parts = reinterpret_cast<const BoxcarSums<T>*>(p.workspace);
     for (int64_t n = 0; n < units.items; ++n) {
       const Window<double> sums = add_up_boxcar(parts + n * units.per_item(), units, p.scale);

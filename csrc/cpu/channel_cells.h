@@ -132,18 +132,25 @@ T* take_cells(Arena& arena, int64_t pixels) {
 // The runs of all windows of an image, and the pixels that are turned for them.
 template <typename Crop>
 struct ImageRuns {
-  const Crop* crops;  // [K]
+  const Crop* crops;
+  const int64_t* numbers;  // of the crops
+  int64_t count;
   Turned turned;
 };
 
 template <bool kGrad, typename Taps>
-auto runs_of_image(Arena& arena, const Taps& taps, const CropShape& s, int64_t b) {
+auto runs_of_image(Arena& arena, const Taps& taps, const CropShape& s, int64_t b,
+                   const ImageIndex& index = {}) {
   using Crop = decltype(crop_runs<kGrad>(arena, taps, s, b));
-  Crop* crops = arena.take<Crop>(s.windows);
-  for (int64_t k = 0; k < s.windows; ++k) {
-    crops[k] = crop_runs<kGrad>(arena, taps, s, b * s.windows + k);
-  }
-  return ImageRuns<Crop>{crops, turned_for(arena, crops, s.windows, s)};
+  const int64_t most = crops_of_image(index, s, b);
+  Crop* crops = arena.take<Crop>(most);
+  int64_t* numbers = arena.take<int64_t>(most);
+  int64_t count = 0;
+  each_crop_of_image(index, s, b, [&](int64_t n) {
+    numbers[count] = n;
+    crops[count++] = crop_runs<kGrad>(arena, taps, s, n);
+  });
+  return ImageRuns<Crop>{crops, numbers, count, turned_for(arena, crops, count, s)};
 }
 
 // Of gradients of crops: channels [first, first + channels) of crop n, all its pixels.

@@ -122,7 +122,7 @@ void forward_of_images(const ForwardProblem<Image, Out, Taps>& p, Arena& arena, 
   each_window(
       units, begin, end,
       [&](int64_t first, int64_t channels) { crops.turn(p.images + b * p.image_strides.b, first, channels); },
-      [&](int64_t k) { crops.crop(image.crops[k], b * p.shape.windows + k); });
+      [&](int64_t k) { crops.crop(image.crops[k], image.numbers[k]); });
 }
 
 template <typename Image, typename Out, typename Taps, typename T>

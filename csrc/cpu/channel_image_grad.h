@@ -42,7 +42,7 @@ class ChannelImageGrad {
       : p_(p),
         b_(b),
         grads_(rows_of(p.grad_output, p.grad_strides, p.shape, true, 1)),
-        image_(runs_of_image<false>(arena, p.taps, p.shape, b)),
+        image_(runs_of_image<false>(arena, p.taps, p.shape, b, p.index)),
         pitch_(image_.turned.columns.size() * kLanes),
         cells_(take_cells<T>(arena, image_.turned.size())),
         grad_(take_cells<T>(arena, int64_t(p.shape.out_height) * p.shape.out_width)) {}
@@ -50,10 +50,10 @@ class ChannelImageGrad {
   void channels(int64_t first, int64_t channels) {
     const CropShape& s = p_.shape;
     fill_row(T(0), image_.turned.rows.size() * pitch_, cells_);
-    for (int64_t k = 0; k < s.windows; ++k) {
+    for (int64_t k = 0; k < image_.count; ++k) {
       const auto& runs = image_.crops[k];
       if (!runs.finite) continue;
-      turn_crop_in(p_.grad_output, grads_, s, b_ * s.windows + k, first, channels, grad_);
+      turn_crop_in(p_.grad_output, grads_, s, image_.numbers[k], first, channels, grad_);
       for (int32_t i = 0; i < s.out_height; ++i) add_row(runs, i);
     }
     scale(first, channels);

@@ -96,7 +96,7 @@ void window_grad_of_images(const WindowGradProblem<Image, Grad, Taps>& p, Arena&
         crops.turn(p.images + b * p.image_strides.b, first, channels);
       },
       [&](int64_t k) {
-        const int64_t n = b * p.shape.windows + k;
+        const int64_t n = image.numbers[k];
         LaneSums<Accumulate<Image>> sums{};
         if (image.crops[k].finite && !is_still(p.taps)) crops.crop(image.crops[k], n, sums);
         p.workspace[n * units.groups + group] = sums.total();

@@ -140,7 +140,7 @@ class BandImageGrad {
         row_size_(p.shape.width * step_),
         images_(p.grad_images + b * p.image_strides.b),
         shape_(piece_of_row(arena, 0, p.shape.out_width, kMaxBandTaps, p.grad_strides, step_)),
-        crops_(arena.take<Transposed<T>>(p.shape.windows)),
+        crops_(arena.take<Transposed<T>>(crops_of_image(p.index, p.shape, b))),
         lines_(make_crops(arena, b)),
         row_(arena.take<T>(row_size_ + kRegisterLanes<T> * kWidePixel)),
         columns_(arena.take<T>(most_columns_ + kRegisterLanes<T>)) {}
@@ -166,15 +166,15 @@ class BandImageGrad {
  private:
   Lines make_crops(Arena& arena, int64_t b) {
     int32_t longest = 1;
-    for (int64_t n = b * p_.shape.windows; n < (b + 1) * p_.shape.windows; ++n) {
+    each_crop_of_image(p_.index, p_.shape, b, [&](int64_t n) {
       const auto runs = crop_runs(arena, p_.taps, p_.shape, n);
-      if (!runs.finite) continue;
+      if (!runs.finite) return;
       const Transposed<T> t = make_transposed<T>(arena, runs, n, step_, p_.grad_strides.y);
-      if (t.pixels() == 0) continue;
+      if (t.pixels() == 0) return;
       longest = greater(longest, int32_t(t.y.most));
       most_columns_ = greater(most_columns_, t.pitch * step_);
       crops_[count_++] = t;
-    }
+    });
     return Lines(arena, rows_of(p_.grad_output, p_.grad_strides, p_.shape, true, step_), shape_, longest, {});
   }
 

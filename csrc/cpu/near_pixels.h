@@ -274,19 +274,16 @@ auto bring_gradient_near(Problem& p) {
   return copy;
 }
 
-// `work` with the problem as it is best read.
-template <typename Problem, typename Work>
-void with_near_pixels(Problem problem, const Work& work) {
-  if constexpr (requires { problem.images; }) {
-    const auto images = bring_images_near(problem);
-    if constexpr (requires { problem.grad_output; }) {
-      const auto gradient = bring_gradient_near(problem);
-      return work(problem);
-    }
-    work(problem);
+// Both, where a problem has them.
+template <typename Problem>
+auto bring_near(Problem& p) {
+  if constexpr (requires { p.images; } && requires { p.grad_output; }) {
+    auto images = bring_images_near(p);
+    return std::pair(std::move(images), bring_gradient_near(p));
+  } else if constexpr (requires { p.images; }) {
+    return bring_images_near(p);
   } else {
-    const auto gradient = bring_gradient_near(problem);
-    work(problem);
+    return bring_gradient_near(p);
   }
 }
 

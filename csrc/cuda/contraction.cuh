@@ -44,6 +44,7 @@ struct ContractionParams {
   Strides source_strides, result_strides;
   Taps taps;
   AffineParams<T> affine;
+  ImageIndex index{};
   Tiling tiling{};
   TilingDivisors divisors{};
   int32_t result_planes = 0;
@@ -54,6 +55,8 @@ struct ContractionParams {
   RACNN_HOST_DEVICE int32_t height() const { return kInverse ? shape.height : shape.out_height; }
   RACNN_HOST_DEVICE int32_t width() const { return kInverse ? shape.width : shape.out_width; }
   RACNN_HOST_DEVICE int32_t source_width() const { return kInverse ? shape.out_width : shape.width; }
+  // Whether every image has one window and no other.
+  RACNN_HOST_DEVICE bool one_window() const { return shape.windows == 1 && index.of_crop == nullptr; }
 };
 
 // Forward; backward the scale is all that matters. weights() is the sum of those of a value.
@@ -98,7 +101,7 @@ __device__ __forceinline__ void contract_two_entries(const P& p, const Place& pl
   auto& [staged, slots, rows, columns] = *shared_memory<TwoEntryTables<T>>();
   const int32_t channels = p.tiling.interleaved;
   {
-    const auto axes = crop_axes(p.taps, p.shape, place.image * p.shape.windows + place.window);
+    const auto axes = axes_of(p, crop_at(p, place));
     const T nothing = axes.finite ? T(0) : kNaN<T>;
     const int32_t i = threadIdx.x, from_the_end = kThreads - 1 - i;
     if (i < tile.columns) columns[i] = column_pair(axes.x, tile.column + i);
@@ -181,7 +184,7 @@ struct RunTables {
     __syncthreads();  // all are done with those before
     if (threadIdx.x == 0) {
       if (known) ++next;
-      axes = crop_axes(p.taps, p.shape, crop);
+      axes = axes_of(p, crop);
       reached = known || (axes.finite && (!kInverse || reaches(axes)));
       if (kInverse && !known) rows_read = read_by_any(axes.y);
     }
@@ -211,8 +214,8 @@ struct RunTables {
     const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     bool reach = false;
     const int64_t window = int64_t(from) + threadIdx.x;
-    if (window < p.shape.windows) {
-      const auto of = crop_axes(p.taps, p.shape, image * p.shape.windows + window);
+    if (window < p.shape.windows && (p.index.of_crop == nullptr || p.index.of_crop[window] == image)) {
+      const auto of = crop_axes(p.taps, p.shape, crop_at(p, {image, int32_t(window)}));
       reach = of.finite && reaches(of);
     }
     const unsigned votes = __ballot_sync(kAllLanes, reach);
@@ -252,13 +255,13 @@ __device__ __forceinline__ void contract_runs(const P& p, const Place& place, co
   const auto source = line_source<false>(p);
   const auto plane_step = int32_t(pass.planes * channels * p.source_strides.c);
   // Several windows add up in the registers: then a tile is one pass (make_tiling).
-  const bool one_window = !P::kInverse || p.shape.windows == 1;
+  const bool one_window = !P::kInverse || p.one_window();
   int32_t turn = 0;
   T sums[P::kPassSlots] = {};
   for (bool last = false; !last;) {
     const int32_t window = one_window ? place.window : tables.next_window(p, place.image);
     last = one_window || window < 0;
-    const bool reads = window >= 0 && tables.make(p, place.image * p.shape.windows + window, !one_window);
+    const bool reads = window >= 0 && tables.make(p, crop_at(p, {place.image, window}), !one_window);
     const auto span = LineSpan<Source>::of(reads ? tables.columns.first : 0, reads ? tables.columns.end : 0,
                                            channels, kStaged<T>, pass);
     const Run run =
@@ -345,7 +348,7 @@ cudaError_t launch_contraction(P& p, int32_t channels, int64_t multiprocessors, 
                                int64_t max_blocks) {
   using T = typename P::T;
   p.tiling = tile_results(p, p.height(), p.width(), p.results(), channels, multiprocessors,
-                          kResidentBlocks<P, kWords>, P::kInverse && p.shape.windows > 1);
+                          kResidentBlocks<P, kWords>, P::kInverse && !p.one_window());
   using Shared = std::conditional_t<P::kTwoEntries, TwoEntryTables<T>, RunTables<P>>;
   static_assert(sizeof(Shared) <= 48 << 10, "what every GPU gives unasked");
   if (p.results() > kMaxBlocks / p.tiling.tiles()) return cudaErrorInvalidConfiguration;

@@ -86,12 +86,36 @@ struct Place {
   int32_t image, window;  // the window on its image
 };
 
+// The number of the crop at a place.
+template <typename P>
+__device__ __forceinline__ int64_t crop_at(const P& p, const Place& place) {
+  if (P::kInverse && p.index.of_crop != nullptr) return place.window;
+  return place.image * p.shape.windows + place.window;
+}
+
+// Of crop n; not finite if it has no image.
+template <typename P>
+__device__ __forceinline__ typename P::Axes axes_of(const P& p, int64_t n) {
+  auto axes = crop_axes(p.taps, p.shape, n);
+  if (!P::kInverse && p.index.of_crop != nullptr) {
+    axes.finite = axes.finite && p.index.image_of(n) != kOutside;
+  }
+  return axes;
+}
+
+// The image that is the source at a place, or of whose crops one is; any for a crop that has none.
+template <typename P>
+__device__ __forceinline__ int64_t source_image(const P& p, const Place& place) {
+  if (P::kInverse || p.index.of_crop == nullptr) return place.image;
+  return greater<int64_t>(p.index.image_of(place.image), 0);
+}
+
 // The source's first pixel of a plane, counted in planes of the whole image; of crops, the window's.
 template <typename P>
 __device__ __forceinline__ const typename P::Source* source_plane(const P& p, const Place& place,
                                                                   int32_t plane) {
   const Strides& s = p.source_strides;
-  return p.source + place.image * s.b + (P::kInverse ? place.window * s.k : 0) +
+  return p.source + source_image(p, place) * s.b + (P::kInverse ? place.window * s.k : 0) +
          int64_t(plane) * p.tiling.interleaved * s.c;
 }
 

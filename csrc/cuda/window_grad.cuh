@@ -46,6 +46,7 @@ struct WindowGradParams {
   Strides source_strides, result_strides;
   Taps taps;
   AffineParams<T> affine;
+  ImageIndex index;
   Window<T>* workspace;  // [parts, N]
   Tiling tiling{};
   TilingDivisors divisors{};
@@ -117,7 +118,7 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
   auto& [staged, slots, rows, columns, scratch, finite] = *shared_memory<PairGradTables<T, kLines>>();
   const int32_t channels = p.tiling.interleaved;
   {
-    const auto axes = crop_axes(p.taps, p.shape, place.image * p.shape.windows + place.window);
+    const auto axes = axes_of(p, crop_at(p, place));
     const int32_t i = threadIdx.x, r = kThreads - 1 - i;
     if (i < tile.columns) {
       columns[i] = {column_pair(axes.x, tile.column + i), make_tap_slope(axes.x, tile.column + i)};
@@ -234,6 +235,7 @@ struct FinishWindowGradParams {
   const Window<T>* workspace;  // [parts, N]
   T* grad_windows;             // [N, values]
   WindowSpec<T> windows;
+  ImageIndex index;
   int64_t crops, parts;
 };
 
@@ -252,7 +254,8 @@ __global__ void finish_window_grad_kernel(FinishWindowGradParams<T> p) {
     }
     warp_sum(sums);
     if (lane == 0) {
-      const Window<T> window = load_window(p.windows, n);
+      const bool exists = p.index.of_crop == nullptr || p.index.image_of(n) != kOutside;
+      const Window<T> window = exists ? load_window(p.windows, n) : Window<T>{};
       store_window_grad(window, sums, p.windows.values, p.grad_windows + n * p.windows.values);
     }
   }
@@ -317,6 +320,7 @@ cudaError_t compute(const WindowGradProblem<Image, Grad, Taps>& p, cudaStream_t 
              p.grad_strides,
              p.taps,
              AffineParams<T>(p.affine, p.shape.channels),
+             p.index,
              p.workspace};
     const int32_t channels =
         interleaved_channels(kUnit<Image>, p.shape.channels, p.shape.width, p.image_strides, p.grad_strides);
@@ -340,7 +344,7 @@ cudaError_t compute(const WindowGradProblem<Image, Grad, Taps>& p, cudaStream_t 
   const int64_t blocks = divide_up<int64_t>(crops, kFinishThreads / kWarp);
   return launch(finish_window_grad_kernel<T>, dim3(unsigned(std::min(blocks, max_blocks))),
                 dim3(kFinishThreads), 0, stream,
-                FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.taps, crops, parts});
+                FinishWindowGradParams<T>{p.workspace, p.grad_windows, p.taps, p.index, crops, parts});
 }
 
 }  // namespace racnn

@@ -11,7 +11,7 @@
 //   window_grad_workspace(const CropShape&)   how much workspace its reductions need
 //   boxcar_grad_workspace(const CropShape&, Energy)
 //   kSmallWorkspace                           so many numbers of it may lie on the host's stack
-//   compute(problem)                          runs the kernel of any struct in problems.h
+//   compute(problem)                          runs the kernel of any struct in problems.h, or of several
 #pragma once
 
 #include <optional>
@@ -53,6 +53,17 @@ inline CropShape make_grad_shape(const Tensor& grad, const Tensor& windows, int6
   return shape;
 }
 
+// Out of which of so many images each of N windows is cut; nothing: all images have the same number of
+// windows.
+inline ImageIndex make_index(const std::optional<Tensor>& index, const Tensor& windows, int64_t images) {
+  if (!index) return {};
+  check(windows.dim() == 2, "windows must have shape (N, 3|4) with image_index");
+  check(index->scalar_type() == ScalarType::Long && index->dim() == 1 && index->is_contiguous() &&
+            index->size(0) == windows.size(0) && same_device(*index, windows),
+        "image_index must be int64 of shape (N,), contiguous, on the device of windows");
+  return {index->const_data_ptr<int64_t>(), images};
+}
+
 // Numbers of each.
 inline int32_t window_values(const Tensor& windows) { return int32_t(windows.size(windows.dim() - 1)); }
 
@@ -87,10 +98,12 @@ ChannelAffine make_affine(const AffineNumbers& numbers, int64_t channels) {
 template <typename Backend>
 Tensor forward(const Tensor& images, const Tensor& windows, int64_t out_height, int64_t out_width,
                const TapOptions& options, const AffineNumbers& affine, ScalarType dtype,
-               std::optional<bool> channels_last) {
+               std::optional<bool> channels_last, const std::optional<Tensor>& image_index = {}) {
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
-  const CropShape shape = make_shape(images, windows, images.size(1), images.size(2), images.size(3),
-                                     out_height, out_width, Backend::kMirrors ? 5 : 4);
+  const CropShape shape = make_shape(image_index ? windows : images, windows, images.size(1), images.size(2),
+                                     images.size(3), out_height, out_width, Backend::kMirrors ? 5 : 4);
+  check(same_device(images, windows), "all tensors must be on one device");
+  const ImageIndex index = make_index(image_index, windows, images.size(0));
   const Tensor dense_windows = contiguous_windows(windows, images.scalar_type());
   Sizes sizes{shape.batch};
   if (has_window_axis(windows)) sizes.push_back(shape.windows);
@@ -106,7 +119,7 @@ Tensor forward(const Tensor& images, const Tensor& windows, int64_t out_height, 
                 Backend::compute(ForwardProblem<Image, Out, Taps>{
                     static_cast<const Image*>(images.const_data_ptr()),
                     static_cast<Out*>(out.mutable_data_ptr()), shape, strides_of(images), strides_of(out),
-                    taps, make_affine<Backend>(affine, shape.channels)});
+                    taps, make_affine<Backend>(affine, shape.channels), index});
               });
   });
   return out;
@@ -118,10 +131,10 @@ Tensor crop_forward(Tensor images, Tensor windows, int64_t out_height, int64_t o
                     std::vector<double> shift, ScalarType dtype,
                     std::vector<double>,  // the surrogate gradient's constants
                     std::string interpolation, bool antialias, std::vector<double> offset,
-                    std::optional<bool> channels_last) {
+                    std::optional<bool> channels_last, std::optional<Tensor> image_index) {
   return forward<Backend>(images, windows, out_height, out_width,
                           parse_taps(boundary, mask_steepness, interpolation, antialias, !offset.empty()),
-                          {scale, shift, offset}, dtype, channels_last);
+                          {scale, shift, offset}, dtype, channels_last, image_index);
 }
 
 template <typename Backend>
@@ -133,11 +146,14 @@ Tensor crop_forward_coded(Tensor images, Tensor windows, int64_t out_height, int
 
 template <typename Backend>
 Tensor window_grad(const Tensor& grad_output, const Tensor& images, const Tensor& windows,
-                   const TapOptions& options, const AffineNumbers& affine) {
+                   const TapOptions& options, const AffineNumbers& affine,
+                   const std::optional<Tensor>& image_index = {}) {
   check(images.dim() == 4, "images must have shape (B, C, H, W)");
   const CropShape shape = make_grad_shape(grad_output, windows, images.size(2), images.size(3));
-  check(images.size(0) == shape.batch && images.size(1) == shape.channels && same_device(images, windows),
+  check((image_index || images.size(0) == shape.batch) && images.size(1) == shape.channels &&
+            same_device(images, windows),
         "grad_output and images must agree in B, C and device");
+  const ImageIndex index = make_index(image_index, windows, images.size(0));
   const Tensor dense_windows = contiguous_windows(windows, images.scalar_type());
   const ScalarType acc_dtype = windows.scalar_type();
   const Tensor grad_windows = empty_dense(Sizes(windows), false, acc_dtype, windows);
@@ -159,7 +175,7 @@ Tensor window_grad(const Tensor& grad_output, const Tensor& images, const Tensor
                     static_cast<const Grad*>(grad_output.const_data_ptr()),
                     static_cast<const Image*>(images.const_data_ptr()), grad_windows.mutable_data_ptr<Acc>(),
                     reinterpret_cast<Window<Acc>*>(workspace.data()), shape, strides_of(grad_output),
-                    strides_of(images), taps, make_affine<Backend>(affine, shape.channels)});
+                    strides_of(images), taps, make_affine<Backend>(affine, shape.channels), index});
               });
         } else {
           check(false, "a uint8 crop has no gradient");
@@ -171,10 +187,11 @@ Tensor window_grad(const Tensor& grad_output, const Tensor& images, const Tensor
 template <typename Backend>
 Tensor crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, std::string boundary,
                         std::optional<double> mask_steepness, std::vector<double> scale,
-                        std::vector<double> shift, std::string interpolation, bool antialias) {
+                        std::vector<double> shift, std::string interpolation, bool antialias,
+                        std::optional<Tensor> image_index) {
   return window_grad<Backend>(grad_output, images, windows,
                               parse_taps(boundary, mask_steepness, interpolation, antialias),
-                              {scale, shift, kNoNumbers});
+                              {scale, shift, kNoNumbers}, image_index);
 }
 
 template <typename Backend>
@@ -186,8 +203,17 @@ Tensor crop_window_grad_coded(Tensor grad_output, Tensor images, Tensor windows,
 template <typename Backend>
 Tensor image_grad(const Tensor& grad_output, const Tensor& windows, int64_t height, int64_t width,
                   bool channels_last, ScalarType dtype, const TapOptions& options,
-                  const AffineNumbers& affine) {
-  const CropShape shape = make_grad_shape(grad_output, windows, height, width);
+                  const AffineNumbers& affine, const std::optional<Tensor>& image_index = {},
+                  int64_t images = 0) {
+  CropShape shape = make_grad_shape(grad_output, windows, height, width);
+  Strides grad_strides = strides_of(grad_output);
+  const ImageIndex index = make_index(image_index, windows, images);
+  if (image_index) {
+    check(images >= 0, "there must be a number of images");
+    shape.windows = shape.batch;
+    shape.batch = images;
+    grad_strides = {0, grad_strides.b, grad_strides.c, grad_strides.y, grad_strides.x};
+  }
   const Tensor dense_windows = contiguous_windows(windows, dtype);
   const Tensor grad_images =
       empty_dense({shape.batch, shape.channels, height, width}, channels_last, dtype, grad_output);
@@ -196,13 +222,14 @@ Tensor image_grad(const Tensor& grad_output, const Tensor& windows, int64_t heig
   with_types<Backend>(
       dtype, grad_output.scalar_type(), [&]<typename Image, typename Grad>(Type<Image>, Type<Grad>) {
         if constexpr (!std::is_same_v<Image, uint8_t>) {
-          with_taps(dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows), options,
-                    [&]<typename Taps>(Taps taps) {
-                      Backend::compute(ImageGradProblem<Grad, Image, Taps>{
-                          static_cast<const Grad*>(grad_output.const_data_ptr()),
-                          static_cast<Image*>(grad_images.mutable_data_ptr()), shape, strides_of(grad_output),
-                          strides_of(grad_images), taps, make_affine<Backend>(affine, shape.channels)});
-                    });
+          with_taps(
+              dense_windows.const_data_ptr<Accumulate<Image>>(), window_values(dense_windows), options,
+              [&]<typename Taps>(Taps taps) {
+                Backend::compute(ImageGradProblem<Grad, Image, Taps>{
+                    static_cast<const Grad*>(grad_output.const_data_ptr()),
+                    static_cast<Image*>(grad_images.mutable_data_ptr()), shape, grad_strides,
+                    strides_of(grad_images), taps, make_affine<Backend>(affine, shape.channels), index});
+              });
         } else {
           check(false, "a uint8 image has no gradient");
         }
@@ -213,10 +240,11 @@ Tensor image_grad(const Tensor& grad_output, const Tensor& windows, int64_t heig
 template <typename Backend>
 Tensor crop_image_grad(Tensor grad_output, Tensor windows, int64_t height, int64_t width,
                        std::string boundary, std::optional<double> mask_steepness, std::vector<double> scale,
-                       bool channels_last, ScalarType dtype, std::string interpolation, bool antialias) {
+                       bool channels_last, ScalarType dtype, std::string interpolation, bool antialias,
+                       std::optional<Tensor> image_index, int64_t images) {
   return image_grad<Backend>(grad_output, windows, height, width, channels_last, dtype,
                              parse_taps(boundary, mask_steepness, interpolation, antialias),
-                             {scale, scale, kNoNumbers});
+                             {scale, scale, kNoNumbers}, image_index, images);
 }
 
 template <typename Backend>

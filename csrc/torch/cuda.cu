@@ -41,6 +41,11 @@ struct CudaBackend : BackendTypes<__half, __nv_bfloat16> {
   static void compute(const Problem& problem) {
     STD_CUDA_CHECK(racnn::compute(problem, current_stream()));
   }
+
+  template <typename Problem>
+  static void compute(const std::vector<Problem>& problems) {
+    for (const Problem& problem : problems) compute(problem);
+  }
 };
 
 }  // namespace racnn::cuda

@@ -7,6 +7,7 @@
 
 #include "copies.h"
 #include "crop_operators.h"
+#include "list_operators.h"
 #include "tap_operators.h"
 
 namespace racnn {
@@ -21,6 +22,8 @@ void register_operators(Library& library) {
   library.impl("_crop_image_grad", TORCH_BOX(&crop_image_grad<Backend>));
   library.impl("_crop_image_grad.coded", TORCH_BOX(&crop_image_grad_coded<Backend>));
   library.impl("_crop_boxcar_grad", TORCH_BOX(&crop_boxcar_grad<Backend>));
+  library.impl("_crop_list", TORCH_BOX(&crop_list<Backend>));
+  library.impl("_crop_list_window_grad", TORCH_BOX(&crop_list_window_grad<Backend>));
   library.impl("_tap_crop", TORCH_BOX(&tap_crop<Backend>));
   library.impl("_tap_image_grad", TORCH_BOX(&tap_image_grad<Backend>));
 }

@@ -23,19 +23,29 @@ STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
   m.def(
       "_crop_forward(Tensor images, Tensor windows, SymInt out_height, SymInt out_width, str boundary, "
       "float? mask_steepness, float[] scale, float[] shift, ScalarType dtype, float[] boxcar=[], "
-      "str interpolation='bilinear', bool antialias=False, float[] offset=[], bool? channels_last=None) "
+      "str interpolation='bilinear', bool antialias=False, float[] offset=[], bool? channels_last=None, "
+      "Tensor? image_index=None) "
       "-> Tensor");
   m.def(
       "_crop_window_grad(Tensor grad_output, Tensor images, Tensor windows, str boundary, "
       "float? mask_steepness, float[] scale, float[] shift, str interpolation='bilinear', "
-      "bool antialias=False) -> Tensor");
+      "bool antialias=False, Tensor? image_index=None) -> Tensor");
   m.def(
       "_crop_image_grad(Tensor grad_output, Tensor windows, SymInt height, SymInt width, str boundary, "
       "float? mask_steepness, float[] scale, bool channels_last, ScalarType dtype, "
-      "str interpolation='bilinear', bool antialias=False) -> Tensor");
+      "str interpolation='bilinear', bool antialias=False, Tensor? image_index=None, SymInt images=0) "
+      "-> Tensor");
   m.def(
       "_crop_boxcar_grad(Tensor grad_output, Tensor windows, float steepness, str energy, float scale, "
       "float shrink) -> Tensor");
+  m.def(
+      "_crop_list(Tensor[] images, Tensor windows, Tensor image_index, SymInt out_height, SymInt out_width, "
+      "str boundary, float? mask_steepness, float[] scale, float[] shift, ScalarType dtype, float[] boxcar, "
+      "str interpolation, bool antialias, float[] offset, bool channels_last) -> Tensor");
+  m.def(
+      "_crop_list_window_grad(Tensor grad_output, Tensor[] images, Tensor windows, Tensor image_index, "
+      "str boundary, float? mask_steepness, float[] scale, float[] shift, str interpolation, bool antialias) "
+      "-> Tensor");
   // Of eager calls below autograd: see crop_operators.h.
   m.def(
       "_crop_forward.coded(Tensor images, Tensor windows, SymInt out_height, SymInt out_width, int code, "

@@ -20,6 +20,7 @@ from racnn_ops.boxes import (
     letterbox,
     theta_from_windows,
     windows_from_boxes,
+    windows_from_rois,
     windows_from_theta,
 )
 
@@ -70,6 +71,21 @@ def test_crops_are_roi_aligns() -> None:
     torch.testing.assert_close(
         attention_crop(images(), windows_from_boxes(boxes), OUT, boundary="border"), theirs
     )
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_lists_and_numbered_boxes_are_roi_aligns(aligned: bool, scale: float) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    options = {"spatial_scale": scale, "aligned": aligned}
+    small = torch.tensor([[5.0, 6.0, 5.2, 6.3], [7.0, 7.0, 7.0, 9.0]])
+    lists = [XYXY[:2].double(), small.double(), XYXY[2:].double()]
+    numbered = torch.cat((torch.tensor([[2.0], [0.0], [2.0], [1.0], [1.0]]), torch.cat((XYXY, small))), 1)
+    for rois in (lists, numbered.double()):
+        expected = torchvision.ops.roi_align(images(), rois, OUT, sampling_ratio=1, **options)
+        windows, index = windows_from_rois(rois, **options)
+        found = attention_crop(images(), windows, OUT, image_index=index, boundary="border")
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -184,6 +200,31 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
         lambda: boxes_from_windows(torch.ones(2, 5)),
         ValueError,
         "windows must have shape (..., 3) for tx, ty, tl or (..., 4) for tx, ty, tw, th, got (2, 5)",
+    ),
+    (
+        lambda: windows_from_rois(XYXY[0]),
+        ValueError,
+        "rois must have shape (N, 5) or be a list of (K, 4), got (4,)",
+    ),
+    (
+        lambda: windows_from_rois([XYXY, XYXY[:, :3]]),
+        ValueError,
+        "rois[1] must have shape (K, 4), got (3, 3)",
+    ),
+    (
+        lambda: windows_from_rois([]),
+        ValueError,
+        "rois must be a list of one tensor for each image, got an empty one",
+    ),
+    (
+        lambda: windows_from_rois([XYXY], spatial_scale=0),
+        ValueError,
+        "spatial_scale must be positive, got 0",
+    ),
+    (
+        lambda: windows_from_rois([XYXY], aligned=None),  # type: ignore[arg-type]
+        TypeError,
+        "aligned must be True or False, got None",
     ),
     (
         lambda: windows_from_theta(torch.ones(2, 2), 4),

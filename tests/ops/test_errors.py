@@ -35,7 +35,8 @@ NEEDS_NEAREST = "; integer and bool images need interpolation='nearest'"
 CASES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"images": None}, TypeError, "images must be a torch.Tensor, got NoneType"),
     ({"images": np.zeros((1, 1, 2, 2))}, TypeError, "images must be a torch.Tensor, got ndarray"),
-    ({"windows": [[1.0, 1.0, 1.0]]}, TypeError, "windows must be a torch.Tensor, got list"),
+    ({"windows": [[1.0, 1.0, 1.0]]}, TypeError, "windows[0] must be a torch.Tensor, got list"),
+    ({"windows": 3.0}, TypeError, "windows must be a torch.Tensor, got float"),
     (
         {"images": IMAGES.to_sparse()},
         TypeError,

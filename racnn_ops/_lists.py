@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Images and windows in other forms than (B, C, H, W) and (B, [K,] 3 or 4), made of crops of that one form.
+
+Windows may name their images (``image_index``), images may be a list of different sizes, windows a list with
+any number for each image. All that is a matter of plain tensor operations around crops; where kernels know
+those forms themselves, they do the same without copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ._arguments import is_channels_last
+from ._options import Images, Windows
+
+CropOfBatch = Callable[[Tensor, Tensor], Tensor]
+"""Crops (B, [K,] C, h, w) of images (B, C, H, W) and windows (B, [K,] 3 or 4)."""
+
+
+def crop_any(images: Images, windows: Windows, image_index: Tensor | None, crop: CropOfBatch) -> Tensor:
+    """The crops of images and windows in any form, by ``crop``."""
+    if isinstance(images, Tensor):
+        if not isinstance(windows, Tensor):
+            windows, image_index = joined(windows)
+        if image_index is not None:
+            images, windows = gathered(images, windows, image_index)
+        return crop(images, windows)
+    if not isinstance(windows, Tensor):
+        return _one_by_one(images, windows, crop)
+    assert image_index is not None
+    windows, index = existing(windows, image_index, len(images))
+    order = index.argsort(stable=True)
+    counts = index.bincount(minlength=len(images)).tolist()
+    order = order.to(windows.device)
+    crops = _one_by_one(images, windows.index_select(0, order).split(counts), crop)
+    return crops.index_select(0, order.argsort())
+
+
+def _one_by_one(images: Sequence[Tensor], windows: Sequence[Tensor], crop: CropOfBatch) -> Tensor:
+    crops = [crop(image.unsqueeze(0), own.unsqueeze(0)) for image, own in zip(images, windows, strict=True)]
+    return torch.cat([each.squeeze(0) for each in crops])
+
+
+def joined(windows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Windows of all images one behind the other, (N, 3 or 4), and of which image each is, (N,)."""
+    together = torch.cat(tuple(windows))
+    index = [torch.full((each.shape[0],), image) for image, each in enumerate(windows)]
+    return together, torch.cat(index).to(together.device)
+
+
+def gathered(images: Tensor, windows: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+    """An image for each window; windows that are NaN where there is no such image."""
+    windows, index = existing(windows, image_index, images.shape[0])
+    if images.shape[0] == 0:
+        images = images.new_zeros((1, *images.shape[1:]))
+    layout = torch.channels_last if is_channels_last(images) else torch.contiguous_format
+    return images.index_select(0, index).contiguous(memory_format=layout), windows
+
+
+def existing(windows: Tensor, image_index: Tensor, images: int) -> tuple[Tensor, Tensor]:
+    """Windows that are NaN where there is no such image, and indices of images that there are."""
+    exists = (image_index >= 0) & (image_index < images)
+    return torch.where(exists.unsqueeze(-1), windows, float("nan")), torch.where(exists, image_index, 0)
+
+
+def are_channels_last(images: Sequence[Tensor]) -> bool:
+    """Whether a list's crops are: as all of its images."""
+    return all(is_channels_last(image.unsqueeze(0)) for image in images)
