@@ -23,7 +23,17 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from crop import augmentation, cuda_probes, filter_contestants, filter_report, paste, plot, probes, report
+from crop import (
+    augmentation,
+    cuda_probes,
+    filter_contestants,
+    filter_report,
+    lists,
+    paste,
+    plot,
+    probes,
+    report,
+)
 from crop.augmentation import Augmentation, AugmentationCase, AugmentationComparison, augmentation_cases
 from crop.cases import Case, make_inputs
 from crop.comparison import Comparison, all_inputs
@@ -179,10 +189,11 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
             progress.advance(task)
 
         results |= {
-            name: [] for name in ("memory", "overhead", "paste", "threads", "launches", "device_times")
+            name: []
+            for name in ("memory", "overhead", "paste", "lists", "threads", "launches", "device_times")
         }
         if "probes" in only:
-            results |= probe(main_case, source, device, arguments.rounds, contestants, note)
+            results |= probe(main_case, source, device, arguments, contestants, note)
     return results
 
 
@@ -198,18 +209,19 @@ def measure_filters(arguments: argparse.Namespace, console: Console) -> str:
     return "\n\n".join([filter_report.tables(data), filter_report.details(data), *refused])
 
 
-PROBES = 5
+PROBES = 6
 
 
 def probe(
     main_case: Case,
     source: Source,
     device: torch.device,
-    rounds: int,
+    arguments: argparse.Namespace,
     contestants: list[Contestant],
     note: Callable[[str], None],
 ) -> Record:
     """Everything but times of large calls; ``note`` is called ``PROBES`` times."""
+    rounds = arguments.rounds
     inputs = make_inputs(main_case, source, device)
     eager = [contestant for contestant in contestants if contestant is not COMPILED]
     note("memory")
@@ -219,7 +231,10 @@ def probe(
     note("host overhead")
     overhead = probes.host_overhead(device, rounds)
     note("pasted masks")
-    pasted = paste.times(device, max(rounds // 4, 3))
+    few = max(rounds // 4, 3)
+    pasted = paste.times(device, few)
+    note("lists")
+    listed = lists.times(device, few, arguments.quick)
     note("threads" if device.type == "cpu" else "launches")
     threads = probes.thread_scaling(_for_threads(main_case), source, rounds) if device.type == "cpu" else []
     launches = cuda_probes.launches(main_case, inputs, [OURS, GRID_SAMPLE]) if device.type == "cuda" else []
@@ -233,6 +248,7 @@ def probe(
         "memory": memory,
         "overhead": overhead,
         "paste": pasted,
+        "lists": listed,
         "threads": threads,
         "launches": launches,
         "device_times": device_times,

@@ -25,18 +25,26 @@ def crop_any(images: Images, windows: Windows, image_index: Tensor | None, crop:
     if isinstance(images, Tensor):
         if not isinstance(windows, Tensor):
             windows, image_index = joined(windows)
-        if image_index is not None:
-            images, windows = gathered(images, windows, image_index)
-        return crop(images, windows)
+        if image_index is None:
+            return crop(images, windows)
+        if len(images) == 0 or not _is_known(image_index):
+            return crop(*gathered(images, windows, image_index))
+        images = images.unbind(0)
     if not isinstance(windows, Tensor):
         return _one_by_one(images, windows, crop)
     assert image_index is not None
     windows, index = existing(windows, image_index, len(images))
     order = index.argsort(stable=True)
     counts = index.bincount(minlength=len(images)).tolist()
-    order = order.to(windows.device)
     crops = _one_by_one(images, windows.index_select(0, order).split(counts), crop)
-    return crops.index_select(0, order.argsort())
+    return _selected(crops, order.argsort())
+
+
+def _is_known(index: Tensor) -> bool:
+    """Whether its numbers can be had: neither in a graph nor under vmap. Otherwise every crop gets a copy."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
+        return False
+    return not (index.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(index))
 
 
 def _one_by_one(images: Sequence[Tensor], windows: Sequence[Tensor], crop: CropOfBatch) -> Tensor:
@@ -44,11 +52,18 @@ def _one_by_one(images: Sequence[Tensor], windows: Sequence[Tensor], crop: CropO
     return torch.cat([each.squeeze(0) for each in crops])
 
 
+def _selected(tensor: Tensor, index: Tensor) -> Tensor:
+    """Of images or crops (B, C, H, W), in their layout."""
+    layout = torch.channels_last if is_channels_last(tensor) else torch.contiguous_format
+    return tensor.index_select(0, index).contiguous(memory_format=layout)
+
+
 def joined(windows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Windows of all images one behind the other, (N, 3 or 4), and of which image each is, (N,)."""
     together = torch.cat(tuple(windows))
-    index = [torch.full((each.shape[0],), image) for image, each in enumerate(windows)]
-    return together, torch.cat(index).to(together.device)
+    counts = torch.tensor([each.shape[0] for each in windows])
+    index = torch.arange(len(windows)).repeat_interleave(counts, output_size=together.shape[0])
+    return together, index.to(together.device)
 
 
 def gathered(images: Tensor, windows: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,8 +71,7 @@ def gathered(images: Tensor, windows: Tensor, image_index: Tensor) -> tuple[Tens
     windows, index = existing(windows, image_index, images.shape[0])
     if images.shape[0] == 0:
         images = images.new_zeros((1, *images.shape[1:]))
-    layout = torch.channels_last if is_channels_last(images) else torch.contiguous_format
-    return images.index_select(0, index).contiguous(memory_format=layout), windows
+    return _selected(images, index), windows
 
 
 def existing(windows: Tensor, image_index: Tensor, images: int) -> tuple[Tensor, Tensor]:
@@ -68,4 +82,4 @@ def existing(windows: Tensor, image_index: Tensor, images: int) -> tuple[Tensor,
 
 def are_channels_last(images: Sequence[Tensor]) -> bool:
     """Whether a list's crops are: as all of its images."""
-    return all(is_channels_last(image.unsqueeze(0)) for image in images)
+    return all(image.stride(0) == 1 and is_channels_last(image.unsqueeze(0)) for image in images)

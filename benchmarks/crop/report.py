@@ -59,6 +59,8 @@ def details(results: Results) -> str:
     parts += [filter_report.details(results.data), augmentation_table(results.data)]
     if results.data.get("paste"):
         parts.append(pasted(results))
+    if results.data.get("lists"):
+        parts.append(listed(results))
     if results.data["threads"]:
         parts.append(_threads(results))
     if results.data["memory"]:
@@ -178,6 +180,18 @@ def pasted(results: Results) -> str:
         for record in records
     ]
     return _titled(f"{records[0]['label']}: ms, times ours", ["", "ms", "times ours"], rows)
+
+
+def listed(results: Results) -> str:
+    """Different numbers of boxes, images of different sizes."""
+    rows, ours = [], {}
+    for record in results.data["lists"]:
+        what = record["label"], record["step"]
+        ours.setdefault(what, record["median_s"])  # the first of each
+        ratio = f"{record['median_s'] / ours[what]:.1f}x"
+        rows.append([*what, record["contestant"], milliseconds(record), ratio])
+    head = ["", "step", "contestant", "ms", "times ours"]
+    return _titled("Lists of boxes and images: ms, times ours", head, rows)
 
 
 def _kernels_alone(results: Results) -> str:

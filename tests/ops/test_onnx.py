@@ -209,3 +209,28 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"onnxscript: pip install 'racnn-ops\[onnx\]'"):
         importlib.import_module("racnn_ops.onnx")
+
+
+class ByIndex(nn.Module):
+    def forward(self, images: Tensor, windows: Tensor, index: Tensor) -> Tensor:
+        return attention_crop(images, windows, (7, 9), image_index=index)
+
+
+def test_by_index() -> None:
+    images = make_images((2, 3, 20, 30), torch.float32, generator("index"))
+    windows = torch.rand(5, 4, generator=generator("windows")) * 10 + 5
+    index = torch.tensor([1, 0, -1, 1, 2])
+    number = torch.export.Dim("number")
+    program = torch.onnx.export(
+        ByIndex(),
+        (images, windows, index),
+        dynamo=True,
+        custom_translation_table=runs.translation_table(),
+        dynamic_shapes=({0: torch.export.Dim("batch")}, {0: number}, {0: number}),
+        verbose=False,
+    )
+    run = runner(program)
+    for count in (5, 3):
+        (found,) = run(images, windows[:count], index[:count])
+        expected = attention_crop(images, windows[:count], (7, 9), image_index=index[:count])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)

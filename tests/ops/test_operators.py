@@ -83,6 +83,32 @@ def test_opcheck_of_every_filter(options: dict[str, Any]) -> None:
         opcheck(operators._crop_image_grad.default, (grad, windows, *sizes, *filter))
 
 
+def test_opcheck_by_index_and_of_lists() -> None:
+    operators = torch.ops.racnn_ops
+    images = make_images((2, 3, 7, 8), torch.float32, generator("index")).requires_grad_()
+    windows = windows_of("cpu", 2)[[0, 1, 0]].requires_grad_()
+    mode, index = ("zeros", None), torch.tensor([1, 0, 1])
+    filters = "bilinear", False
+    arguments = images, windows, 4, 5, *mode, [], [], torch.float32, [], *filters, [], False, index
+    opcheck(operators._crop_forward.default, arguments)
+    images, windows = images.detach(), windows.detach()
+    grad = torch.randn((3, 3, 4, 5), generator=generator("grad"))
+    opcheck(operators._crop_window_grad.default, (grad, images, windows, *mode, [], [], *filters, index))
+    opcheck(
+        operators._crop_image_grad.default,
+        (grad, windows, 7, 8, *mode, [], True, torch.float32, *filters, index, 2),
+    )
+    several = [images[0], images[1, :, :5]]
+    opcheck(
+        operators._crop_list.default,
+        (several, windows, index, 4, 5, *mode, [], [], torch.float32, [], *filters, [], True),
+    )
+    opcheck(
+        operators._crop_list_window_grad.default,
+        (grad, several, windows, index, *mode, [], [], *filters),
+    )
+
+
 @each_filter
 def test_filters_used_directly_differentiate(options: dict[str, Any]) -> None:
     inputs: tuple[Any, ...] = (
