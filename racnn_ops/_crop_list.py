@@ -15,23 +15,28 @@ from torch import Tensor
 from ._arguments import is_channels_last
 from ._autograd import has_tangent, is_differentiated
 from ._kernels import boxcar_grad_kernel, image_grad_kernel, list_crop_kernel, list_window_grad_kernel
-from ._lists import CropOfBatch, crop_any, existing
-from ._options import Boxcar, KernelOptions
+from ._lists import CropOfBatch, crop_any, existing, index_of
+from ._options import Boxcar, KernelOptions, Windows
 
 
 def crop_list(
     images: Sequence[Tensor],
-    windows: Tensor,
-    image_index: Tensor,
+    windows: Windows,
+    image_index: Tensor | None,
     options: KernelOptions,
     crop: CropOfBatch,
 ) -> Tensor:
-    """The crops (N, C, h, w) of images (C, H, W) and windows (N, 3 or 4); ``crop`` is the same of a batch.
+    """The crops (N, C, h, w) of images (C, H, W) and their windows; ``crop`` is the same of a batch.
 
     The host has to know which window is of which image: an index on a GPU is waited for.
     """
-    windows, index = existing(windows, image_index, len(images))
-    index = index.cpu()
+    if isinstance(windows, Tensor):
+        assert image_index is not None
+        windows, index = existing(windows, image_index, len(images))
+        index = index.cpu()
+    else:
+        index = index_of(windows)
+        windows = torch.cat(tuple(windows))
     if is_differentiated(*images, windows):
         return _CropList.apply(windows, index, options, crop, *images)  # type: ignore[no-any-return]
     return list_crop_kernel(images, windows, index, options)

@@ -42,22 +42,17 @@ def crop(
             return reference.mirrored(crop(images, windows, crop_options, None, image_index), flip)
         windows = _with_flip(windows, flip)
     options = crop_options.of(images)
-    if image_index is not None and _gathers(images):
+    if not _has_kernels(images):
+        return crop_any(images, windows, image_index, partial(reference.sample, options=options))
+    if image_index is not None and torch.compiler.is_exporting():  # graphs that others run
         images, windows = gathered(images, windows, image_index)
         image_index = None
-    if not _has_kernels(images):
-        return reference.sample(images, windows, options)
     if options.scale and images.is_cuda and images.shape[1] > MOST_NORMALISED_ON_CUDA:
         images, options = normalised_first(images, windows.dtype, options)
     dtype = options.dtype
     if images.dtype is dtype or (images.dtype, dtype) in _library.fused_pairs:
         return _crop(images, windows, options, image_index)
     return _crop(images, windows, options._replace(dtype=windows.dtype), image_index).to(dtype)
-
-
-def _gathers(images: Tensor) -> bool:
-    """Whether kernels get an image for each crop: without them, and in graphs that others run."""
-    return torch.compiler.is_exporting() or not _has_kernels(images)
 
 
 def _crop_list(
@@ -78,14 +73,16 @@ def _crop_list(
     if not _is_one_call(images, windows, options):
         crops = crop_any(images, windows, image_index, crop_batch)
         return crops if flip is None else reference.mirrored(crops, flip)
+    if flip is None or not _kernels_mirror(*images, *_tensors(windows)):
+        crops = crop_list(images, windows, image_index, options, crop_batch)
+        return crops if flip is None else reference.mirrored(crops, flip)
     if not isinstance(windows, Tensor):
         windows, image_index = joined(windows)
-    assert image_index is not None
-    mirrors = flip is not None and _kernels_mirror(*images, windows)
-    if flip is not None and mirrors:
-        windows = _with_flip(windows, flip)
-    crops = crop_list(images, windows, image_index, options, crop_batch)
-    return crops if flip is None or mirrors else reference.mirrored(crops, flip)
+    return crop_list(images, _with_flip(windows, flip), image_index, options, crop_batch)
+
+
+def _tensors(windows: Windows) -> Sequence[Tensor]:
+    return [windows] if isinstance(windows, Tensor) else windows
 
 
 def _is_one_call(images: Sequence[Tensor], windows: Windows, options: KernelOptions) -> bool:
@@ -93,7 +90,7 @@ def _is_one_call(images: Sequence[Tensor], windows: Windows, options: KernelOpti
     first = images[0]
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    if has_tangent(*images, *([windows] if isinstance(windows, Tensor) else windows)):
+    if has_tangent(*images, *_tensors(windows)):
         return False
     if not _has_kernels(first) or (options.scale and first.is_cuda and len(first) > MOST_NORMALISED_ON_CUDA):
         return False

@@ -61,9 +61,14 @@ def _selected(tensor: Tensor, index: Tensor) -> Tensor:
 def joined(windows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Windows of all images one behind the other, (N, 3 or 4), and of which image each is, (N,)."""
     together = torch.cat(tuple(windows))
-    counts = torch.tensor([each.shape[0] for each in windows])
-    index = torch.arange(len(windows)).repeat_interleave(counts, output_size=together.shape[0])
-    return together, index.to(together.device)
+    return together, index_of(windows).to(together.device)
+
+
+def index_of(windows: Sequence[Tensor]) -> Tensor:
+    """Of which image each window is, on the host."""
+    counts = [each.shape[0] for each in windows]
+    index = torch.arange(len(windows))
+    return index.repeat_interleave(torch.tensor(counts), output_size=sum(counts))
 
 
 def gathered(images: Tensor, windows: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
