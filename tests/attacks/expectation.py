@@ -188,7 +188,7 @@ class Expectation:
 
 def check_lost(name: str, got: Tensor, lost: Tensor) -> None:
     wrong = got[lost] != 0 if got.dtype == torch.uint8 else ~got[lost].isnan()
-    assert not wrong.any(), f"{name}: of a window that is not finite: {got[lost]}"
+    assert not wrong.any(), f"{name}: of a window that is not finite, or on no image: {got[lost]}"
 
 
 def check_within(

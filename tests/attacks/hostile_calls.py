@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -39,6 +41,8 @@ WINDOWS = (
     (10.0, 10.0, 5.0, float("-inf")),
 )
 PIXELS = (-(2**31), 2**31 - 1, -2, -1, 0, 5)
+NOWHERE = (-1, 2**31, 2**32, 2**62, 2**63 - 1, -(2**63))
+CONTENTS = ("numbers", "odd numbers", "windows", "pixels", "index", "odd index")
 
 
 class T(NamedTuple):
@@ -47,9 +51,10 @@ class T(NamedTuple):
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: torch.dtype
-    content: str  # "numbers", "odd numbers", "windows", "pixels"
+    content: str  # one of CONTENTS
     seed: int
     form: str = "strided"
+    below: int = 1  # numbers of an index, as long as they are not odd
 
     def make(self) -> Tensor:
         extent = 1 + sum((n - 1) * s for n, s in zip(self.sizes, self.strides, strict=True))
@@ -76,6 +81,14 @@ class T(NamedTuple):
             else:
                 numbers[::7] = PIXELS[self.seed // 2 % len(PIXELS)]
             return numbers.to(self.dtype)
+        if self.content in ("index", "odd index"):
+            numbers = torch.randint(0, self.below, (count,), generator=g)
+            if self.seed % 2:  # runs
+                numbers = numbers.sort().values
+            if self.content == "odd index":
+                odd = (self.below, *NOWHERE)
+                numbers[:: 1 + self.seed % 3] = odd[self.seed % len(odd)]
+            return numbers.to(self.dtype)
         numbers = torch.rand(count, generator=g, dtype=torch.float64) * 2 - 1
         if self.content == "odd numbers":
             numbers[:: 1 + self.seed % 5] = ODD_FLOATS[self.seed % len(ODD_FLOATS)]
@@ -91,6 +104,7 @@ class Case:
         self.random = random.Random(number)
         draw = self.random
         self.batch, self.windows = draw.choice((0, 1, 1, 2, 3)), draw.choice((0, 1, 2, 2, 5, 9))
+        self.indexed = draw.choice((0, 1, 2, 5, 9, 20))  # windows that have an index
         self.channels = draw.choice((0, 1, 2, 3, 3, 5, 17, 33))
         self.height, self.width = self.side(), self.side()
         self.out_height, self.out_width = self.side(), self.side()
@@ -115,7 +129,7 @@ class Case:
         """Of any dense layout, or with gaps, or with strides of 0."""
         draw, axes = self.random, list(range(len(sizes)))[::-1]
         kind = draw.random()
-        if kind < 0.3 and len(sizes) > 3:
+        if kind < 0.3 and len(sizes) > 2:
             axes.insert(0, axes.pop(2))  # channels innermost
         elif kind < 0.6:
             draw.shuffle(axes)
@@ -132,13 +146,23 @@ class Case:
     def images(self, dtype: torch.dtype) -> T:
         return self.tensor((self.batch, self.channels, self.height, self.width), dtype)
 
-    def crops(self, dtype: torch.dtype, axis: bool) -> T:
-        window_axis = (self.windows,) if axis else ()
-        return self.tensor((self.batch, *window_axis, self.channels, self.out_height, self.out_width), dtype)
+    def axes(self) -> tuple[tuple[int, ...], dict[str, T]]:
+        """Those of windows and crops in front, and their image index if they have one."""
+        form = self.random.choice(("(B,)", "(B, K)", "(N,)"))
+        if form == "(N,)":
+            return (self.indexed,), {"image_index": self.index(("index", "odd index"))}
+        return (self.batch, self.windows) if form == "(B, K)" else (self.batch,), {}
 
-    def make_windows(self, dtype: torch.dtype, axis: bool, most_values: int = 4) -> T:
-        sizes = (self.batch, *((self.windows,) if axis else ()), self.random.randint(3, most_values))
-        return self.tensor(sizes, accumulate(dtype), "windows")
+    def index(self, contents: tuple[str, ...]) -> T:
+        seed = self.random.randrange(10**6)
+        content, below = self.random.choice(contents), max(self.batch, 1)
+        return T((self.indexed,), (1,), torch.int64, content, seed, below=below)
+
+    def crops(self, dtype: torch.dtype, axes: tuple[int, ...]) -> T:
+        return self.tensor((*axes, self.channels, self.out_height, self.out_width), dtype)
+
+    def make_windows(self, dtype: torch.dtype, axes: tuple[int, ...], most_values: int = 4) -> T:
+        return self.tensor((*axes, self.random.randint(3, most_values)), accumulate(dtype), "windows")
 
     def options(self, shift: bool) -> dict[str, Any]:
         draw = self.random
@@ -155,13 +179,17 @@ class Case:
         return {"interpolation": interpolation, "antialias": antialias}
 
     def _crop_forward(self) -> dict[str, Any]:
+        return self.forward(*self.axes()) | {"channels_last": self.random.choice((None, False, True))}
+
+    def forward(self, axes: tuple[int, ...], index: dict[str, T]) -> dict[str, Any]:
         if self.random.random() < 0.2:
             self.image_dtype = torch.uint8
-        axis, crop_dtype = self.random.random() < 0.5, self.random.choice((self.crop_dtype, self.image_dtype))
+        crop_dtype = self.random.choice((self.crop_dtype, self.image_dtype))
         options = self.options(shift=True)
         return {
             "images": self.images(self.image_dtype),
-            "windows": self.make_windows(self.image_dtype, axis),
+            "windows": self.make_windows(self.image_dtype, axes, most_values=5),
+            **index,
             "out_height": self.out_height,
             "out_width": self.out_width,
             **options,
@@ -169,37 +197,52 @@ class Case:
             "boxcar": [],
             **self.filter(),
             "offset": [0.75] * len(options["scale"]) if self.random.random() < 0.5 else [],
-            "channels_last": self.random.choice((None, False, True)),
         }
 
     def _crop_window_grad(self) -> dict[str, Any]:
-        axis = self.random.random() < 0.5
+        return self.window_grad(*self.axes())
+
+    def window_grad(self, axes: tuple[int, ...], index: dict[str, T]) -> dict[str, Any]:
         return {
-            "grad_output": self.crops(self.crop_dtype, axis),
+            "grad_output": self.crops(self.crop_dtype, axes),
             "images": self.images(self.image_dtype),
-            "windows": self.make_windows(self.image_dtype, axis),
+            "windows": self.make_windows(self.image_dtype, axes),
+            **index,
             **self.options(shift=True),
             **self.filter(),
         }
 
     def _crop_image_grad(self) -> dict[str, Any]:
-        axis = self.random.random() < 0.5
+        axes, index = self.axes()
         return {
-            "grad_output": self.crops(self.crop_dtype, axis),
-            "windows": self.make_windows(self.image_dtype, axis),
+            "grad_output": self.crops(self.crop_dtype, axes),
+            "windows": self.make_windows(self.image_dtype, axes),
             "height": self.height,
             "width": self.width,
             **self.options(shift=False),
             "channels_last": self.random.random() < 0.5,
             "dtype": self.image_dtype,
             **self.filter(),
+            **(index | {"images": self.batch} if index else {}),
         }
 
+    def _crop_list(self) -> dict[str, Any]:
+        arguments = self.forward((self.indexed,), {"image_index": self.index(("index",))})
+        return arguments | {"images": self.image_list(), "channels_last": self.random.random() < 0.5}
+
+    def _crop_list_window_grad(self) -> dict[str, Any]:
+        arguments = self.window_grad((self.indexed,), {"image_index": self.index(("index",))})
+        return arguments | {"images": self.image_list()}
+
+    def image_list(self) -> list[T]:
+        sizes = [(self.channels, self.side(), self.side()) for _ in range(max(self.batch, 1))]
+        return [self.tensor(each, self.image_dtype) for each in sizes]
+
     def _crop_boxcar_grad(self) -> dict[str, Any]:
-        axis = self.random.random() < 0.5
+        axes = self.random.choice(((self.batch,), (self.batch, self.windows)))
         return {
-            "grad_output": self.crops(self.crop_dtype, axis),
-            "windows": self.make_windows(self.crop_dtype, axis),
+            "grad_output": self.crops(self.crop_dtype, axes),
+            "windows": self.make_windows(self.crop_dtype, axes),
             "steepness": 0.05,
             "energy": self.random.choice(("abs", "square")),
             "scale": 1.0,
@@ -223,7 +266,8 @@ class Case:
         dtype = accumulate(self.image_dtype)
         sizes = {"height": self.height, "width": self.width}
         layout = {"channels_last": self.random.random() < 0.5}
-        return {"grad_output": self.crops(dtype, True), **self.taps(dtype), **sizes, **layout}
+        crops = self.crops(dtype, (self.batch, self.windows))
+        return {"grad_output": crops, **self.taps(dtype), **sizes, **layout}
 
     # --- What is spoiled ---------------------------------------------------------------------------------
 
@@ -231,8 +275,13 @@ class Case:
         draw = self.random
         name = draw.choice(list(self.arguments))
         value = self.arguments[name]
+        if isinstance(value, list) and any(isinstance(item, T) for item in value):
+            if draw.random() < 0.4:
+                self.arguments[name] = self.spoiled_list(value)
+                return
+            value = draw.choice(value)
         if isinstance(value, T):
-            self.arguments |= self.spoiled_tensor(name, value)
+            self.spoil_tensor(value)
         elif isinstance(value, bool):
             self.arguments[name] = not value
         elif isinstance(value, int):
@@ -246,64 +295,85 @@ class Case:
         else:
             self.arguments[name] = draw.choice(ODD_FLOATS)
 
-    def spoiled_tensor(self, name: str, value: T) -> dict[str, T]:
+    def spoiled_list(self, images: list[T | None]) -> Any:
+        others = ([], images[:1], images * 20, images[:1] * 3, [*images, None], None, images[0])
+        return self.random.choice(others)
+
+    def spoil_tensor(self, value: T) -> None:
         draw = self.random
-        what = draw.choice(("size", "size", "huge", "huge", "dtype", "dimensions", "content", "form"))
+        what = draw.choice(
+            ("size", "size", "huge", "huge", "dtype", "dimensions", "content", "form", "strides", "none")
+        )
+        new: T | None = value
         if what in ("size", "huge") and value.sizes:
-            return self.resized(
-                name, value, draw.choice(HUGE) if what == "huge" else draw.choice((0, 1, 2, 4))
-            )
+            self.resize(value, draw.choice(HUGE) if what == "huge" else draw.choice((0, 1, 2, 4)))
+            return
         if what == "dtype":
-            value = value._replace(dtype=draw.choice(DTYPES))
+            new = value._replace(dtype=draw.choice(DTYPES))
         elif what == "dimensions":
             sizes = (*value.sizes, 1) if draw.random() < 0.5 else value.sizes[1:]
-            value = value._replace(sizes=sizes, strides=(0,) * len(sizes))
+            new = value._replace(sizes=sizes, strides=(0,) * len(sizes))
         elif what == "content":
-            value = value._replace(content=draw.choice(("numbers", "odd numbers", "windows", "pixels")))
+            new = value._replace(content=draw.choice(CONTENTS))
         elif what == "form":
-            value = value._replace(form=draw.choice(("meta", "sparse", "negated")))
-        return {name: value}
+            new = value._replace(form=draw.choice(("meta", "sparse", "negated")))
+        elif what == "strides":  # numbers that lie in each other's place
+            new = value._replace(strides=tuple(draw.choice((0, 1, 1, 2, 3)) for _ in value.sizes))
+        elif what == "none":
+            new = None
+        self.exchange(lambda tensor: new if tensor is value else tensor)
 
-    def resized(self, name: str, value: T, size: int) -> dict[str, T]:
+    def exchange(self, change: Callable[[T], Any]) -> None:
+        self.arguments = {name: exchanged(argument, change) for name, argument in self.arguments.items()}
+
+    def resize(self, value: T, size: int) -> None:
         """Another size along one axis, mostly of each tensor that must agree in it; larger by stride 0."""
         axis = self.random.randrange(len(value.sizes))
         old, alone = value.sizes[axis], self.random.random() < 0.3
-        changed = {}
-        for other, tensor in self.arguments.items():
-            if not isinstance(tensor, T) or (alone and other != name):
-                continue
+
+        def resized(tensor: T) -> T:
+            if alone and tensor is not value:
+                return tensor
             sizes, strides = list(tensor.sizes), list(tensor.strides)
-            same = [axis] if other == name else [a for a in range(min(3, len(sizes))) if sizes[a] == old]
+            same = [axis] if tensor is value else [a for a in range(min(3, len(sizes))) if sizes[a] == old]
             for a in same:
                 strides[a] = 0 if size > sizes[a] else strides[a]
                 sizes[a] = size
-            changed[other] = tensor._replace(sizes=tuple(sizes), strides=tuple(strides))
-        return changed
+            return tensor._replace(sizes=tuple(sizes), strides=tuple(strides))
+
+        self.exchange(resized)
 
     # --- What is done with it ------------------------------------------------------------------------------
 
     def is_affordable(self) -> bool:
         """Small, or so large that it must be refused: in between a call would only take long."""
-        tensors = {name: value for name, value in self.arguments.items() if isinstance(value, T)}
-        extents = [
-            sum((n - 1) * s for n, s in zip(t.sizes, t.strides, strict=True)) for t in tensors.values()
+        listed = [
+            (name, item)
+            for name, argument in self.arguments.items()
+            for item in (argument if isinstance(argument, list) else [argument])
+            if isinstance(item, T)
         ]
-        sides = max(1, math.prod(abs(value) for value in self.arguments.values() if type(value) is int))
-        crops = tensors["rows" if "rows" in tensors else "windows"].sizes[:-1]
+        tensors = dict(reversed(listed))  # of a list its first
+        extents = [sum((n - 1) * s for n, s in zip(t.sizes, t.strides, strict=True)) for _, t in listed]
+        sides = math.prod(max(1, abs(value)) for value in self.arguments.values() if type(value) is int)
+        windows = tensors.get("rows", tensors.get("windows"))
+        if windows is None or not {"grad_output", "images"} & tensors.keys():
+            return max(extents, default=0) < MOST_WORK  # a tensor is missing
+        crops = windows.sizes[:-1]
         if "grad_output" in tensors:
             grad = tensors["grad_output"].sizes
             work = [math.prod(grad), math.prod((*grad[:1], *grad[-3:-2])) * sides]
         else:
             outs = [math.prod(tensors[n].sizes[-1:]) for n in ("rows", "columns") if n in tensors]
-            work = [math.prod((*crops, *tensors["images"].sizes[1:2], *outs)) * sides]
+            work = [math.prod((*crops, *tensors["images"].sizes[-3:-2], *outs)) * sides]
         refused = max(work) > SURELY_TOO_MUCH and self.arguments.get("energy") != "square"  # of any C
         return max(extents) < MOST_WORK and (max(work) < MOST_WORK or refused)
 
     def make(self) -> None:
         operator = getattr(torch.ops.racnn_ops, self.name)
         try:
-            arguments = {n: v.make() if isinstance(v, T) else v for n, v in self.arguments.items()}
-            answer = operator(**arguments)
+            make = cache(T.make)  # one tensor where a list has the same twice
+            answer = operator(**{name: exchanged(value, make) for name, value in self.arguments.items()})
         except (RuntimeError, TypeError, NotImplementedError, ValueError, OverflowError):
             return
         for result in answer if isinstance(answer, tuple) else (answer,):
@@ -311,7 +381,11 @@ class Case:
                 assert is_written(result), "an answer to finite arguments is not finite, or was not written"
 
     def is_tame(self) -> bool:
-        """Whether every result is finite: no window is lost, or makes derivatives that overflow."""
+        """Whether every result is finite: no window is lost or on no image, no derivative overflows."""
+        if self.name == "_crop_forward" and "image_index" in self.arguments:
+            index = self.arguments["image_index"].make()
+            if bool(((index < 0) | (index >= self.batch)).any()):
+                return False
         windows = self.arguments.get("windows")
         if windows is None or 0 in windows.sizes:
             return True
@@ -321,6 +395,12 @@ class Case:
 
 
 CALLS = [name for name in vars(Case) if name.startswith(("_crop_", "_tap_"))]
+
+
+def exchanged(argument: Any, change: Callable[[T], Any]) -> Any:
+    if isinstance(argument, list):
+        return [exchanged(item, change) for item in argument]
+    return change(argument) if isinstance(argument, T) else argument
 
 
 def accumulate(dtype: torch.dtype) -> torch.dtype:

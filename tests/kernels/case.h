@@ -59,6 +59,7 @@ struct Case {
   std::string images, crops;  // dtypes
   CropShape shape;
   std::vector<std::vector<double>> windows;  // crop n has window n, from the first again behind the last
+  std::vector<int64_t> index;                // of each crop, out of which of B images; empty: n / K
   Layout layout;                             // of what is read
   Layout result;                             // of what is written: contiguous or channels_last
   TapOptions taps;
@@ -82,6 +83,11 @@ struct Case {
         throw std::invalid_argument("windows must have 3 to 5 numbers each");
       }
     }
+    for (const double image : numbers(words.text("index", ""), ',')) index.push_back(int64_t(image));
+    const bool knows_index = kernel == "forward" || kernel == "window_grad" || kernel == "image_grad";
+    if (!index.empty() && (!knows_index || shape.windows != 1)) {
+      throw std::invalid_argument("index is for forward, window_grad and image_grad, without K");
+    }
     layout = parse<Layout>("layout", words.text("layout", "contiguous"),
                            {"contiguous", "channels_last", "transposed", "sliced", "every_second"});
     const bool interleaved = layout == Layout::kChannelsLast;
@@ -100,13 +106,21 @@ struct Case {
     words.check_all_known();
   }
 
-  int64_t crop_count() const { return shape.batch * shape.windows; }
+  // Of the problem: with an index crops are a batch or, of a gradient of images, windows of every image.
+  CropShape crop_shape() const { return index.empty() ? shape : with_axes(int64_t(index.size()), 1); }
+  CropShape image_grad_shape() const {
+    return index.empty() ? shape : with_axes(shape.batch, int64_t(index.size()));
+  }
+  ImageIndex image_index() const { return {index.empty() ? nullptr : index.data(), shape.batch}; }
+
+  int64_t crop_count() const { return crop_shape().batch * crop_shape().windows; }
   int32_t values() const { return int32_t(windows[0].size()); }
   std::array<int64_t, 5> image_sizes() const {
     return {shape.batch, 1, shape.channels, shape.height, shape.width};
   }
   std::array<int64_t, 5> crop_sizes() const {
-    return {shape.batch, shape.windows, shape.channels, shape.out_height, shape.out_width};
+    const CropShape s = crop_shape();
+    return {s.batch, s.windows, s.channels, s.out_height, s.out_width};
   }
 
   template <typename T>
@@ -116,6 +130,14 @@ struct Case {
       for (const double value : windows[size_t(n) % windows.size()]) data.push_back(T(value));
     }
     return data;
+  }
+
+ private:
+  CropShape with_axes(int64_t batch, int64_t windows) const {
+    CropShape s = shape;
+    s.batch = batch;
+    s.windows = windows;
+    return s;
   }
 };
 

@@ -23,6 +23,9 @@ WINDOWS = (
     (0.507, float("nan"), 0.3, 0.3),
 )
 
+# Of five images: runs, any order, some images without windows, windows on none.
+INDICES = ("1,1,1,1", "3,0,4,0,2,1,0", "2,0,-1,0", "-1,5,2,2,5,1,4611686018427387904", "-1")
+
 
 def windows(random: Random, values: int, size: tuple[int, int]) -> str:
     """Three of WINDOWS for an image of `size`, as run_kernels reads them; the second is mirrored."""
@@ -39,26 +42,35 @@ def windows(random: Random, values: int, size: tuple[int, int]) -> str:
 def cases(kernel: str) -> Iterator[list[str]]:
     """The same in every run. Half of them have taps of two entries."""
     random = Random(kernel)
-    values = (3, 4, 5) if kernel == "forward" else (3, 4)
     for (image, crop), layout, plain in itertools.product(PAIRS_OF[kernel], LAYOUTS, (True, False)):
-        (height, width), (out_height, out_width) = random.choice(SIZES), random.choice(OUTS)
         words = [kernel, f"images={image}", f"crops={crop}", f"layout={layout}", "B=2", "K=2"]
-        words += [f"result={random.choice(('contiguous', 'channels_last'))}"]
-        words += [
-            f"C={random.choice((1, 3, 8, 20))}",
-            f"H={height}",
-            f"W={width}",
-            f"h={out_height}",
-            f"w={out_width}",
-        ]
-        words += [f"windows={windows(random, random.choice(values), (height, width))}"]
-        words += [f"parts={random.choice((1, 3))}", f"energy={random.choice(('abs', 'square'))}"]
-        if kernel in FILTER_KERNELS:
-            interpolation, antialias = ("bilinear", False) if plain else random.choice(FILTERS)
-            words += [f"interpolation={interpolation}", f"antialias={int(antialias)}"]
-            words += [f"boundary={random.choice(BOUNDARIES[:3] if plain else BOUNDARIES)}"]
-            words += [f"mask={random.choice((0, 0, 0.7))}"]
-            affine = random.random() < 0.5
-            offset = affine and not plain and kernel == "forward"
-            words += [f"affine={int(affine)}", f"offset={int(offset)}"]
-        yield words
+        size, out = random.choice(SIZES), random.choice(OUTS)
+        yield [*words, *others(random, kernel, random.choice((1, 3, 8, 20)), size, out, plain)]
+    if kernel not in FILTER_KERNELS:
+        return
+    for number, ((image, crop), index) in enumerate(itertools.product(PAIRS_OF[kernel], INDICES)):
+        words = [kernel, f"images={image}", f"crops={crop}", f"layout={random.choice(LAYOUTS)}", "B=5"]
+        channels, size, out = 3, random.choice(SIZES), random.choice(OUTS)
+        if number % 2:  # small maps of many channels
+            channels, size, out = 64, (20, 20), (7, 7)
+        plain = random.random() < 0.5
+        yield [*words, f"index={index}", *others(random, kernel, channels, size, out, plain)]
+
+
+def others(
+    random: Random, kernel: str, channels: int, size: tuple[int, int], out: tuple[int, int], plain: bool
+) -> Iterator[str]:
+    """All that is left to chance."""
+    values = (3, 4, 5) if kernel == "forward" else (3, 4)
+    yield f"result={random.choice(('contiguous', 'channels_last'))}"
+    yield from (f"C={channels}", f"H={size[0]}", f"W={size[1]}", f"h={out[0]}", f"w={out[1]}")
+    yield f"windows={windows(random, random.choice(values), size)}"
+    yield from (f"parts={random.choice((1, 3))}", f"energy={random.choice(('abs', 'square'))}")
+    if kernel in FILTER_KERNELS:
+        interpolation, antialias = ("bilinear", False) if plain else random.choice(FILTERS)
+        yield from (f"interpolation={interpolation}", f"antialias={int(antialias)}")
+        yield f"boundary={random.choice(BOUNDARIES[:3] if plain else BOUNDARIES)}"
+        yield f"mask={random.choice((0, 0, 0.7))}"
+        affine = random.random() < 0.5
+        offset = affine and not plain and kernel == "forward"
+        yield from (f"affine={int(affine)}", f"offset={int(offset)}")

@@ -79,12 +79,20 @@ struct Place {
   }
 };
 
-// Calls use(place, row entry, column entry) for all terms. Crops that are not finite have none.
+// Out of which image crop n is cut.
+inline int64_t image_of(const ImageIndex& index, const CropShape& s, int64_t n) {
+  return index.of_crop == nullptr ? n / s.windows : index.image_of(n);
+}
+
+// Calls use(place, row entry, column entry) for all terms of `crops` crops. Those that are not finite, or out
+// of no image, have none.
 template <typename Taps, typename Use>
-void for_each_term(const Taps& taps, const CropShape& s, const Use& use) {
-  for (int64_t n = 0; n < s.batch * s.windows; ++n) {
+void for_each_term(const Taps& taps, const CropShape& s, const ImageIndex& index, int64_t crops,
+                   const Use& use) {
+  for (int64_t n = 0; n < crops; ++n) {
     const auto axes = crop_axes(taps, s, n);
-    if (!axes.finite) continue;
+    const int64_t b = image_of(index, s, n);
+    if (!axes.finite || b == kOutside) continue;
     const std::vector<Entries> rows = table_of(axes.y, s.out_height);
     std::vector<Entries> columns = table_of(axes.x, s.out_width);
     if (is_mirrored(taps, n)) std::reverse(columns.begin(), columns.end());
@@ -93,7 +101,7 @@ void for_each_term(const Taps& taps, const CropShape& s, const Use& use) {
         for (int32_t j = 0; j < s.out_width; ++j) {
           for (const Entry& row : rows[size_t(i)]) {
             for (const Entry& column : columns[size_t(j)]) {
-              use(Place{n, n / s.windows, c, i, j, row.pixel, column.pixel}, row, column);
+              use(Place{n, b, c, i, j, row.pixel, column.pixel}, row, column);
             }
           }
         }
@@ -155,19 +163,20 @@ double largest_difference(const ForwardProblem<Image, Out, Taps>& p) {
   const auto index = [&](const Place& at) {
     return size_t(((at.n * s.channels + at.c) * s.out_height + at.i) * s.out_width + at.j);
   };
-  for_each_term(p.taps, s, [&](const Place& at, const Entry& row, const Entry& column) {
+  const int64_t crops = s.batch * s.windows;
+  for_each_term(p.taps, s, p.index, crops, [&](const Place& at, const Entry& row, const Entry& column) {
     const double weight = row.weight * column.weight;
     sums[index(at)].add(weight * scale_of(p.affine, at.c) *
                         to_double(p.images[at.in_images(p.image_strides)]));
     sums[index(at)].add(weight * shift_of(p.affine, at.c));
   });
   Comparison comparison;
-  for (int64_t n = 0; n < s.batch * s.windows; ++n) {
-    const bool finite = crop_axes(p.taps, s, n).finite;
+  for (int64_t n = 0; n < crops; ++n) {
+    const bool finite = crop_axes(p.taps, s, n).finite && image_of(p.index, s, n) != kOutside;
     for (int64_t c = 0; c < s.channels; ++c) {
       for (int32_t i = 0; i < s.out_height; ++i) {
         for (int32_t j = 0; j < s.out_width; ++j) {
-          const Place at{n, n / s.windows, c, i, j, 0, 0};
+          const Place at{n, 0, c, i, j, 0, 0};
           Sum expected = sums[index(at)];
           if (p.affine.offset != nullptr) expected.add(p.affine.offset[c]);
           if (!finite) expected.value = std::numeric_limits<double>::quiet_NaN();
@@ -179,10 +188,10 @@ double largest_difference(const ForwardProblem<Image, Out, Taps>& p) {
   return comparison.worst<Accumulate<Image>>();
 }
 
-// A window's sums as its numbers.
+// A window's sums as its numbers; 0 where it is on no image.
 template <typename T>
 double compare_window_grads(const T* grads, const T* windows, int32_t values,
-                            const std::vector<Window<Sum>>& sums) {
+                            const std::vector<Window<Sum>>& sums, const ImageIndex& index = {}) {
   Comparison comparison;
   for (size_t n = 0; n < sums.size(); ++n) {
     const Window<Sum>& sum = sums[n];
@@ -192,6 +201,10 @@ double compare_window_grads(const T* grads, const T* windows, int32_t values,
     std::vector<double> window64(window, window + values), expected(window64), magnitudes(window64);
     store_window_grad(load_window(window64.data(), values), parts, values, expected.data());
     store_window_grad(load_window(window64.data(), values), sizes, values, magnitudes.data());
+    if (index.of_crop != nullptr && index.image_of(int64_t(n)) == kOutside) {
+      expected.assign(size_t(values), 0.0);
+      magnitudes = expected;
+    }
     for (size_t v = 0; v < size_t(values); ++v) {
       comparison.add(grads[n * size_t(values) + v], Sum{expected[v], magnitudes[v]});
     }
@@ -201,8 +214,9 @@ double compare_window_grads(const T* grads, const T* windows, int32_t values,
 
 template <typename Image, typename Grad, typename Taps>
 double largest_difference(const WindowGradProblem<Image, Grad, Taps>& p) {
-  std::vector<Window<Sum>> sums(size_t(p.shape.batch * p.shape.windows));
-  for_each_term(p.taps, p.shape, [&](const Place& at, const Entry& row, const Entry& column) {
+  const int64_t crops = p.shape.batch * p.shape.windows;
+  std::vector<Window<Sum>> sums(static_cast<size_t>(crops));
+  for_each_term(p.taps, p.shape, p.index, crops, [&](const Place& at, const Entry& row, const Entry& column) {
     const double pixel = to_double(p.images[at.in_images(p.image_strides)]);
     const double g = to_double(p.grad_output[at.in_crops(p.grad_strides, p.shape.windows)]);
     Window<Sum>& sum = sums[size_t(at.n)];
@@ -213,7 +227,7 @@ double largest_difference(const WindowGradProblem<Image, Grad, Taps>& p) {
       sum.half_y.add(g * value * row.grad.half * column.weight);
     }
   });
-  return compare_window_grads(p.grad_windows, p.taps.data, p.taps.values, sums);
+  return compare_window_grads(p.grad_windows, p.taps.data, p.taps.values, sums, p.index);
 }
 
 template <typename Grad, typename Image, typename Taps>
@@ -223,7 +237,8 @@ double largest_difference(const ImageGradProblem<Grad, Image, Taps>& p) {
   const auto index = [&](const Place& at) {
     return size_t(((at.b * s.channels + at.c) * s.height + at.y) * s.width + at.x);
   };
-  for_each_term(p.taps, s, [&](const Place& at, const Entry& row, const Entry& column) {
+  const int64_t crops = p.index.of_crop == nullptr ? s.batch * s.windows : s.windows;
+  for_each_term(p.taps, s, p.index, crops, [&](const Place& at, const Entry& row, const Entry& column) {
     const double g = to_double(p.grad_output[at.in_crops(p.grad_strides, s.windows)]);
     sums[index(at)].add(g * scale_of(p.affine, at.c) * row.weight * column.weight);
   });

@@ -125,8 +125,8 @@ struct Run {
     Tensor<Image> in = images();
     Tensor<Crop> out(c.crop_sizes(), c.result);
     return compute(c,
-                   ForwardProblem<Image, Crop, Taps>{in.data(), out.data(), c.shape, in.strides(),
-                                                     out.strides(), taps, affine.get()},
+                   ForwardProblem<Image, Crop, Taps>{in.data(), out.data(), c.crop_shape(), in.strides(),
+                                                     out.strides(), taps, affine.get(), c.image_index()},
                    in);
   }
 
@@ -135,22 +135,25 @@ struct Run {
     Tensor<Image> in = images();
     Tensor<Crop> grad = gradients();
     std::vector<Acc> result(windows.size());
-    std::vector<Window<Acc>> workspace(size_t(Backend::window_grad_workspace(c.shape)));
-    return compute(
-        c,
-        WindowGradProblem<Image, Crop, Taps>{grad.data(), in.data(), result.data(), workspace.data(), c.shape,
-                                             grad.strides(), in.strides(), taps, affine.get()},
-        in);
+    std::vector<Window<Acc>> workspace(size_t(Backend::window_grad_workspace(c.crop_shape())));
+    return compute(c,
+                   WindowGradProblem<Image, Crop, Taps>{grad.data(), in.data(), result.data(),
+                                                        workspace.data(), c.crop_shape(), grad.strides(),
+                                                        in.strides(), taps, affine.get(), c.image_index()},
+                   in);
   }
 
   template <typename Taps>
   double image_grad(const Taps& taps) const {
     Tensor<Crop> grad = gradients();
     Tensor<Image> result(c.image_sizes(), c.result);
-    return compute(c,
-                   ImageGradProblem<Crop, Image, Taps>{grad.data(), result.data(), c.shape, grad.strides(),
-                                                       result.strides(), taps, affine.get()},
-                   grad);
+    Strides strides = grad.strides();
+    if (!c.index.empty()) strides = {0, strides.b, strides.c, strides.y, strides.x};
+    return compute(
+        c,
+        ImageGradProblem<Crop, Image, Taps>{grad.data(), result.data(), c.image_grad_shape(), strides,
+                                            result.strides(), taps, affine.get(), c.image_index()},
+        grad);
   }
 
   double boxcar_grad() const {

@@ -69,6 +69,7 @@ def test_wrong_results_are_found(kernel: str) -> None:
         (("image_grad", "images=uint8", "crops=float32"), "no kernel image_grad for these dtypes"),
         (("forward", "images=float16", "crops=uint8"), "no kernel for images=float16 crops=uint8"),
         (("forward", "windows=1,2"), "windows must have 3 to 5 numbers each"),
+        (("boxcar_grad", "index=0"), "index is for forward, window_grad and image_grad, without K"),
         (("forward", "boundary=wrap"), "boundary must be one of 'zeros' 'border' 'clip' 'window'"),
     ],
 )
