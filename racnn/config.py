@@ -13,7 +13,7 @@ from .data import READERS
 from .losses import MARGIN
 from .model import RACNN
 
-Schedule = Literal["paper", "joint", "fixed"]
+Schedule = Literal["paper", "fixed"]
 
 
 @dataclass
@@ -79,11 +79,10 @@ class TrainingConfig:
     """How to learn.
 
     Attributes:
-        schedule: "paper": classifiers, APN pre-training, alternation, fusion; "joint": classifiers, APN
-            pre-training, everything together, fusion; "fixed": classifiers on windows that are not learned,
-            fusion: the ablation.
+        schedule: "paper": classifiers, APN pre-training, alternation, fusion; "fixed": classifiers on windows
+            that are not learned, fusion: the ablation.
         fixed_windows: of the schedule "fixed".
-        classify_epochs, imitate_epochs, rank_epochs, joint_epochs, fuse_epochs: at most, for each phase.
+        classify_epochs, imitate_epochs, rank_epochs, fuse_epochs: at most, for each phase.
         rounds: of the alternation, at most.
         patience: a phase ends after so many epochs without a better validation loss. With a falling learning
             rate the best epochs are the last: then no less than a phase has epochs.
@@ -102,7 +101,7 @@ class TrainingConfig:
         label_smoothing, margin: of the losses.
         rank_gradient: how the ranking loss reaches windows: "derivative", as ``model.window_grad`` says, or
             "difference", over ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks
-            more at every scale, and far less noise on photographs. Of the schedule "paper".
+            more at every scale, and far less noise on photographs.
         detach_coarse: see :func:`racnn.losses.ranking_hinges`.
         diversity: weight of the overlap of an image's windows.
         clip_norm: largest gradient norm of the APNs; 0: unlimited.
@@ -125,7 +124,6 @@ class TrainingConfig:
     classify_epochs: int = 30
     imitate_epochs: int = 10
     rank_epochs: int = 10
-    joint_epochs: int = 30
     fuse_epochs: int = 30
     rounds: int = 4
     patience: int = 4
@@ -212,7 +210,7 @@ class Config:
             raise ValueError(f"data.name must be one of {', '.join(map(repr, READERS))}, got {d.name!r}")
         for name in ("batch_size", "accumulate", "rounds", "patience", "views"):
             _at_least(f"training.{name}", getattr(t, name), 1)
-        for name in ("classify", "imitate", "rank", "joint", "fuse"):
+        for name in ("classify", "imitate", "rank", "fuse"):
             _at_least(f"training.{name}_epochs", getattr(t, f"{name}_epochs"), 0)
         _at_least("training.freeze_blocks", t.freeze_blocks, -1)
         _at_least("training.checkpoint_every", t.checkpoint_every, 0)
@@ -227,10 +225,6 @@ class Config:
             raise ValueError(f"training.jitter must be in [0, 1], got {t.jitter}")
         if not 0 < t.difference_step <= 1:
             raise ValueError(f"training.difference_step must be in (0, 1], got {t.difference_step}")
-        if t.rank_gradient == "difference" and t.schedule == "joint":
-            raise ValueError(
-                "training.rank_gradient 'difference' needs training.schedule 'paper', got 'joint'"
-            )
         if not 0 <= t.ema < 1:
             raise ValueError(f"training.ema must be in [0, 1), got {t.ema}")
         if t.cache and (t.freeze_blocks != -1 or d.min_crop != 1):

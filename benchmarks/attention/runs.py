@@ -72,8 +72,7 @@ def vary(config: Config, changes: dict[str, Any], seed: int) -> Config:
             value = [round(2**0.5 * sections["model"]["sizes"][0] / 8) * 8]
         if value == LONG:
             t = config.training
-            more = t.joint_epochs if t.schedule == "joint" else (1 + t.rounds) * t.classify_epochs
-            value = t.classify_epochs + more
+            value = (2 + t.rounds) * t.classify_epochs
         sections[section][name] = value
     return Config.from_dict(sections).check()
 

@@ -57,9 +57,9 @@ class TrainingStep(nn.Module):
         output = self.model(images, self.phase.windows, coarse_features=known.coarse_features, jitter=jitter)
         self._watch(output.relative_windows)
         terms = _accuracy(output.logits, output.fused_logits, labels)
-        if kind in ("classify", "joint"):
+        if kind == "classify":
             terms["classification"] = classification_loss(output.logits, labels, self.config.label_smoothing)
-        if kind in ("rank", "joint") and len(output.logits) > 1:
+        if kind == "rank":
             terms |= self._rank(output, labels)
         if kind == "fuse":
             terms["classification"] = classification_loss(output.fused_logits, labels)

@@ -220,7 +220,7 @@ class Trainer:
 
         Not so classifiers: those of older windows can be better calibrated and yet fit the new ones worse.
         """
-        if phase.kind in ("imitate", "rank", "joint") and self.at.step_in_epoch == self.at.epoch == 0:
+        if phase.kind in ("imitate", "rank") and self.at.step_in_epoch == self.at.epoch == 0:
             validation = self.validate(engine)
             if validation and math.isfinite(validation["loss"]):
                 self._keep(phase, validation["loss"])

@@ -126,7 +126,7 @@ class TinyConfig(ModelConfig):
 
 
 def tiny_config(root: Path, **training: Any) -> Config:
-    short = {f"{name}_epochs": 1 for name in ("classify", "imitate", "rank", "joint", "fuse")}
+    short = {f"{name}_epochs": 1 for name in ("classify", "imitate", "rank", "fuse")}
     options = {"batch_size": 6, "rounds": 1, "device": "cpu", "track": 2} | short | training
     return Config(
         DataConfig(root=root, image_side=32, validation=0.2),
@@ -137,13 +137,7 @@ def tiny_config(root: Path, **training: Any) -> Config:
 
 RANDOM_RUNS: dict[str, dict[str, Any]] = {
     "paper": {"data.min_crop": 0.7, "accumulate": 2},
-    "joint": {
-        "schedule": "joint",
-        "data.min_crop": 0.7,
-        "amp": "bf16",
-        "diversity": 0.1,
-        "optimizer": "adamw",
-    },
+    "autocast": {"data.min_crop": 0.7, "amp": "bf16", "diversity": 0.1, "optimizer": "adamw"},
     "random windows": {"schedule": "fixed", "fixed_windows": "random", "lr_schedule": "step"},
     "differences": {"rank_gradient": "difference", "data.workers": 1, "clip_norm": 1.0},
     "cache": {"freeze_blocks": -1, "cache": True},
