@@ -112,7 +112,6 @@ class TrainingConfig:
             and each has a ``jitter`` of its own.
         channels_last: memory format of the network; some are much faster in it.
         amp: "bf16" or "fp16" autocast.
-        ema: decay of the averaged weights that are validated and kept; 0: none.
         checkpoint_every: steps between checkpoints within an epoch; 0: after each epoch only.
         track: images whose windows are recorded after each epoch.
         device: such as "cpu" or "cuda"; "auto".
@@ -154,7 +153,6 @@ class TrainingConfig:
     views: int = 2
     channels_last: bool = False
     amp: Literal["none", "bf16", "fp16"] = "none"
-    ema: float = 0.0
     checkpoint_every: int = 0
     track: int = 8
     device: str = "auto"
@@ -225,8 +223,6 @@ class Config:
             raise ValueError(f"training.jitter must be in [0, 1], got {t.jitter}")
         if not 0 < t.difference_step <= 1:
             raise ValueError(f"training.difference_step must be in (0, 1], got {t.difference_step}")
-        if not 0 <= t.ema < 1:
-            raise ValueError(f"training.ema must be in [0, 1), got {t.ema}")
         if t.cache and (t.freeze_blocks != -1 or d.min_crop != 1):
             raise ValueError("training.cache needs training.freeze_blocks -1 and data.min_crop 1")
         return self

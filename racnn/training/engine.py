@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One phase's optimisation: backward, update, averaged weights; and its state."""
+"""One phase's optimisation: backward, update, and its state."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import TrainingConfig
 from ..model import RACNN
@@ -44,9 +42,6 @@ class Engine:
         self.step = TrainingStep(model, phase, config)
         self.optimizer = make_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.amp == "fp16")
-        self.averaged: AveragedModel | None = None
-        if config.ema:
-            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self._wrapped: nn.Module = self.step
         if processes.world > 1:
             device_ids = [processes.device] if processes.device.type == "cuda" else None
@@ -91,34 +86,13 @@ class Engine:
             nn.utils.clip_grad_norm_(weights, self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         return autocast(self.config.amp, self.processes.device)
 
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """The model with its averaged weights, if there are any, for a while."""
-        if self.averaged is None:
-            yield
-            return
-        current = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(self.averaged.module.state_dict())
-        try:
-            yield
-        finally:
-            self.model.load_state_dict(current)
-
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "averaged": self.averaged.state_dict() if self.averaged else None,
-        }
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])

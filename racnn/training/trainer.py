@@ -235,17 +235,16 @@ class Trainer:
         at = self.at
         # Random windows are those of every epoch, also where a run goes on between the last step and here.
         torch.manual_seed(self.config.training.seed)
-        with engine.averaged_weights():
-            validation = self.validate(engine)
-            loss = (validation or train)["loss"]
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"{phase.name}, epoch {at.epoch + 1}: the loss is {loss}")
-            worth_it = at.best == math.inf or loss < at.best - self.config.training.tolerance * abs(at.best)
-            at.bad_epochs = 0 if worth_it else at.bad_epochs + 1
-            if loss < at.best:
-                self._keep(phase, loss)
-            tracked = self._tracked_images()
-            windows = self._windows_of(tracked, phase)
+        validation = self.validate(engine)
+        loss = (validation or train)["loss"]
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"{phase.name}, epoch {at.epoch + 1}: the loss is {loss}")
+        worth_it = at.best == math.inf or loss < at.best - self.config.training.tolerance * abs(at.best)
+        at.bad_epochs = 0 if worth_it else at.bad_epochs + 1
+        if loss < at.best:
+            self._keep(phase, loss)
+        tracked = self._tracked_images()
+        windows = self._windows_of(tracked, phase)
         record = {"phase": phase.name, "epoch": at.epoch + 1, "step": at.step, "train": train}
         record |= {"validation": validation, "windows": windows}
         self.history.append(record)

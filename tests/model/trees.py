@@ -150,7 +150,7 @@ def random_config(root: Path, name: str) -> Config:
     """A run with everything random switched on that ``RANDOM_RUNS[name]`` allows."""
     options = dict(RANDOM_RUNS[name])
     data = {key: options.pop(f"data.{key}") for key in ("min_crop", "workers") if f"data.{key}" in options}
-    config = tiny_config(root, **{"batch_size": 4, "ema": 0.9, "jitter": 0.2, **options})
+    config = tiny_config(root, **{"batch_size": 4, "jitter": 0.2, **options})
     config.model.dropout, config.model.fusion_dropout = 0.2, 0.3
     config.data = replace(config.data, **data)
     return config
