@@ -87,8 +87,7 @@ class TrainingConfig:
         patience: a phase ends after so many epochs without a better validation loss. With a falling learning
             rate the best epochs are the last: then no less than a phase has epochs.
         tolerance: what counts as better, relative; the alternation ends when neither loss changes by more.
-        batch_size: images a step, over all processes and accumulated parts.
-        accumulate: parts of a batch, one after another, each on every process.
+        batch_size: images a step, over all processes.
         jitter: while classifiers and fusion learn, windows are moved at random by up to this share of their
             half side, and scaled by up to ``exp(jitter)``. Otherwise a classifier memorises its training
             images as seen through the windows of the day, and the ranking loss finds no better ones.
@@ -128,7 +127,6 @@ class TrainingConfig:
     patience: int = 4
     tolerance: float = 0.01
     batch_size: int = 16
-    accumulate: int = 1
     jitter: float = 0.0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
@@ -206,17 +204,13 @@ class Config:
         t, d = self.training, self.data
         if d.name not in READERS:
             raise ValueError(f"data.name must be one of {', '.join(map(repr, READERS))}, got {d.name!r}")
-        for name in ("batch_size", "accumulate", "rounds", "patience", "views"):
+        for name in ("batch_size", "rounds", "patience", "views"):
             _at_least(f"training.{name}", getattr(t, name), 1)
         for name in ("classify", "imitate", "rank", "fuse"):
             _at_least(f"training.{name}_epochs", getattr(t, f"{name}_epochs"), 0)
         _at_least("training.freeze_blocks", t.freeze_blocks, -1)
         _at_least("training.checkpoint_every", t.checkpoint_every, 0)
         _at_least("data.workers", d.workers, 0)
-        if t.batch_size % t.accumulate:
-            raise ValueError(
-                f"training.batch_size must be a multiple of accumulate ({t.accumulate}), got {t.batch_size}"
-            )
         if not 0 < d.min_crop <= 1:
             raise ValueError(f"data.min_crop must be in (0, 1], got {d.min_crop}")
         if not 0 <= t.jitter <= 1:

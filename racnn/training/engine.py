@@ -60,25 +60,18 @@ class Engine:
         set_rates(self.optimizer, self.config.lr_schedule, progress)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def backward(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        known: Known,
-        jitter: tuple[Tensor, ...] | None,
-        is_last: bool,
+    def train(
+        self, images: Tensor, labels: Tensor, known: Known, jitter: tuple[Tensor, ...] | None
     ) -> dict[str, Any]:
-        """One part of a batch; gradients are exchanged with the last one. Returns the step's terms."""
-        synchronise: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if isinstance(self._wrapped, DistributedDataParallel) and not is_last:
-            synchronise = self._wrapped.no_sync()
-        with synchronise:
-            with self.autocast():
-                terms: dict[str, Tensor] = self._wrapped(images, labels, known, jitter)
-            self.scaler.scale(terms["loss"] / self.config.accumulate).backward()
-        return {name: value.detach() for name, value in terms.items()} | self.step.window_gradients()
+        """One step with this process' share of a batch. Returns the step's terms."""
+        with self.autocast():
+            terms: dict[str, Tensor] = self._wrapped(images, labels, known, jitter)
+        self.scaler.scale(terms["loss"]).backward()
+        found = {name: value.detach() for name, value in terms.items()} | self.step.window_gradients()
+        self._update()
+        return found
 
-    def update(self) -> None:
+    def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)
         proposals = [scale.proposal for scale in self.model.each_scale() if scale.proposal is not None]
         if self.config.clip_norm and proposals:

@@ -139,22 +139,19 @@ class Trainer:
     def _train_epoch(self, phase: Phase, engine: Engine) -> None:
         config, count = self.config.training, len(self.train_images)
         order = 1000 * len(self.done) + self.at.epoch  # every epoch of the run has its own
-        steps = epoch_batches(count, config.batch_size, config.accumulate, config.seed, order, self.processes)
+        steps = epoch_batches(count, config.batch_size, config.seed, order, self.processes)
         augment = Augmentation(count, self.config.data, config.seed, order, config.views)
         shape = count, len(self.model.sizes) - 1, self.model.num_windows
         jitter = config.jitter if phase.kind in ("classify", "fuse") else 0.0
         moves = draw_moves(shape, jitter, config.seed, order)
-        parts = [numbers for parts in steps[self.at.step_in_epoch :] for numbers in parts]
-        batches = self._batches(0, parts)
+        batches = self._batches(0, steps[self.at.step_in_epoch :])
         engine.start_epoch()
         self.reporter.start_epoch(
             f"{phase.name}, epoch {self.at.epoch + 1}", len(steps), self.at.step_in_epoch
         )
         for position in range(self.at.step_in_epoch, len(steps)):
             engine.start_step(self.at.step, (self.at.epoch + position / len(steps)) / phase.epochs)
-            for part in range(config.accumulate):
-                self._train_part(engine, next(batches), augment, moves, part == config.accumulate - 1)
-            engine.update()
+            self._train_step(engine, next(batches), augment, moves)
             self.at.step += 1
             self.at.step_in_epoch = position + 1
             self.reporter.step()
@@ -164,9 +161,7 @@ class Trainer:
             if stop:
                 raise Stopped
 
-    def _train_part(
-        self, engine: Engine, batch: Sample, augment: Augmentation, moves: Tensor | None, is_last: bool
-    ) -> None:
+    def _train_step(self, engine: Engine, batch: Sample, augment: Augmentation, moves: Tensor | None) -> None:
         self._note_unreadable(batch, self.unreadable[0])
         device = self.processes.device
         images, known = batch.image.to(device, non_blocking=True), Known()
@@ -175,14 +170,14 @@ class Trainer:
         if known.descriptors is None:
             images = augment(images, batch.number)
         jitter = pick(moves, batch.number, device)
-        self.meters.add(engine.backward(images, batch.label.to(device), known, jitter, is_last))
+        self.meters.add(engine.train(images, batch.label.to(device), known, jitter))
 
-    def _batches(self, half: int, parts: list[list[int]]) -> Iterator[Sample]:
+    def _batches(self, half: int, batches: list[list[int]]) -> Iterator[Sample]:
         """Of the training (0) or the validation images (1)."""
         workers = self.config.data.workers
         if self.caches:
-            return self.caches[half].batches(parts, workers)
-        return load((self.train_images, self.validation_images)[half], parts, workers)
+            return self.caches[half].batches(batches, workers)
+        return load((self.train_images, self.validation_images)[half], batches, workers)
 
     def _all_agree_to_stop(self) -> bool:
         """One process that stops alone would leave the others waiting for it."""
@@ -306,14 +301,10 @@ class Trainer:
 
 
 def _check_batch(config: Config, images: int, processes: Processes) -> None:
-    training = config.training
-    parts = processes.world * training.accumulate
-    if training.batch_size % parts:
+    batch = config.training.batch_size
+    if batch % processes.world:
         raise ValueError(
-            f"training.batch_size must be a multiple of {parts} "
-            f"(processes {processes.world}, accumulate {training.accumulate}), got {training.batch_size}"
+            f"training.batch_size must be a multiple of {processes.world}, the processes, got {batch}"
         )
-    if training.batch_size > images:
-        raise ValueError(
-            f"training.batch_size must be at most {images}, the training images, got {training.batch_size}"
-        )
+    if batch > images:
+        raise ValueError(f"training.batch_size must be at most {images}, the training images, got {batch}")

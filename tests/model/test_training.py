@@ -133,14 +133,13 @@ def test_weights_decay_and_biases_do_not() -> None:
 
 
 def test_processes_share_the_joint_batch() -> None:
-    joint = epoch_batches(23, 8, 1, seed=3, epoch=1, processes=ALONE)
-    parts = [epoch_batches(23, 8, 2, 3, 1, Processes(rank, 2, CPU)) for rank in (0, 1)]
+    joint = epoch_batches(23, 8, seed=3, epoch=1, processes=ALONE)
+    shares = [epoch_batches(23, 8, 3, 1, Processes(rank, 2, CPU)) for rank in (0, 1)]
     assert len(joint) == 2
-    for step, (numbers,) in enumerate(joint):
-        seen = [n for mine in parts for part in mine[step] for n in part]
-        assert sorted(seen) == sorted(numbers)
-        assert [len(part) for mine in parts for part in mine[step]] == [2, 2, 2, 2]
-    assert joint != epoch_batches(23, 8, 1, 3, 2, ALONE)
+    for step, numbers in enumerate(joint):
+        assert sorted(n for mine in shares for n in mine[step]) == sorted(numbers)
+        assert [len(mine[step]) for mine in shares] == [4, 4]
+    assert joint != epoch_batches(23, 8, 3, 2, ALONE)
 
 
 def test_augmentation_depends_on_the_image_alone() -> None:

@@ -136,7 +136,7 @@ def tiny_config(root: Path, **training: Any) -> Config:
 
 
 RANDOM_RUNS: dict[str, dict[str, Any]] = {
-    "paper": {"data.min_crop": 0.7, "accumulate": 2},
+    "paper": {"data.min_crop": 0.7},
     "autocast": {"data.min_crop": 0.7, "amp": "bf16", "diversity": 0.1, "optimizer": "adamw"},
     "random windows": {"schedule": "fixed", "fixed_windows": "random", "lr_schedule": "step"},
     "differences": {"rank_gradient": "difference", "data.workers": 1, "clip_norm": 1.0},
