@@ -110,7 +110,7 @@ class TrainingConfig:
         views: of every training image that the cache keeps; every second one is mirrored (``data.flip``),
             and each has a ``jitter`` of its own.
         channels_last: memory format of the network; some are much faster in it.
-        amp: "bf16" or "fp16" autocast.
+        amp: "bf16" autocast.
         checkpoint_every: steps between checkpoints within an epoch; 0: after each epoch only.
         track: images whose windows are recorded after each epoch.
         device: such as "cpu" or "cuda"; "auto".
@@ -150,7 +150,7 @@ class TrainingConfig:
     cache: bool = False
     views: int = 2
     channels_last: bool = False
-    amp: Literal["none", "bf16", "fp16"] = "none"
+    amp: Literal["none", "bf16"] = "none"
     checkpoint_every: int = 0
     track: int = 8
     device: str = "auto"

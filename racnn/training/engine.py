@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One phase's optimisation: backward, update, and its state."""
+"""One phase's optimisation: backward and update."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -17,31 +16,20 @@ from .phases import Phase, set_trainable
 from .processes import Processes
 from .step import Known, TrainingStep
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-
-def autocast(amp: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def autocast(amp: str, device: torch.device) -> torch.autocast:
     """As ``training.amp`` says."""
-    if amp == "none":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, AUTOCAST[amp])
+    return torch.autocast(device.type, torch.bfloat16, enabled=amp == "bf16")
 
 
 class Engine:
-    """Trains what ``phase`` trains, on all processes.
-
-    Raises:
-        ValueError: ``training.amp`` does not work on this device.
-    """
+    """Trains what ``phase`` trains, on all processes."""
 
     def __init__(self, model: RACNN, phase: Phase, config: TrainingConfig, processes: Processes) -> None:
-        if config.amp == "fp16" and processes.device.type != "cuda":
-            raise ValueError(f"training.amp 'fp16' needs CUDA, got device {processes.device.type!r}")
         self.model, self.phase, self.config, self.processes = model, phase, config, processes
         set_trainable(model, phase, config)
         self.step = TrainingStep(model, phase, config)
         self.optimizer = make_optimizer(model, config)
-        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.amp == "fp16")
         self._wrapped: nn.Module = self.step
         if processes.world > 1:
             device_ids = [processes.device] if processes.device.type == "cuda" else None
@@ -66,26 +54,17 @@ class Engine:
         """One step with this process' share of a batch. Returns the step's terms."""
         with self.autocast():
             terms: dict[str, Tensor] = self._wrapped(images, labels, known, jitter)
-        self.scaler.scale(terms["loss"]).backward()
+        terms["loss"].backward()
         found = {name: value.detach() for name, value in terms.items()} | self.step.window_gradients()
         self._update()
         return found
 
     def _update(self) -> None:
-        self.scaler.unscale_(self.optimizer)
         proposals = [scale.proposal for scale in self.model.each_scale() if scale.proposal is not None]
         if self.config.clip_norm and proposals:
             weights = [p for proposal in proposals for p in proposal.parameters()]
             nn.utils.clip_grad_norm_(weights, self.config.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.optimizer.step()
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def autocast(self) -> torch.autocast:
         return autocast(self.config.amp, self.processes.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])

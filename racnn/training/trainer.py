@@ -91,7 +91,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.at, self.meters = Position(), Meters()
         self.stop_requested = False
-        self._engine_state: dict[str, Any] | None = None
+        self._optimizer_state: dict[str, Any] | None = None
         if state is not None:
             with checkpoint.naming(output / LAST):
                 self._restore(state)
@@ -117,9 +117,9 @@ class Trainer:
         for cache in self.caches:
             cache.prepare(phase)
         engine = Engine(self.model, phase, self.config.training, self.processes)
-        if self._engine_state is not None:
-            engine.load_state_dict(self._engine_state)
-            self._engine_state = None
+        if self._optimizer_state is not None:
+            engine.optimizer.load_state_dict(self._optimizer_state)
+            self._optimizer_state = None
         if self.at.best == math.inf:
             self._judge_start(phase, engine)
         while self.at.epoch < phase.epochs and self.at.bad_epochs < self.config.training.patience:
@@ -280,7 +280,7 @@ class Trainer:
         if not self.processes.is_first:
             return
         state = self._state(phase) | {
-            "engine": engine.state_dict() if engine else None,
+            "optimizer": engine.optimizer.state_dict() if engine else None,
             "done": [asdict(result) for result in self.done],
             "history": self.history,
             "meters": sums,
@@ -297,7 +297,7 @@ class Trainer:
         self.at = Position(**state["position"])
         # Sums of all processes were saved; one of them goes on with them.
         self.meters = Meters(state["meters"] if self.processes.is_first else {})
-        self._engine_state = state["engine"]
+        self._optimizer_state = state["optimizer"]
 
 
 def _check_batch(config: Config, images: int, processes: Processes) -> None:
