@@ -96,7 +96,7 @@ class TrainingConfig:
             ``decay_fusion``, unless they are None.
         lr_backbone, lr_classifier, lr_apn, lr_fusion: learning rates. The fusion heads read descriptors of
             length 1, far shorter than the classifiers', and want a larger one.
-        lr_schedule: within a phase: "constant", "cosine" to 0, or "step": a tenth after each third.
+        lr_schedule: within a phase: "constant", or "cosine" to 0.
         label_smoothing, margin: of the losses.
         rank_gradient: how the ranking loss reaches windows: "derivative", as ``model.window_grad`` says, or
             "difference", over ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks
@@ -137,7 +137,7 @@ class TrainingConfig:
     lr_classifier: float = 1e-2
     lr_apn: float = 1e-3
     lr_fusion: float = 0.1
-    lr_schedule: Literal["constant", "cosine", "step"] = "cosine"
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
     label_smoothing: float = 0.0
     margin: float = MARGIN
     rank_gradient: Literal["derivative", "difference"] = "derivative"
