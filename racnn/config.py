@@ -97,7 +97,7 @@ class TrainingConfig:
         lr_backbone, lr_classifier, lr_apn, lr_fusion: learning rates. The fusion heads read descriptors of
             length 1, far shorter than the classifiers', and want a larger one.
         lr_schedule: within a phase: "constant", or "cosine" to 0.
-        label_smoothing, margin: of the losses.
+        margin: of the ranking loss.
         rank_gradient: how the ranking loss reaches windows: "derivative", as ``model.window_grad`` says, or
             "difference", over ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks
             more at every scale, and far less noise on photographs.
@@ -138,7 +138,6 @@ class TrainingConfig:
     lr_apn: float = 1e-3
     lr_fusion: float = 0.1
     lr_schedule: Literal["constant", "cosine"] = "cosine"
-    label_smoothing: float = 0.0
     margin: float = MARGIN
     rank_gradient: Literal["derivative", "difference"] = "derivative"
     difference_step: float = 0.3

@@ -16,7 +16,7 @@ MARGIN = 0.05
 """The paper's margin between probabilities (section 3.3)."""
 
 
-def classification_loss(logits: Sequence[Tensor], labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def classification_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
     """Cross-entropy, mean over the batch, summed over scales (paper, equation 8).
 
     Args:
@@ -25,10 +25,7 @@ def classification_loss(logits: Sequence[Tensor], labels: Tensor, label_smoothin
     """
     valid = labels >= 0
     labels = labels[valid]
-    losses = [
-        F.cross_entropy(scale[valid].float(), labels, reduction="sum", label_smoothing=label_smoothing)
-        for scale in logits
-    ]
+    losses = [F.cross_entropy(scale[valid].float(), labels, reduction="sum") for scale in logits]
     return torch.stack(losses).sum() / valid.sum().clamp(min=1)
 
 

@@ -58,7 +58,7 @@ class TrainingStep(nn.Module):
         self._watch(output.relative_windows)
         terms = _accuracy(output.logits, output.fused_logits, labels)
         if kind == "classify":
-            terms["classification"] = classification_loss(output.logits, labels, self.config.label_smoothing)
+            terms["classification"] = classification_loss(output.logits, labels)
         if kind == "rank":
             terms |= self._rank(output, labels)
         if kind == "fuse":
@@ -75,10 +75,7 @@ class TrainingStep(nn.Module):
     def _from_descriptors(self, descriptors: tuple[Tensor, ...], labels: Tensor) -> dict[str, Tensor]:
         logits, fused = self.model.classify(descriptors)
         terms = _accuracy(logits, fused, labels)
-        if self.phase.kind == "fuse":
-            terms["loss"] = classification_loss(fused, labels)
-        else:
-            terms["loss"] = classification_loss(logits, labels, self.config.label_smoothing)
+        terms["loss"] = classification_loss(fused if self.phase.kind == "fuse" else logits, labels)
         return terms
 
     def _imitate(self, images: Tensor, labels: Tensor, known: Known) -> dict[str, Tensor]:
