@@ -103,7 +103,6 @@ class TrainingConfig:
             more at every scale, and far less noise on photographs.
         detach_coarse: see :func:`racnn.losses.ranking_hinges`.
         diversity: weight of the overlap of an image's windows.
-        clip_norm: largest gradient norm of the APNs; 0: unlimited.
         freeze_blocks: so many leading children of every backbone keep their weights; -1: all of them.
         freeze_batch_norm: batch norms of trained backbones keep their statistics.
         cache: keep what frozen backbones say about fixed crops; needs freeze_blocks -1 and min_crop 1.
@@ -143,7 +142,6 @@ class TrainingConfig:
     difference_step: float = 0.3
     detach_coarse: bool = True
     diversity: float = 0.0
-    clip_norm: float = 0.0
     freeze_blocks: int = 0
     freeze_batch_norm: bool = False
     cache: bool = False

@@ -55,16 +55,8 @@ class Engine:
         with self.autocast():
             terms: dict[str, Tensor] = self._wrapped(images, labels, known, jitter)
         terms["loss"].backward()
-        found = {name: value.detach() for name, value in terms.items()} | self.step.window_gradients()
-        self._update()
-        return found
-
-    def _update(self) -> None:
-        proposals = [scale.proposal for scale in self.model.each_scale() if scale.proposal is not None]
-        if self.config.clip_norm and proposals:
-            weights = [p for proposal in proposals for p in proposal.parameters()]
-            nn.utils.clip_grad_norm_(weights, self.config.clip_norm)
         self.optimizer.step()
+        return {name: value.detach() for name, value in terms.items()} | self.step.window_gradients()
 
     def autocast(self) -> torch.autocast:
         return autocast(self.config.amp, self.processes.device)

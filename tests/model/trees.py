@@ -139,7 +139,7 @@ RANDOM_RUNS: dict[str, dict[str, Any]] = {
     "paper": {"data.min_crop": 0.7},
     "autocast": {"data.min_crop": 0.7, "amp": "bf16", "diversity": 0.1, "optimizer": "adamw"},
     "random windows": {"schedule": "fixed", "fixed_windows": "random", "lr_schedule": "constant"},
-    "differences": {"rank_gradient": "difference", "data.workers": 1, "clip_norm": 1.0},
+    "differences": {"rank_gradient": "difference", "data.workers": 1},
     "cache": {"freeze_blocks": -1, "cache": True},
     "random cache": {"schedule": "fixed", "fixed_windows": "random", "freeze_blocks": -1, "cache": True},
 }
