@@ -101,7 +101,6 @@ class TrainingConfig:
         rank_gradient: how the ranking loss reaches windows: "derivative", as ``model.window_grad`` says, or
             "difference", over ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks
             more at every scale, and far less noise on photographs.
-        detach_coarse: see :func:`racnn.losses.ranking_hinges`.
         diversity: weight of the overlap of an image's windows.
         freeze_blocks: so many leading children of every backbone keep their weights; -1: all of them.
         freeze_batch_norm: batch norms of trained backbones keep their statistics.
@@ -140,7 +139,6 @@ class TrainingConfig:
     margin: float = MARGIN
     rank_gradient: Literal["derivative", "difference"] = "derivative"
     difference_step: float = 0.3
-    detach_coarse: bool = True
     diversity: float = 0.0
     freeze_blocks: int = 0
     freeze_batch_norm: bool = False

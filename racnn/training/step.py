@@ -92,7 +92,7 @@ class TrainingStep(nn.Module):
         return terms | self._window_statistics(relative)
 
     def _rank(self, output: RACNNOutput, labels: Tensor) -> dict[str, Tensor]:
-        hinges = ranking_hinges(output.logits, labels, self.config.margin, self.config.detach_coarse)
+        hinges = ranking_hinges(output.logits, labels, self.config.margin)
         valid = (labels >= 0).sum().clamp(min=1)
         active = (hinges > 0).sum(1) / valid
         terms = {f"hinge active {n}-{n + 1}": share for n, share in enumerate(active, 1)}
