@@ -62,7 +62,6 @@ class ModelConfig:
     half_side_bounds: list[float] = field(default_factory=lambda: [1 / 3, 1.0])
     hidden: int = 1024
     dropout: float = 0.0
-    descriptor_norm: Literal["l2", "tenth"] = "l2"
     fusion_dropout: float = 0.0
 
     def build(self, num_classes: int, pretrained: bool = True) -> RACNN:

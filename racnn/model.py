@@ -16,7 +16,7 @@ from racnn_ops import AttentionCrop, Boxcar, attention_crop
 from . import windows as geometry
 from .backbones import BackboneFactory, feature_shape, make_backbone
 from .output import RACNNOutput
-from .parts import DESCRIPTOR_NORMS, FusionHead, Scale
+from .parts import FusionHead, Scale
 from .proposal import AttentionProposal
 from .windows import Bounds
 
@@ -44,7 +44,6 @@ class RACNN(nn.Module):
         half_side_bounds (float, float): of tl, as shares of the coarser scale's tl. The paper: at least 1/3.
         hidden: width of the APN's hidden layer.
         dropout: before each scale's classifier.
-        descriptor_norm: ``"l2"`` or ``"tenth"``, see :class:`FusionHead`.
         fusion_dropout: share of images for which a fusion head does not see a coarser descriptor while it
             learns, see :class:`FusionHead`.
 
@@ -75,7 +74,6 @@ class RACNN(nn.Module):
         half_side_bounds: Sequence[float] = (1 / 3, 1.0),
         hidden: int = 1024,
         dropout: float = 0.0,
-        descriptor_norm: str = "l2",
         fusion_dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -87,12 +85,8 @@ class RACNN(nn.Module):
         ):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        for name, choice, allowed in (
-            ("crop_from", crop_from, CROP_FROM),
-            ("descriptor_norm", descriptor_norm, DESCRIPTOR_NORMS),
-        ):
-            if choice not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {choice!r}")
+        if crop_from not in CROP_FROM:
+            raise ValueError(f"crop_from must be one of {', '.join(map(repr, CROP_FROM))}, got {crop_from!r}")
         for name, share in (("dropout", dropout), ("fusion_dropout", fusion_dropout)):
             if not 0 <= share < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {share!r}")
@@ -122,8 +116,7 @@ class RACNN(nn.Module):
             channels.append(shape[0])
         # Scale n's head fuses scales 1 to n.
         self.fusion = nn.ModuleList(
-            FusionHead(channels[:n], num_classes, descriptor_norm, fusion_dropout)
-            for n in range(2, scales + 1)
+            FusionHead(channels[:n], num_classes, fusion_dropout) for n in range(2, scales + 1)
         )
         self.register_buffer("mean", torch.tensor(made.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(made.std).view(1, -1, 1, 1), persistent=False)
