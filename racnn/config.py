@@ -23,8 +23,8 @@ class DataConfig:
     Attributes:
         name: "cub", "dogs", "cars" or "folder".
         root: the data set's folder.
-        image_side: images become squares of this side; crops may be cut out of them at full resolution.
-        fit: "squash" stretches an image to the square, "pad" fills the square up.
+        image_side: images are stretched to squares of this side; crops may be cut out of them at full
+            resolution.
         validation: share of every training class held out for stopping and choosing; the test half is never
             used for that.
         workers: processes that decode images.
@@ -36,7 +36,6 @@ class DataConfig:
     name: Literal["cub", "dogs", "cars", "folder"] = "cub"
     root: Path = Path("CUB_200_2011")
     image_side: int = 448
-    fit: Literal["squash", "pad"] = "squash"
     validation: float = 0.1
     workers: int = 0
     keep: bool = False

@@ -70,8 +70,8 @@ class Trainer:
         self.folder = RunFolder(output, processes, resume=resume)
         state = self.folder.state(config, split) if resume else None
         self.data = fingerprint(split.train, data.root)
-        self.train_images = Images(train, data.image_side, data.fit, data.keep)
-        self.validation_images = Images(validation, data.image_side, data.fit, data.keep)
+        self.train_images = Images(train, data.image_side, data.keep)
+        self.validation_images = Images(validation, data.image_side, data.keep)
         self.unreadable = (Unreadable(train), Unreadable(validation))
         torch.manual_seed(training.seed)
         self.model = config.model.build(len(split.classes), pretrained=not resume).to(processes.device)
