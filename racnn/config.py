@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from racnn_ops import Boxcar
-
 from .data import READERS
 from .losses import MARGIN
 from .model import RACNN
@@ -45,7 +43,7 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """Arguments of :class:`racnn.RACNN`, which documents them; ``boxcar_*`` are those of its ``boxcar``."""
+    """Arguments of :class:`racnn.RACNN`, which documents them."""
 
     backbone: str = "vgg19"
     weights: str | None = "DEFAULT"
@@ -54,9 +52,6 @@ class ModelConfig:
     windows: int = 1
     crop_from: Literal["previous", "image"] = "previous"
     mask_steepness: float | None = None
-    window_grad: Literal["exact", "boxcar"] = "exact"
-    boxcar_scale: float = Boxcar().scale
-    boxcar_shrink: float = Boxcar().shrink
     chain_gradient: bool = True
     half_side_bounds: list[float] = field(default_factory=lambda: [1 / 3, 1.0])
     hidden: int = 1024
@@ -65,11 +60,8 @@ class ModelConfig:
 
     def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
         """``pretrained=False`` where a checkpoint is about to be loaded."""
-        options: dict[str, Any] = dict(vars(self))
-        boxcar = Boxcar(scale=options.pop("boxcar_scale"), shrink=options.pop("boxcar_shrink"))
-        if not pretrained:
-            options["weights"] = None
-        return RACNN(num_classes, boxcar=boxcar, **options)
+        options: dict[str, Any] = vars(self) | ({} if pretrained else {"weights": None})
+        return RACNN(num_classes, **options)
 
 
 @dataclass
@@ -96,9 +88,10 @@ class TrainingConfig:
             length 1, far shorter than the classifiers', and want a larger one.
         lr_schedule: within a phase: "constant", or "cosine" to 0.
         margin: of the ranking loss.
-        rank_gradient: how the ranking loss reaches windows: "derivative", as ``model.window_grad`` says, or
-            "difference", over ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks
-            more at every scale, and far less noise on photographs.
+        rank_gradient: how the ranking loss reaches windows: "exact", by its derivative; "boxcar", by the
+            surrogate of the authors' release, see :class:`racnn_ops.Boxcar`; "difference", over
+            ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks more at every scale,
+            and far less noise on photographs.
         diversity: weight of the overlap of an image's windows.
         freeze_blocks: so many leading children of every backbone keep their weights; -1: all of them.
         freeze_batch_norm: batch norms of trained backbones keep their statistics.
@@ -135,7 +128,7 @@ class TrainingConfig:
     lr_fusion: float = 0.1
     lr_schedule: Literal["constant", "cosine"] = "cosine"
     margin: float = MARGIN
-    rank_gradient: Literal["derivative", "difference"] = "derivative"
+    rank_gradient: Literal["exact", "boxcar", "difference"] = "exact"
     difference_step: float = 0.3
     diversity: float = 0.0
     freeze_blocks: int = 0

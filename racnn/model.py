@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from racnn_ops import AttentionCrop, Boxcar, attention_crop
+from racnn_ops import AttentionCrop, attention_crop
 
 from . import windows as geometry
 from .backbones import BackboneFactory, feature_shape, make_backbone
@@ -39,13 +39,17 @@ class RACNN(nn.Module):
             a scale's descriptor is the mean of its windows'.
         crop_from: ``"previous"`` cuts a scale's input out of the previous one's, as in the paper;
             ``"image"`` composes the windows and cuts it out of the image, so that it sees real pixels.
-        mask_steepness, window_grad, boxcar: see :func:`racnn_ops.attention_crop`.
+        mask_steepness: see :func:`racnn_ops.attention_crop`.
         chain_gradient: whether a scale's loss reaches windows coarser than its own (in the release not).
         half_side_bounds (float, float): of tl, as shares of the coarser scale's tl. The paper: at least 1/3.
         hidden: width of the APN's hidden layer.
         dropout: before each scale's classifier.
         fusion_dropout: share of images for which a fusion head does not see a coarser descriptor while it
             learns, see :class:`FusionHead`.
+
+    Attributes:
+        crop_options: what :func:`racnn_ops.attention_crop` is called with. Its ``window_grad`` and
+            ``boxcar`` may be set here: they change gradients alone.
 
     Shapes: images (B, 3, S, S), uint8 or floats in [0, 1], of any side S; they are resized to ``sizes[0]``
     for scale 1. The result is an :class:`RACNNOutput`.
@@ -68,8 +72,6 @@ class RACNN(nn.Module):
         windows: int = 1,
         crop_from: str = "previous",
         mask_steepness: float | None = None,
-        window_grad: str = "exact",
-        boxcar: Boxcar | None = None,
         chain_gradient: bool = True,
         half_side_bounds: Sequence[float] = (1 / 3, 1.0),
         hidden: int = 1024,
@@ -94,12 +96,7 @@ class RACNN(nn.Module):
             raise ValueError(f"half_side_bounds must be a pair, got {half_side_bounds!r}")
         self.num_classes, self.sizes = num_classes, _check_sizes(sizes, scales)
         self.num_windows, self.crop_from, self.chain_gradient = windows, crop_from, chain_gradient
-        self.crop_options: dict[str, Any] = {
-            "boundary": "border",
-            "mask_steepness": mask_steepness,
-            "window_grad": window_grad,
-            "boxcar": boxcar,
-        }
+        self.crop_options: dict[str, Any] = {"boundary": "border", "mask_steepness": mask_steepness}
         AttentionCrop(self.sizes[0], **self.crop_options)  # refuses options that no crop can have
         self.bounds = Bounds(*half_side_bounds).check()
 

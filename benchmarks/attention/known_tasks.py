@@ -167,7 +167,7 @@ def rank(
     """The APN learns from the ranking loss; what :func:`judge` says at first and after ``every`` steps."""
     use(reader, method)
     config = TrainingConfig(
-        rank_gradient="difference" if method.step else "derivative", difference_step=method.step or 0.3
+        rank_gradient="difference" if method.step else "exact", difference_step=method.step or 0.3
     )
     step = TrainingStep(reader, Phase("rank 1", "rank", "proposed", 1), config)
     return _train(reader, scene, step, rate, steps, method.moved, unseen, every)

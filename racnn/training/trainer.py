@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from racnn_ops import Boxcar
+
 from ..config import Config
 from ..data import Images, Sample, Split, Unreadable, hold_out
 from ..model import RACNN
@@ -26,6 +28,9 @@ from .phases import Phase, PhaseResult, next_phase
 from .processes import Processes
 from .reporting import Reporter
 from .step import Known
+
+BOXCAR = Boxcar(scale=1e-3)
+"""As released but for its scale, which acts as the learning rate does: 1e-7 would drown in Adam's epsilon."""
 
 
 class Stopped(Exception):
@@ -75,6 +80,8 @@ class Trainer:
         self.unreadable = (Unreadable(train), Unreadable(validation))
         torch.manual_seed(training.seed)
         self.model = config.model.build(len(split.classes), pretrained=not resume).to(processes.device)
+        if training.rank_gradient == "boxcar":
+            self.model.crop_options |= {"window_grad": "boxcar", "boxcar": BOXCAR}
         if training.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.caches: tuple[Cache, ...] = ()

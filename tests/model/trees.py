@@ -121,7 +121,6 @@ class TinyConfig(ModelConfig):
 
     def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
         options = dict(vars(self)) | {"backbone": tiny_backbone, "weights": None}
-        del options["boxcar_scale"], options["boxcar_shrink"]
         return RACNN(num_classes, **options)
 
 
@@ -139,6 +138,7 @@ RANDOM_RUNS: dict[str, dict[str, Any]] = {
     "paper": {"data.min_crop": 0.7},
     "autocast": {"data.min_crop": 0.7, "amp": "bf16", "diversity": 0.1, "optimizer": "adamw"},
     "random windows": {"schedule": "fixed", "fixed_windows": "random", "lr_schedule": "constant"},
+    "boxcar": {"rank_gradient": "boxcar"},
     "differences": {"rank_gradient": "difference", "data.workers": 1},
     "cache": {"freeze_blocks": -1, "cache": True},
     "random cache": {"schedule": "fixed", "fixed_windows": "random", "freeze_blocks": -1, "cache": True},
