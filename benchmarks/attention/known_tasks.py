@@ -12,7 +12,7 @@ from torch import Tensor
 from racnn import classification_loss, windows
 from racnn.config import TrainingConfig
 from racnn.training.phases import Phase
-from racnn.training.step import Known, TrainingStep
+from racnn.training.step import Batch, Known, TrainingStep
 
 from .digits import SIDE, Canvases
 from .methods import Method, Reader, negative_probability, probability_slope, use
@@ -191,7 +191,8 @@ def _train(
         optimizer.param_groups[0]["lr"] = rate * (1 - number / steps)
         part = scene.pick(torch.randint(len(scene.tight), (BATCH,), generator=generator))
         moves = (moved * torch.randn(BATCH, 1, 3, generator=generator),) if moved else None
-        loss = step(part.canvases.images, part.canvases.labels, Known(part.features), moves)["loss"]
+        batch = Batch(part.canvases.images, part.canvases.labels, Known(part.features), moves)
+        loss = step(batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -14,7 +14,7 @@ from ..model import RACNN
 from .optimisation import make_optimizer, set_rates
 from .phases import Phase, set_trainable
 from .processes import Processes
-from .step import Known, TrainingStep
+from .step import Batch, TrainingStep
 
 
 def autocast(amp: str, device: torch.device) -> torch.autocast:
@@ -48,12 +48,10 @@ class Engine:
         set_rates(self.optimizer, self.config.lr_schedule, progress)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def train(
-        self, images: Tensor, labels: Tensor, known: Known, jitter: tuple[Tensor, ...] | None
-    ) -> dict[str, Any]:
+    def train(self, batch: Batch) -> dict[str, Any]:
         """One step with this process' share of a batch. Returns the step's terms."""
         with self.autocast():
-            terms: dict[str, Tensor] = self._wrapped(images, labels, known, jitter)
+            terms: dict[str, Tensor] = self._wrapped(batch)
         terms["loss"].backward()
         self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()} | self.step.window_gradients()

@@ -16,9 +16,7 @@ Kind = Literal["classify", "imitate", "rank", "fuse"]
 class Phase:
     """Attributes:
     name: unique in a run: "classify", "imitate", "classify 1", "rank 1", ..., "fuse".
-    kind: "classify": scales learn from L_cls, windows are fixed; "imitate": APNs learn to find the highest
-        response; "rank": APNs learn from L_rank, scales are fixed; "fuse": the fusion heads learn, all
-        else is fixed.
+    kind: what is learned, see the functions of these names in :mod:`racnn.training.step`.
     windows: where windows come from, see :meth:`racnn.RACNN.forward`.
     epochs: at most.
     """

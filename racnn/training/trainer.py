@@ -27,7 +27,7 @@ from .meters import Meters
 from .phases import Phase, PhaseResult, next_phase
 from .processes import Processes
 from .reporting import Reporter
-from .step import Known
+from .step import Batch, Known
 
 BOXCAR = Boxcar(scale=1e-3)
 """As released but for its scale, which acts as the learning rate does: 1e-7 would drown in Adam's epsilon."""
@@ -177,7 +177,7 @@ class Trainer:
         if known.descriptors is None:
             images = augment(images, batch.number)
         jitter = pick(moves, batch.number, device)
-        self.meters.add(engine.train(images, batch.label.to(device), known, jitter))
+        self.meters.add(engine.train(Batch(images, batch.label.to(device), known, jitter)))
 
     def _batches(self, half: int, batches: list[list[int]]) -> Iterator[Sample]:
         """Of the training (0) or the validation images (1)."""
@@ -206,7 +206,7 @@ class Trainer:
             self._note_unreadable(batch, self.unreadable[1])
             known = self.caches[1].look_up(batch.number) if self.caches else Known()
             with engine.autocast():
-                meters.add(engine.step(batch.image.to(device), batch.label.to(device), known))
+                meters.add(engine.step(Batch(batch.image.to(device), batch.label.to(device), known)))
         return self._means(meters, "validation")
 
     def _means(self, meters: Meters, half: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ from racnn import RACNN, Backbone, ranking_loss
 from racnn.config import TrainingConfig
 from racnn.training.differences import slopes
 from racnn.training.phases import Phase
-from racnn.training.step import TrainingStep
+from racnn.training.step import Batch, TrainingStep
 
 SIDE = 48
 BLOB = 6.0  # standard deviation, pixels
@@ -93,7 +93,7 @@ def test_differences_over_a_good_part_of_a_window_find_it_too() -> None:
     for number in range(150):
         images, _ = blobs(32, seed=100 + number)
         optimizer.zero_grad()
-        step(images, torch.zeros(32, dtype=torch.long))["loss"].backward()
+        step(Batch(images, torch.zeros(32, dtype=torch.long)))["loss"].backward()
         assert step.window_gradients()["window gradient 2"] > 0
         optimizer.step()
     after, _ = distance(model)
