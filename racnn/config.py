@@ -91,7 +91,8 @@ class TrainingConfig:
         rank_gradient: how the ranking loss reaches windows: "exact", by its derivative; "boxcar", by the
             surrogate of the authors' release, see :class:`racnn_ops.Boxcar`; "difference", over
             ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks more at every scale,
-            and far less noise on photographs.
+            and far less noise on photographs; "antithetic", an estimate of that by 2 looks, there and back
+            along a random move.
         diversity: weight of the overlap of an image's windows.
         freeze_blocks: so many leading children of every backbone keep their weights; -1: all of them.
         freeze_batch_norm: batch norms of trained backbones keep their statistics.
@@ -128,7 +129,7 @@ class TrainingConfig:
     lr_fusion: float = 0.1
     lr_schedule: Literal["constant", "cosine"] = "cosine"
     margin: float = MARGIN
-    rank_gradient: Literal["exact", "boxcar", "difference"] = "exact"
+    rank_gradient: Literal["exact", "boxcar", "difference", "antithetic"] = "exact"
     difference_step: float = 0.3
     diversity: float = 0.0
     freeze_blocks: int = 0

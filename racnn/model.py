@@ -175,16 +175,18 @@ class RACNN(nn.Module):
         return RACNNOutput(*self.classify(descriptors), *map(tuple, seen))
 
     def look_again(self, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor) -> Tensor:
-        """Logits (B, classes) of scale ``n``, from 2 on, through other windows than those in ``seen``.
+        """Logits (B, L, classes) of scale ``n``, from 2 on, by L looks through other windows than ``seen``.
 
         Args:
-            relative (Tensor[B, K, 3]): in units of scale ``n - 1``'s side; that scale stays as it is.
+            relative (Tensor[B, L, K, 3]): in units of scale ``n - 1``'s side; that scale stays as it is.
         """
+        relative = relative.transpose(1, 2)  # a coarser scale's crops have all looks of their child
+        shape = relative.shape[1:3]
         side = float(images.shape[-1])
         parent = geometry.whole(len(images), side, relative).unsqueeze(1) if n == 2 else seen.windows[n - 3]
-        absolute = geometry.compose(parent, relative)
-        crops = self._crop(images, seen.crops[n - 2], absolute, relative, self.sizes[n - 1])
-        pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, absolute.shape[:2])
+        absolute = geometry.compose(parent.unsqueeze(2), relative).flatten(1, 2)
+        crops = self._crop(images, seen.crops[n - 2], absolute, relative.flatten(1, 2), self.sizes[n - 1])
+        pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, (len(images), *shape))
         return self.each_scale()[n - 1].classify(pooled.mean(1))
 
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -242,8 +244,9 @@ class RACNN(nn.Module):
         pixels = relative * previous.shape[-1]
         source = self._link(previous)
         if previous.dim() == 5:
-            # Every window of the coarser scale has one child.
-            source, pixels = source.flatten(0, 1), pixels.reshape(-1, 1, 3)
+            # Every window of the coarser scale has its own children, one or all looks at one.
+            source = source.flatten(0, 1)
+            pixels = pixels.reshape(source.shape[0], -1, 3)
         return self.cut(source, pixels, size).reshape(*absolute.shape[:2], -1, size, size)
 
     def cut(self, images: Tensor, windows: Tensor, size: int, **normalisation: Any) -> Tensor:

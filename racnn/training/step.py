@@ -62,19 +62,19 @@ def imitate(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) ->
 
 def rank(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Result:
     """APNs learn from L_rank, and to keep an image's windows apart; the scales are fixed."""
-    learns, by_differences = torch.is_grad_enabled(), config.rank_gradient == "difference"
+    learns, slopes_of = torch.is_grad_enabled(), differences.WAYS.get(config.rank_gradient)
     images, labels, known, jitter = batch
-    with torch.set_grad_enabled(learns and not by_differences):
+    with torch.set_grad_enabled(learns and slopes_of is None):
         seen = model(images, windows, coarse_features=known.coarse_features, jitter=jitter)
     hinges, valid = ranking_hinges(seen.logits, labels, config.margin), (labels >= 0).sum().clamp(min=1)
     loss, relative, looked = hinges.sum() / valid, seen.relative_windows, seen.windows
-    if learns and by_differences:
+    if learns and slopes_of is not None:
         relative = _propose(model, seen.features[:-1])
         whole = geometry.whole(len(images), float(images.shape[-1]), relative[0]).unsqueeze(1)
         looked = tuple(map(geometry.compose, (whole, *seen.windows[:-1]), relative))
         for n, found in enumerate(relative, 2):
             here, step = found.detach(), config.difference_step
-            slopes = differences.slopes(model, images, seen, n, here, labels, step)
+            slopes = slopes_of(model, images, seen, n, here, labels, step)
             # Of value 0: only its gradient, that of -p where the hinge is active, is wanted.
             towards = (slopes * (here - found)).sum((1, 2))
             loss = loss + ((hinges[n - 2] > 0) * towards).sum() / valid

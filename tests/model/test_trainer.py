@@ -52,13 +52,13 @@ def test_other_seeds_give_other_weights(birds: Path, tmp_path: Path) -> None:
     assert not same(first, other)
 
 
-def test_the_ranking_loss_reaches_windows_in_three_ways(birds: Path, tmp_path: Path) -> None:
+def test_the_ranking_loss_reaches_windows_in_four_ways(birds: Path, tmp_path: Path) -> None:
     gradients = []
-    for way in ("exact", "boxcar", "difference"):
+    for way in ("exact", "boxcar", "difference", "antithetic"):
         history = run(tiny_config(birds, rank_gradient=way), tmp_path / way).history
         rank = next(record["train"] for record in history if record["phase"] == "rank 1")
         gradients.append(rank["window gradient 2"])
-    assert len({*gradients, 0.0}) == 4
+    assert len({*gradients, 0.0}) == 5
 
 
 def test_a_cache_changes_nothing_but_the_time(birds: Path, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ RANDOM_RUNS: dict[str, dict[str, Any]] = {
     "random windows": {"schedule": "fixed", "fixed_windows": "random", "lr_schedule": "constant"},
     "boxcar": {"rank_gradient": "boxcar"},
     "differences": {"rank_gradient": "difference", "data.workers": 1},
+    "antithetic": {"rank_gradient": "antithetic"},
     "cache": {"freeze_blocks": -1, "cache": True},
     "random cache": {"schedule": "fixed", "fixed_windows": "random", "freeze_blocks": -1, "cache": True},
 }
