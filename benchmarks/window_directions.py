@@ -129,7 +129,7 @@ def main() -> None:
     split = read_split(config.data.name, arguments.root or config.data.root)
     order = torch.randperm(len(split.train), generator=torch.Generator().manual_seed(arguments.seed))
     records = tuple(split.train[i] for i in order[: arguments.images].tolist())
-    images = Images(records, config.data.image_side, config.data.fit)
+    images = Images(records, config.data.image_side)
     looks = max(method.looks for method in METHODS.values())
     drawn = draw_moves((len(records), looks, 1), JITTER, arguments.seed, 0)
     assert drawn is not None

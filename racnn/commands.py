@@ -177,7 +177,7 @@ def half_of_data(config: Config, half: str, root: Path | None) -> tuple[Images, 
     records = split.test
     if half == "validation":
         records = hold_out(split.train, config.data.validation, config.training.seed)[1]
-    return Images(records, config.data.image_side, config.data.fit), split.classes
+    return Images(records, config.data.image_side), split.classes
 
 
 def _evaluate(options: Namespace, main_parser: ArgumentParser) -> int:
@@ -224,7 +224,7 @@ def _predict(options: Namespace, main_parser: ArgumentParser) -> int:
     )
     for path in track(options.images, "looking", transient=True):
         try:
-            pixels, placement = read_square(path, config.data.image_side, config.data.fit)
+            pixels, placement = read_square(path, config.data.image_side)
         except OSError as error:
             _complain(error)
             continue
@@ -274,7 +274,7 @@ def _visualize(options: Namespace, main_parser: ArgumentParser) -> int:
 
 def _image_figure(path: Path, model: RACNN, config: Config, classes: list[str]) -> Figure:
     def draw(file: Path) -> None:
-        pixels, _ = read_square(path, config.data.image_side, config.data.fit)
+        pixels, _ = read_square(path, config.data.image_side)
         pictures.draw_image(model, pixels, own_windows(config), classes, file)
 
     return Figure(f"{path.stem}.windows.png", [path], draw)
@@ -292,7 +292,7 @@ def _class_figure(options: Namespace, model: RACNN, config: Config, classes: lis
         readable = []
         for record in chosen:
             try:
-                readable.append(read_square(record.path, images.side, images.fit)[0])
+                readable.append(read_square(record.path, images.side)[0])
             except OSError as error:
                 print(f"left out: {printable(str(error))}")
         pictures.draw_contact_sheet(model, readable, own_windows(config), classes, label, file)

@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from racnn_ops import Boxcar
-
 from .data import READERS
 from .losses import MARGIN
 from .model import RACNN
 
-Schedule = Literal["paper", "joint", "fixed"]
+Schedule = Literal["paper", "fixed"]
 
 
 @dataclass
@@ -23,8 +21,8 @@ class DataConfig:
     Attributes:
         name: "cub", "dogs", "cars" or "folder".
         root: the data set's folder.
-        image_side: images become squares of this side; crops may be cut out of them at full resolution.
-        fit: "squash" stretches an image to the square, "pad" fills the square up.
+        image_side: images are stretched to squares of this side; crops may be cut out of them at full
+            resolution.
         validation: share of every training class held out for stopping and choosing; the test half is never
             used for that.
         workers: processes that decode images.
@@ -36,7 +34,6 @@ class DataConfig:
     name: Literal["cub", "dogs", "cars", "folder"] = "cub"
     root: Path = Path("CUB_200_2011")
     image_side: int = 448
-    fit: Literal["squash", "pad"] = "squash"
     validation: float = 0.1
     workers: int = 0
     keep: bool = False
@@ -46,7 +43,7 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """Arguments of :class:`racnn.RACNN`, which documents them; ``boxcar_*`` are those of its ``boxcar``."""
+    """Arguments of :class:`racnn.RACNN`, which documents them."""
 
     backbone: str = "vgg19"
     weights: str | None = "DEFAULT"
@@ -55,23 +52,16 @@ class ModelConfig:
     windows: int = 1
     crop_from: Literal["previous", "image"] = "previous"
     mask_steepness: float | None = None
-    window_grad: Literal["exact", "boxcar"] = "exact"
-    boxcar_scale: float = Boxcar().scale
-    boxcar_shrink: float = Boxcar().shrink
     chain_gradient: bool = True
     half_side_bounds: list[float] = field(default_factory=lambda: [1 / 3, 1.0])
     hidden: int = 1024
     dropout: float = 0.0
-    descriptor_norm: Literal["l2", "tenth"] = "l2"
     fusion_dropout: float = 0.0
 
     def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
         """``pretrained=False`` where a checkpoint is about to be loaded."""
-        options: dict[str, Any] = dict(vars(self))
-        boxcar = Boxcar(scale=options.pop("boxcar_scale"), shrink=options.pop("boxcar_shrink"))
-        if not pretrained:
-            options["weights"] = None
-        return RACNN(num_classes, boxcar=boxcar, **options)
+        options: dict[str, Any] = vars(self) | ({} if pretrained else {"weights": None})
+        return RACNN(num_classes, **options)
 
 
 @dataclass
@@ -79,17 +69,15 @@ class TrainingConfig:
     """How to learn.
 
     Attributes:
-        schedule: "paper": classifiers, APN pre-training, alternation, fusion; "joint": classifiers, APN
-            pre-training, everything together, fusion; "fixed": classifiers on windows that are not learned,
-            fusion: the ablation.
+        schedule: "paper": classifiers, APN pre-training, alternation, fusion; "fixed": classifiers on windows
+            that are not learned, fusion: the ablation.
         fixed_windows: of the schedule "fixed".
-        classify_epochs, imitate_epochs, rank_epochs, joint_epochs, fuse_epochs: at most, for each phase.
+        classify_epochs, imitate_epochs, rank_epochs, fuse_epochs: at most, for each phase.
         rounds: of the alternation, at most.
         patience: a phase ends after so many epochs without a better validation loss. With a falling learning
             rate the best epochs are the last: then no less than a phase has epochs.
         tolerance: what counts as better, relative; the alternation ends when neither loss changes by more.
-        batch_size: images a step, over all processes and accumulated parts.
-        accumulate: parts of a batch, one after another, each on every process.
+        batch_size: images a step, over all processes.
         jitter: while classifiers and fusion learn, windows are moved at random by up to this share of their
             half side, and scaled by up to ``exp(jitter)``. Otherwise a classifier memorises its training
             images as seen through the windows of the day, and the ranking loss finds no better ones.
@@ -98,22 +86,21 @@ class TrainingConfig:
             ``decay_fusion``, unless they are None.
         lr_backbone, lr_classifier, lr_apn, lr_fusion: learning rates. The fusion heads read descriptors of
             length 1, far shorter than the classifiers', and want a larger one.
-        lr_schedule: within a phase: "constant", "cosine" to 0, or "step": a tenth after each third.
-        label_smoothing, margin: of the losses.
-        rank_gradient: how the ranking loss reaches windows: "derivative", as ``model.window_grad`` says, or
-            "difference", over ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks
-            more at every scale, and far less noise on photographs. Of the schedule "paper".
-        detach_coarse: see :func:`racnn.losses.ranking_hinges`.
+        lr_schedule: within a phase: "constant", or "cosine" to 0.
+        margin: of the ranking loss.
+        rank_gradient: how the ranking loss reaches windows: "exact", by its derivative; "boxcar", by the
+            surrogate of the authors' release, see :class:`racnn_ops.Boxcar`; "difference", over
+            ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks more at every scale,
+            and far less noise on photographs; "antithetic", an estimate of that by 2 looks, there and back
+            along a random move.
         diversity: weight of the overlap of an image's windows.
-        clip_norm: largest gradient norm of the APNs; 0: unlimited.
         freeze_blocks: so many leading children of every backbone keep their weights; -1: all of them.
         freeze_batch_norm: batch norms of trained backbones keep their statistics.
         cache: keep what frozen backbones say about fixed crops; needs freeze_blocks -1 and min_crop 1.
         views: of every training image that the cache keeps; every second one is mirrored (``data.flip``),
             and each has a ``jitter`` of its own.
         channels_last: memory format of the network; some are much faster in it.
-        amp: "bf16" or "fp16" autocast.
-        ema: decay of the averaged weights that are validated and kept; 0: none.
+        amp: "bf16" autocast.
         checkpoint_every: steps between checkpoints within an epoch; 0: after each epoch only.
         track: images whose windows are recorded after each epoch.
         device: such as "cpu" or "cuda"; "auto".
@@ -125,13 +112,11 @@ class TrainingConfig:
     classify_epochs: int = 30
     imitate_epochs: int = 10
     rank_epochs: int = 10
-    joint_epochs: int = 30
     fuse_epochs: int = 30
     rounds: int = 4
     patience: int = 4
     tolerance: float = 0.01
     batch_size: int = 16
-    accumulate: int = 1
     jitter: float = 0.0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
@@ -142,21 +127,17 @@ class TrainingConfig:
     lr_classifier: float = 1e-2
     lr_apn: float = 1e-3
     lr_fusion: float = 0.1
-    lr_schedule: Literal["constant", "cosine", "step"] = "cosine"
-    label_smoothing: float = 0.0
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
     margin: float = MARGIN
-    rank_gradient: Literal["derivative", "difference"] = "derivative"
+    rank_gradient: Literal["exact", "boxcar", "difference", "antithetic"] = "exact"
     difference_step: float = 0.3
-    detach_coarse: bool = True
     diversity: float = 0.0
-    clip_norm: float = 0.0
     freeze_blocks: int = 0
     freeze_batch_norm: bool = False
     cache: bool = False
     views: int = 2
     channels_last: bool = False
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    ema: float = 0.0
+    amp: Literal["none", "bf16"] = "none"
     checkpoint_every: int = 0
     track: int = 8
     device: str = "auto"
@@ -210,29 +191,19 @@ class Config:
         t, d = self.training, self.data
         if d.name not in READERS:
             raise ValueError(f"data.name must be one of {', '.join(map(repr, READERS))}, got {d.name!r}")
-        for name in ("batch_size", "accumulate", "rounds", "patience", "views"):
+        for name in ("batch_size", "rounds", "patience", "views"):
             _at_least(f"training.{name}", getattr(t, name), 1)
-        for name in ("classify", "imitate", "rank", "joint", "fuse"):
+        for name in ("classify", "imitate", "rank", "fuse"):
             _at_least(f"training.{name}_epochs", getattr(t, f"{name}_epochs"), 0)
         _at_least("training.freeze_blocks", t.freeze_blocks, -1)
         _at_least("training.checkpoint_every", t.checkpoint_every, 0)
         _at_least("data.workers", d.workers, 0)
-        if t.batch_size % t.accumulate:
-            raise ValueError(
-                f"training.batch_size must be a multiple of accumulate ({t.accumulate}), got {t.batch_size}"
-            )
         if not 0 < d.min_crop <= 1:
             raise ValueError(f"data.min_crop must be in (0, 1], got {d.min_crop}")
         if not 0 <= t.jitter <= 1:
             raise ValueError(f"training.jitter must be in [0, 1], got {t.jitter}")
         if not 0 < t.difference_step <= 1:
             raise ValueError(f"training.difference_step must be in (0, 1], got {t.difference_step}")
-        if t.rank_gradient == "difference" and t.schedule == "joint":
-            raise ValueError(
-                "training.rank_gradient 'difference' needs training.schedule 'paper', got 'joint'"
-            )
-        if not 0 <= t.ema < 1:
-            raise ValueError(f"training.ema must be in [0, 1), got {t.ema}")
         if t.cache and (t.freeze_blocks != -1 or d.min_crop != 1):
             raise ValueError("training.cache needs training.freeze_blocks -1 and data.min_crop 1")
         return self

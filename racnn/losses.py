@@ -16,7 +16,7 @@ MARGIN = 0.05
 """The paper's margin between probabilities (section 3.3)."""
 
 
-def classification_loss(logits: Sequence[Tensor], labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def classification_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
     """Cross-entropy, mean over the batch, summed over scales (paper, equation 8).
 
     Args:
@@ -25,38 +25,28 @@ def classification_loss(logits: Sequence[Tensor], labels: Tensor, label_smoothin
     """
     valid = labels >= 0
     labels = labels[valid]
-    losses = [
-        F.cross_entropy(scale[valid].float(), labels, reduction="sum", label_smoothing=label_smoothing)
-        for scale in logits
-    ]
+    losses = [F.cross_entropy(scale[valid].float(), labels, reduction="sum") for scale in logits]
     return torch.stack(losses).sum() / valid.sum().clamp(min=1)
 
 
-def ranking_hinges(
-    logits: Sequence[Tensor], labels: Tensor, margin: float = MARGIN, detach_coarse: bool = True
-) -> Tensor:
+def ranking_hinges(logits: Sequence[Tensor], labels: Tensor, margin: float = MARGIN) -> Tensor:
     """``max(0, p_s - p_{s+1} + margin)`` of the true class' probabilities (paper, equation 9): (pairs, B).
 
-    ``detach_coarse`` keeps the coarser probability as a mark to beat: otherwise a window at scale 2 may lower
-    L_rank(2, 3) by looking at nothing.
+    Unlike in the formula, the coarser probability has no gradient: it is a mark to beat. Otherwise a window
+    at scale 2 may lower L_rank(2, 3) by looking at nothing.
     """
     rows = torch.arange(len(labels), device=labels.device)
     true = [scale.float().softmax(1)[rows, labels.clamp(min=0)] for scale in logits]
-    hinges = [
-        F.relu((coarse.detach() if detach_coarse else coarse) - fine + margin)
-        for coarse, fine in pairwise(true)
-    ]
+    hinges = [F.relu(coarse.detach() - fine + margin) for coarse, fine in pairwise(true)]
     if not hinges:
         raise ValueError(f"logits must be those of 2 scales or more, got {len(logits)}")
     return torch.stack(hinges) * (labels >= 0)
 
 
-def ranking_loss(
-    logits: Sequence[Tensor], labels: Tensor, margin: float = MARGIN, detach_coarse: bool = True
-) -> Tensor:
+def ranking_loss(logits: Sequence[Tensor], labels: Tensor, margin: float = MARGIN) -> Tensor:
     """:func:`ranking_hinges`, mean over the batch, summed over pairs of scales."""
     valid = (labels >= 0).sum().clamp(min=1)
-    return ranking_hinges(logits, labels, margin, detach_coarse).sum() / valid
+    return ranking_hinges(logits, labels, margin).sum() / valid
 
 
 def imitation_loss(relative: Sequence[Tensor], targets: Sequence[Tensor], labels: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from racnn_ops import AttentionCrop, Boxcar, attention_crop
+from racnn_ops import AttentionCrop, attention_crop
 
 from . import windows as geometry
 from .backbones import BackboneFactory, feature_shape, make_backbone
 from .output import RACNNOutput
-from .parts import DESCRIPTOR_NORMS, FusionHead, Scale
+from .parts import FusionHead, Scale
 from .proposal import AttentionProposal
 from .windows import Bounds
 
@@ -39,14 +39,17 @@ class RACNN(nn.Module):
             a scale's descriptor is the mean of its windows'.
         crop_from: ``"previous"`` cuts a scale's input out of the previous one's, as in the paper;
             ``"image"`` composes the windows and cuts it out of the image, so that it sees real pixels.
-        mask_steepness, window_grad, boxcar: see :func:`racnn_ops.attention_crop`.
+        mask_steepness: see :func:`racnn_ops.attention_crop`.
         chain_gradient: whether a scale's loss reaches windows coarser than its own (in the release not).
         half_side_bounds (float, float): of tl, as shares of the coarser scale's tl. The paper: at least 1/3.
         hidden: width of the APN's hidden layer.
         dropout: before each scale's classifier.
-        descriptor_norm: ``"l2"`` or ``"tenth"``, see :class:`FusionHead`.
         fusion_dropout: share of images for which a fusion head does not see a coarser descriptor while it
             learns, see :class:`FusionHead`.
+
+    Attributes:
+        crop_options: what :func:`racnn_ops.attention_crop` is called with. Its ``window_grad`` and
+            ``boxcar`` may be set here: they change gradients alone.
 
     Shapes: images (B, 3, S, S), uint8 or floats in [0, 1], of any side S; they are resized to ``sizes[0]``
     for scale 1. The result is an :class:`RACNNOutput`.
@@ -69,13 +72,10 @@ class RACNN(nn.Module):
         windows: int = 1,
         crop_from: str = "previous",
         mask_steepness: float | None = None,
-        window_grad: str = "exact",
-        boxcar: Boxcar | None = None,
         chain_gradient: bool = True,
         half_side_bounds: Sequence[float] = (1 / 3, 1.0),
         hidden: int = 1024,
         dropout: float = 0.0,
-        descriptor_norm: str = "l2",
         fusion_dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -87,12 +87,8 @@ class RACNN(nn.Module):
         ):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        for name, choice, allowed in (
-            ("crop_from", crop_from, CROP_FROM),
-            ("descriptor_norm", descriptor_norm, DESCRIPTOR_NORMS),
-        ):
-            if choice not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {choice!r}")
+        if crop_from not in CROP_FROM:
+            raise ValueError(f"crop_from must be one of {', '.join(map(repr, CROP_FROM))}, got {crop_from!r}")
         for name, share in (("dropout", dropout), ("fusion_dropout", fusion_dropout)):
             if not 0 <= share < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {share!r}")
@@ -100,12 +96,7 @@ class RACNN(nn.Module):
             raise ValueError(f"half_side_bounds must be a pair, got {half_side_bounds!r}")
         self.num_classes, self.sizes = num_classes, _check_sizes(sizes, scales)
         self.num_windows, self.crop_from, self.chain_gradient = windows, crop_from, chain_gradient
-        self.crop_options: dict[str, Any] = {
-            "boundary": "border",
-            "mask_steepness": mask_steepness,
-            "window_grad": window_grad,
-            "boxcar": boxcar,
-        }
+        self.crop_options: dict[str, Any] = {"boundary": "border", "mask_steepness": mask_steepness}
         AttentionCrop(self.sizes[0], **self.crop_options)  # refuses options that no crop can have
         self.bounds = Bounds(*half_side_bounds).check()
 
@@ -122,8 +113,7 @@ class RACNN(nn.Module):
             channels.append(shape[0])
         # Scale n's head fuses scales 1 to n.
         self.fusion = nn.ModuleList(
-            FusionHead(channels[:n], num_classes, descriptor_norm, fusion_dropout)
-            for n in range(2, scales + 1)
+            FusionHead(channels[:n], num_classes, fusion_dropout) for n in range(2, scales + 1)
         )
         self.register_buffer("mean", torch.tensor(made.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(made.std).view(1, -1, 1, 1), persistent=False)
@@ -185,16 +175,18 @@ class RACNN(nn.Module):
         return RACNNOutput(*self.classify(descriptors), *map(tuple, seen))
 
     def look_again(self, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor) -> Tensor:
-        """Logits (B, classes) of scale ``n``, from 2 on, through other windows than those in ``seen``.
+        """Logits (B, L, classes) of scale ``n``, from 2 on, by L looks through other windows than ``seen``.
 
         Args:
-            relative (Tensor[B, K, 3]): in units of scale ``n - 1``'s side; that scale stays as it is.
+            relative (Tensor[B, L, K, 3]): in units of scale ``n - 1``'s side; that scale stays as it is.
         """
+        relative = relative.transpose(1, 2)  # a coarser scale's crops have all looks of their child
+        shape = relative.shape[1:3]
         side = float(images.shape[-1])
         parent = geometry.whole(len(images), side, relative).unsqueeze(1) if n == 2 else seen.windows[n - 3]
-        absolute = geometry.compose(parent, relative)
-        crops = self._crop(images, seen.crops[n - 2], absolute, relative, self.sizes[n - 1])
-        pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, absolute.shape[:2])
+        absolute = geometry.compose(parent.unsqueeze(2), relative).flatten(1, 2)
+        crops = self._crop(images, seen.crops[n - 2], absolute, relative.flatten(1, 2), self.sizes[n - 1])
+        pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, (len(images), *shape))
         return self.each_scale()[n - 1].classify(pooled.mean(1))
 
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -252,8 +244,9 @@ class RACNN(nn.Module):
         pixels = relative * previous.shape[-1]
         source = self._link(previous)
         if previous.dim() == 5:
-            # Every window of the coarser scale has one child.
-            source, pixels = source.flatten(0, 1), pixels.reshape(-1, 1, 3)
+            # Every window of the coarser scale has its own children, one or all looks at one.
+            source = source.flatten(0, 1)
+            pixels = pixels.reshape(source.shape[0], -1, 3)
         return self.cut(source, pixels, size).reshape(*absolute.shape[:2], -1, size, size)
 
     def cut(self, images: Tensor, windows: Tensor, size: int, **normalisation: Any) -> Tensor:

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from .proposal import AttentionProposal
 
-DESCRIPTOR_NORMS = ("l2", "tenth")
-
 
 class Scale(nn.Module):
     """One scale: features, a linear classifier of the pooled features, and, except the last, an APN."""
@@ -38,21 +36,19 @@ class Scale(nn.Module):
 class FusionHead(nn.Module):
     """Each descriptor normalised independently, concatenated, one fully connected layer (paper, section 3.3).
 
-    ``norm="l2"`` divides by the Euclidean norm, the usual reading; ``"tenth"`` multiplies by 0.1, as in
-    networks derived from the authors' release.
+    The paper does not name the norm: it is the Euclidean one, the usual reading.
 
     While it learns, each descriptor but the finest is hidden (0) for a share ``dropout`` of the images: where
     coarser scales have memorised their training images the head would rely on them and look no closer.
     """
 
-    def __init__(self, channels: Sequence[int], num_classes: int, norm: str, dropout: float = 0.0) -> None:
+    def __init__(self, channels: Sequence[int], num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm, self.dropout = norm, dropout
+        self.dropout = dropout
         self.classifier = nn.Linear(sum(channels), num_classes)
 
     def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
-        normalise = F.normalize if self.norm == "l2" else lambda descriptor: 0.1 * descriptor
-        normalised = [normalise(d.float()) for d in descriptors]
+        normalised = [F.normalize(d.float()) for d in descriptors]
         if self.training and self.dropout:
             seen = torch.rand((len(normalised) - 1, len(normalised[0]), 1)) >= self.dropout
             normalised[:-1] = [d * kept.to(d) for d, kept in zip(normalised[:-1], seen, strict=True)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from racnn import classification_loss, windows
 from racnn.config import TrainingConfig
 from racnn.training.phases import Phase
-from racnn.training.step import Known, TrainingStep
+from racnn.training.step import Batch, Known, TrainingStep
 
 from .digits import SIDE, Canvases
 from .methods import Method, Reader, negative_probability, probability_slope, use
@@ -167,7 +167,7 @@ def rank(
     """The APN learns from the ranking loss; what :func:`judge` says at first and after ``every`` steps."""
     use(reader, method)
     config = TrainingConfig(
-        rank_gradient="difference" if method.step else "derivative", difference_step=method.step or 0.3
+        rank_gradient="difference" if method.step else "exact", difference_step=method.step or 0.3
     )
     step = TrainingStep(reader, Phase("rank 1", "rank", "proposed", 1), config)
     return _train(reader, scene, step, rate, steps, method.moved, unseen, every)
@@ -191,7 +191,8 @@ def _train(
         optimizer.param_groups[0]["lr"] = rate * (1 - number / steps)
         part = scene.pick(torch.randint(len(scene.tight), (BATCH,), generator=generator))
         moves = (moved * torch.randn(BATCH, 1, 3, generator=generator),) if moved else None
-        loss = step(part.canvases.images, part.canvases.labels, Known(part.features), moves)["loss"]
+        batch = Batch(part.canvases.images, part.canvases.labels, Known(part.features), moves)
+        loss = step(batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -38,12 +38,8 @@ def fixed(windows: str) -> dict[str, Any]:
 VARIANTS: dict[str, dict[str, Any]] = {
     "difference": {"training.rank_gradient": "difference"},
     # In float32: bfloat16 would add noise to a derivative.
-    "exact": {"training.rank_gradient": "derivative", "training.amp": "none"},
-    "boxcar": {
-        "training.rank_gradient": "derivative",
-        "model.window_grad": "boxcar",
-        "model.boxcar_scale": 1e-3,  # 1e-7, the release's, would drown in Adam's epsilon
-    },
+    "exact": {"training.rank_gradient": "exact", "training.amp": "none"},
+    "boxcar": {"training.rank_gradient": "boxcar"},
     "response": fixed("response"),
     "centre": fixed("centre"),
     "random": fixed("random"),
@@ -72,8 +68,7 @@ def vary(config: Config, changes: dict[str, Any], seed: int) -> Config:
             value = [round(2**0.5 * sections["model"]["sizes"][0] / 8) * 8]
         if value == LONG:
             t = config.training
-            more = t.joint_epochs if t.schedule == "joint" else (1 + t.rounds) * t.classify_epochs
-            value = t.classify_epochs + more
+            value = (2 + t.rounds) * t.classify_epochs
         sections[section][name] = value
     return Config.from_dict(sections).check()
 

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from ..output import printable
 
 GREY = (124, 116, 104)
-"""Shown where an image has no pixels, or transparent ones."""
+"""Shown where an image is transparent."""
 LARGEST = 90_000_000
 """Pixels decoded at most, 4 bytes each; larger JPEG files can be decoded at a fraction of their size."""
 Turn = Image.Transpose
@@ -39,7 +39,7 @@ class Decoded(NamedTuple):
 
 
 def decode(path: Path, side: int) -> Decoded:
-    """A picture that is about to become ``side`` pixels wide or high.
+    """A picture that is about to become ``side`` pixels wide and high.
 
     Raises:
         OSError: the file cannot be decoded, or holds numbers of which nobody knows what is white.

@@ -12,10 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .decode import GREY, decode
+from .decode import decode
 from .records import Box, Record
 
-FITS = ("squash", "pad")
 UNREADABLE = -1
 """The label of an image that could not be read."""
 
@@ -65,29 +64,22 @@ class Sample(NamedTuple):
     box: Tensor
 
 
-def read_square(path: Path, side: int, fit: str) -> tuple[Tensor, Placement]:
-    """An image file as (3, side, side) uint8, turned upright by its EXIF tag.
+def read_square(path: Path, side: int) -> tuple[Tensor, Placement]:
+    """An image file as (3, side, side) uint8, turned upright by its EXIF tag and stretched to the square.
 
-    ``fit="squash"`` stretches it to the square, the usual preprocessing of RA-CNN; ``"pad"`` keeps its
-    proportions and fills with grey. Transparent pixels show the same grey.
+    That is the usual preprocessing of RA-CNN. Transparent pixels become grey.
 
     Raises:
         OSError: the file cannot be decoded.
     """
     picture, width, height, orientation = decode(path, side)
-    wide, high, left, top = side, side, 0, 0
-    if fit == "pad":
-        ratio = side / max(width, height)
-        wide, high = max(round(width * ratio), 1), max(round(height * ratio), 1)
-        left, top = (side - wide) // 2, (side - high) // 2
-    square = Image.new("RGB", (side, side), GREY)
-    square.paste(picture.resize((wide, high), Image.Resampling.BICUBIC), (left, top))
+    square = picture.resize((side, side), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
-    scale_x, scale_y, offset_x, offset_y = wide / width, high / height, float(left), float(top)
+    scale_x, scale_y, offset_x, offset_y = side / width, side / height, 0.0, 0.0
     if orientation in (2, 3, 6, 7):  # x runs against the file's
-        scale_x, offset_x = -scale_x, left + wide
+        scale_x, offset_x = -scale_x, float(side)
     if orientation in (3, 4, 7, 8):
-        scale_y, offset_y = -scale_y, top + high
+        scale_y, offset_y = -scale_y, float(side)
     return pixels, Placement(scale_x, scale_y, offset_x, offset_y, swapped=orientation >= 5)
 
 
@@ -96,18 +88,13 @@ class Images(Dataset[Sample]):
 
     Args:
         side: of the square, in pixels.
-        fit: ``"squash"`` or ``"pad"``, see :func:`read_square`.
         keep: hold decoded images in memory, 3 * side * side bytes each.
     """
 
-    def __init__(
-        self, records: tuple[Record, ...], side: int, fit: str = "squash", keep: bool = False
-    ) -> None:
-        if fit not in FITS:
-            raise ValueError(f"fit must be one of {', '.join(map(repr, FITS))}, got {fit!r}")
+    def __init__(self, records: tuple[Record, ...], side: int, keep: bool = False) -> None:
         if side < 8:
             raise ValueError(f"image_side must be at least 8, got {side!r}")
-        self.records, self.side, self.fit = records, side, fit
+        self.records, self.side = records, side
         self._kept: dict[int, Sample] | None = {} if keep else None
 
     def __len__(self) -> int:
@@ -124,7 +111,7 @@ class Images(Dataset[Sample]):
         path, label, box = self.records[index]
         placed: Box | None = None
         try:
-            image, placement = read_square(path, self.side, self.fit)
+            image, placement = read_square(path, self.side)
             placed = placement.to_square(box) if box is not None else None
         except OSError:
             image, label = torch.full((3, self.side, self.side), 128, dtype=torch.uint8), UNREADABLE

@@ -27,17 +27,14 @@ def _mix(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch) % 2**63
 
 
-def epoch_batches(
-    count: int, batch: int, accumulate: int, seed: int, epoch: int, processes: Processes
-) -> list[list[list[int]]]:
-    """This process' numbers: step x part x image. Together, the processes' parts are the same joint batch.
+def epoch_batches(count: int, batch: int, seed: int, epoch: int, processes: Processes) -> list[list[int]]:
+    """This process' numbers: step x image. Together, the processes' shares are the same joint batch.
 
     An incomplete last batch is left out.
     """
     order = epoch_order(count, seed, epoch)
     joint = [order[start : start + batch] for start in range(0, count - batch + 1, batch)]
-    mine = [numbers[processes.rank :: processes.world] for numbers in joint]
-    return [[numbers[part::accumulate] for part in range(accumulate)] for numbers in mine]
+    return [numbers[processes.rank :: processes.world] for numbers in joint]
 
 
 def load(images: Images, batches: list[list[int]], workers: int) -> Iterator[Sample]:

@@ -109,13 +109,13 @@ class Cache:
             return False
         return all(torch.equal(a, b) for a, b in zip(self._made_with[1], weights, strict=True))
 
-    def batches(self, parts: list[list[int]], workers: int) -> Iterator[Sample]:
+    def batches(self, batches: list[list[int]], workers: int) -> Iterator[Sample]:
         """As :func:`racnn.training.batches.load`, but without pixels where descriptors say all."""
         if self._descriptors is None:
-            yield from load(self.images, parts, workers)
+            yield from load(self.images, batches, workers)
             return
         labels, nothing = torch.cat(self._labels), torch.empty(0)
-        for numbers in map(torch.tensor, parts):
+        for numbers in map(torch.tensor, batches):
             yield Sample(nothing, labels[numbers], numbers, nothing)
 
     def look_up(self, numbers: Tensor, views: Tensor | None = None) -> Known:

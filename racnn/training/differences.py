@@ -3,7 +3,11 @@
 
 On photographs, p as a function of the window is rough at the scale of a pixel: its derivative, however exact,
 says little about where p is higher some pixels further on, and what it says changes from pixel to pixel. A
-difference over a step of about a third of the half side says it (``benchmarks/window_directions.py``).
+difference over a step of about a third of the half side says it (``benchmarks/window_directions.py``): the
+gradient of p as averaged over moved windows, which first-order estimates of rough functions miss (Suh et al.,
+"Do Differentiable Simulators Give Better Policy Gradients?", ICML 2022).
+
+All looks of all windows are one crop and one batch of the scale's network.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from ..output import RACNNOutput
 def slopes(
     model: RACNN, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor, labels: Tensor, step: float
 ) -> Tensor:
-    """Central differences of the true class' probability at scale ``n`` by ``relative`` (B, K, 3).
+    """Central differences of the true class' probability at scale ``n`` by ``relative`` (B, K, 3): 6 K looks.
 
     Args:
         step: how far a window is moved, as a share of its half side; its half side by ``exp(step)``. Windows
@@ -29,21 +33,43 @@ def slopes(
     Returns:
         Tensor[B, K, 3]: per unit of the coarser window's side; 0 where a window cannot move.
     """
-    found = torch.zeros_like(relative)
-    for k in range(relative.shape[1]):
-        for axis in range(3):
-            amount = torch.zeros_like(relative)
-            amount[:, k, axis] = step
-            ends = [geometry.moved(relative, sign * amount, model.bounds) for sign in (1, -1)]
-            further, back = (_true(model, images, seen, n, end, labels) for end in ends)
-            way = (ends[0] - ends[1])[:, k, axis]
-            found[:, k, axis] = torch.where(way > 1e-6, (further - back) / way.clamp(min=1e-6), 0)
-    return found
+    _, count, numbers = relative.shape
+    moves = step * torch.eye(count * numbers, device=relative.device).view(-1, count, numbers)
+    ends, rise = _rise(model, images, seen, n, relative, moves, labels)
+    way = (ends[0] - ends[1]).flatten(2).diagonal(dim1=1, dim2=2)
+    return torch.where(way > 1e-6, rise / way.clamp(min=1e-6), 0).view_as(relative)
 
 
-def _true(
-    model: RACNN, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor, labels: Tensor
+@torch.no_grad()
+def antithetic_slopes(
+    model: RACNN, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor, labels: Tensor, step: float
 ) -> Tensor:
-    """(B): the probability of the true class."""
-    probabilities = model.look_again(images, seen, n, relative).float().softmax(1)
-    return probabilities.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    """An estimate of the same by two looks, for any K: all windows moved at random, there and back.
+
+    Its mean is the gradient of p averaged over normal moves of standard deviation ``step`` (antithetic
+    sampling: Nesterov and Spokoiny, "Random Gradient-Free Minimization of Convex Functions", 2017).
+
+    Returns:
+        Tensor[B, K, 3]: per unit of the coarser window's side.
+    """
+    moves = step * torch.randn_like(relative).unsqueeze(1)
+    ends, rise = _rise(model, images, seen, n, relative, moves, labels)
+    # Moves are in units of the half side: so are both ways, the one that was gone and that of the gradient.
+    way = (ends[0] - ends[1]).squeeze(1) / (2 * relative[..., 2:])
+    return rise.unsqueeze(2) * way / (2 * relative[..., 2:] * step**2)
+
+
+def _rise(
+    model: RACNN, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor, moves: Tensor, labels: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Where moves (B or 1, L, K, 3) end, there and back; by how much p of the true class differs, (B, L)."""
+    start = relative.unsqueeze(1)
+    ends = [geometry.moved(start, sign * moves, model.bounds) for sign in (1, -1)]
+    probabilities = model.look_again(images, seen, n, torch.cat(ends, 1)).float().softmax(2)
+    true = labels.clamp(min=0)[:, None, None].expand(-1, probabilities.shape[1], 1)
+    there, back = probabilities.gather(2, true).squeeze(2).chunk(2, 1)
+    return ends, there - back
+
+
+WAYS = {"difference": slopes, "antithetic": antithetic_slopes}
+"""What ``training.rank_gradient`` calls them."""

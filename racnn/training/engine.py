@@ -1,52 +1,35 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One phase's optimisation: backward, update, averaged weights; and its state."""
+"""One phase's optimisation: backward and update."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import TrainingConfig
 from ..model import RACNN
 from .optimisation import make_optimizer, set_rates
 from .phases import Phase, set_trainable
 from .processes import Processes
-from .step import Known, TrainingStep
-
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from .step import Batch, TrainingStep
 
 
-def autocast(amp: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def autocast(amp: str, device: torch.device) -> torch.autocast:
     """As ``training.amp`` says."""
-    if amp == "none":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, AUTOCAST[amp])
+    return torch.autocast(device.type, torch.bfloat16, enabled=amp == "bf16")
 
 
 class Engine:
-    """Trains what ``phase`` trains, on all processes.
-
-    Raises:
-        ValueError: ``training.amp`` does not work on this device.
-    """
+    """Trains what ``phase`` trains, on all processes."""
 
     def __init__(self, model: RACNN, phase: Phase, config: TrainingConfig, processes: Processes) -> None:
-        if config.amp == "fp16" and processes.device.type != "cuda":
-            raise ValueError(f"training.amp 'fp16' needs CUDA, got device {processes.device.type!r}")
         self.model, self.phase, self.config, self.processes = model, phase, config, processes
         set_trainable(model, phase, config)
         self.step = TrainingStep(model, phase, config)
         self.optimizer = make_optimizer(model, config)
-        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.amp == "fp16")
-        self.averaged: AveragedModel | None = None
-        if config.ema:
-            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self._wrapped: nn.Module = self.step
         if processes.world > 1:
             device_ids = [processes.device] if processes.device.type == "cuda" else None
@@ -65,60 +48,13 @@ class Engine:
         set_rates(self.optimizer, self.config.lr_schedule, progress)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def backward(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        known: Known,
-        jitter: tuple[Tensor, ...] | None,
-        is_last: bool,
-    ) -> dict[str, Any]:
-        """One part of a batch; gradients are exchanged with the last one. Returns the step's terms."""
-        synchronise: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if isinstance(self._wrapped, DistributedDataParallel) and not is_last:
-            synchronise = self._wrapped.no_sync()
-        with synchronise:
-            with self.autocast():
-                terms: dict[str, Tensor] = self._wrapped(images, labels, known, jitter)
-            self.scaler.scale(terms["loss"] / self.config.accumulate).backward()
+    def train(self, batch: Batch) -> dict[str, Any]:
+        """One step with this process' share of a batch. Returns the step's terms."""
+        with self.autocast():
+            terms: dict[str, Tensor] = self._wrapped(batch)
+        terms["loss"].backward()
+        self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()} | self.step.window_gradients()
 
-    def update(self) -> None:
-        self.scaler.unscale_(self.optimizer)
-        proposals = [scale.proposal for scale in self.model.each_scale() if scale.proposal is not None]
-        if self.config.clip_norm and proposals:
-            weights = [p for proposal in proposals for p in proposal.parameters()]
-            nn.utils.clip_grad_norm_(weights, self.config.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def autocast(self) -> torch.autocast:
         return autocast(self.config.amp, self.processes.device)
-
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """The model with its averaged weights, if there are any, for a while."""
-        if self.averaged is None:
-            yield
-            return
-        current = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(self.averaged.module.state_dict())
-        try:
-            yield
-        finally:
-            self.model.load_state_dict(current)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "averaged": self.averaged.state_dict() if self.averaged else None,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])

@@ -20,7 +20,7 @@ from .processes import Processes
 LAST, BEST, HISTORY = "last.pt", "best.pt", "history.json"
 # What a resumed run may change: it decides where and how fast, not what.
 FREE = {"data.root", "data.workers", "data.keep", "training.device", "training.checkpoint_every"}
-KEYS = ("data", "engine", "done", "history", "meters", "position")
+KEYS = ("data", "optimizer", "done", "history", "meters", "position")
 """What ``last.pt`` holds besides that which ``best.pt`` holds."""
 
 

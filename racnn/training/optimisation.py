@@ -43,10 +43,6 @@ def make_optimizer(model: RACNN, config: TrainingConfig) -> torch.optim.Optimize
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: str, progress: float) -> None:
     """``progress``: the share of the phase that is over."""
-    factor = 1.0
-    if schedule == "cosine":
-        factor = 0.5 * (1 + math.cos(math.pi * progress))
-    elif schedule == "step":
-        factor = 0.1 ** min(math.floor(3 * progress), 2)
+    factor = 0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0
     for group in optimizer.param_groups:
         group["lr"] = factor * group["peak_lr"]

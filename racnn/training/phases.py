@@ -9,16 +9,14 @@ from typing import Literal
 from ..config import TrainingConfig
 from ..model import RACNN
 
-Kind = Literal["classify", "imitate", "rank", "joint", "fuse"]
+Kind = Literal["classify", "imitate", "rank", "fuse"]
 
 
 @dataclass(frozen=True)
 class Phase:
     """Attributes:
     name: unique in a run: "classify", "imitate", "classify 1", "rank 1", ..., "fuse".
-    kind: "classify": scales learn from L_cls, windows are fixed; "imitate": APNs learn to find the highest
-        response; "rank": APNs learn from L_rank, scales are fixed; "joint": scales and APNs learn from both;
-        "fuse": the fusion heads learn, all else is fixed.
+    kind: what is learned, see the functions of these names in :mod:`racnn.training.step`.
     windows: where windows come from, see :meth:`racnn.RACNN.forward`.
     epochs: at most.
     """
@@ -44,20 +42,18 @@ def next_phase(config: TrainingConfig, scales: int, done: list[PhaseResult]) -> 
     The paper's order (section 3.4) is: classifiers on the initial windows, APNs pre-trained on them, then, by
     turns, classifiers and APNs until neither loss changes any more, then fusion of the frozen scales.
     """
-    windows = "proposed" if config.schedule != "fixed" else config.fixed_windows
-    initial = "response" if config.schedule != "fixed" else config.fixed_windows
+    learned = config.schedule == "paper"
+    windows = "proposed" if learned else config.fixed_windows
+    initial = "response" if learned else config.fixed_windows
     plan = [Phase("classify", "classify", initial, config.classify_epochs)]
     if scales > 1:
-        if config.schedule != "fixed":
+        if learned:
             plan.append(Phase("imitate", "imitate", "response", config.imitate_epochs))
-        if config.schedule == "paper":
             for turn in range(1, config.rounds + 1):
                 plan.append(Phase(f"classify {turn}", "classify", windows, config.classify_epochs))
                 plan.append(Phase(f"rank {turn}", "rank", windows, config.rank_epochs))
             # The classifiers have the last word on the windows that were learned.
             plan.append(Phase("classify last", "classify", windows, config.classify_epochs))
-        if config.schedule == "joint":
-            plan.append(Phase("joint", "joint", windows, config.joint_epochs))
         plan.append(Phase("fuse", "fuse", windows, config.fuse_epochs))
     if _settled(config, done):
         plan = [phase for phase in plan if not phase.name[-1].isdigit() or _is_done(phase, done)]
@@ -88,11 +84,11 @@ def set_trainable(model: RACNN, phase: Phase, config: TrainingConfig) -> None:
     model.eval()
     model.requires_grad_(False)
     for scale in model.each_scale():
-        if phase.kind in ("classify", "joint"):
+        if phase.kind == "classify":
             _thaw_backbone(list(scale.features.children()), config)
             scale.dropout.train()
             scale.classifier.requires_grad_(True).train()
-        if phase.kind in ("imitate", "rank", "joint") and scale.proposal is not None:
+        if phase.kind in ("imitate", "rank") and scale.proposal is not None:
             scale.proposal.requires_grad_(True).train()
     if phase.kind == "fuse":
         model.fusion.requires_grad_(True).train()

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from racnn_ops import Boxcar
+
 from ..config import Config
 from ..data import Images, Sample, Split, Unreadable, hold_out
 from ..model import RACNN
@@ -25,7 +27,10 @@ from .meters import Meters
 from .phases import Phase, PhaseResult, next_phase
 from .processes import Processes
 from .reporting import Reporter
-from .step import Known
+from .step import Batch, Known
+
+BOXCAR = Boxcar(scale=1e-3)
+"""As released but for its scale, which acts as the learning rate does: 1e-7 would drown in Adam's epsilon."""
 
 
 class Stopped(Exception):
@@ -70,11 +75,13 @@ class Trainer:
         self.folder = RunFolder(output, processes, resume=resume)
         state = self.folder.state(config, split) if resume else None
         self.data = fingerprint(split.train, data.root)
-        self.train_images = Images(train, data.image_side, data.fit, data.keep)
-        self.validation_images = Images(validation, data.image_side, data.fit, data.keep)
+        self.train_images = Images(train, data.image_side, data.keep)
+        self.validation_images = Images(validation, data.image_side, data.keep)
         self.unreadable = (Unreadable(train), Unreadable(validation))
         torch.manual_seed(training.seed)
         self.model = config.model.build(len(split.classes), pretrained=not resume).to(processes.device)
+        if training.rank_gradient == "boxcar":
+            self.model.crop_options |= {"window_grad": "boxcar", "boxcar": BOXCAR}
         if training.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.caches: tuple[Cache, ...] = ()
@@ -91,7 +98,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.at, self.meters = Position(), Meters()
         self.stop_requested = False
-        self._engine_state: dict[str, Any] | None = None
+        self._optimizer_state: dict[str, Any] | None = None
         if state is not None:
             with checkpoint.naming(output / LAST):
                 self._restore(state)
@@ -117,9 +124,9 @@ class Trainer:
         for cache in self.caches:
             cache.prepare(phase)
         engine = Engine(self.model, phase, self.config.training, self.processes)
-        if self._engine_state is not None:
-            engine.load_state_dict(self._engine_state)
-            self._engine_state = None
+        if self._optimizer_state is not None:
+            engine.optimizer.load_state_dict(self._optimizer_state)
+            self._optimizer_state = None
         if self.at.best == math.inf:
             self._judge_start(phase, engine)
         while self.at.epoch < phase.epochs and self.at.bad_epochs < self.config.training.patience:
@@ -139,22 +146,19 @@ class Trainer:
     def _train_epoch(self, phase: Phase, engine: Engine) -> None:
         config, count = self.config.training, len(self.train_images)
         order = 1000 * len(self.done) + self.at.epoch  # every epoch of the run has its own
-        steps = epoch_batches(count, config.batch_size, config.accumulate, config.seed, order, self.processes)
+        steps = epoch_batches(count, config.batch_size, config.seed, order, self.processes)
         augment = Augmentation(count, self.config.data, config.seed, order, config.views)
         shape = count, len(self.model.sizes) - 1, self.model.num_windows
         jitter = config.jitter if phase.kind in ("classify", "fuse") else 0.0
         moves = draw_moves(shape, jitter, config.seed, order)
-        parts = [numbers for parts in steps[self.at.step_in_epoch :] for numbers in parts]
-        batches = self._batches(0, parts)
+        batches = self._batches(0, steps[self.at.step_in_epoch :])
         engine.start_epoch()
         self.reporter.start_epoch(
             f"{phase.name}, epoch {self.at.epoch + 1}", len(steps), self.at.step_in_epoch
         )
         for position in range(self.at.step_in_epoch, len(steps)):
             engine.start_step(self.at.step, (self.at.epoch + position / len(steps)) / phase.epochs)
-            for part in range(config.accumulate):
-                self._train_part(engine, next(batches), augment, moves, part == config.accumulate - 1)
-            engine.update()
+            self._train_step(engine, next(batches), augment, moves)
             self.at.step += 1
             self.at.step_in_epoch = position + 1
             self.reporter.step()
@@ -164,9 +168,7 @@ class Trainer:
             if stop:
                 raise Stopped
 
-    def _train_part(
-        self, engine: Engine, batch: Sample, augment: Augmentation, moves: Tensor | None, is_last: bool
-    ) -> None:
+    def _train_step(self, engine: Engine, batch: Sample, augment: Augmentation, moves: Tensor | None) -> None:
         self._note_unreadable(batch, self.unreadable[0])
         device = self.processes.device
         images, known = batch.image.to(device, non_blocking=True), Known()
@@ -175,14 +177,14 @@ class Trainer:
         if known.descriptors is None:
             images = augment(images, batch.number)
         jitter = pick(moves, batch.number, device)
-        self.meters.add(engine.backward(images, batch.label.to(device), known, jitter, is_last))
+        self.meters.add(engine.train(Batch(images, batch.label.to(device), known, jitter)))
 
-    def _batches(self, half: int, parts: list[list[int]]) -> Iterator[Sample]:
+    def _batches(self, half: int, batches: list[list[int]]) -> Iterator[Sample]:
         """Of the training (0) or the validation images (1)."""
         workers = self.config.data.workers
         if self.caches:
-            return self.caches[half].batches(parts, workers)
-        return load((self.train_images, self.validation_images)[half], parts, workers)
+            return self.caches[half].batches(batches, workers)
+        return load((self.train_images, self.validation_images)[half], batches, workers)
 
     def _all_agree_to_stop(self) -> bool:
         """One process that stops alone would leave the others waiting for it."""
@@ -204,7 +206,7 @@ class Trainer:
             self._note_unreadable(batch, self.unreadable[1])
             known = self.caches[1].look_up(batch.number) if self.caches else Known()
             with engine.autocast():
-                meters.add(engine.step(batch.image.to(device), batch.label.to(device), known))
+                meters.add(engine.step(Batch(batch.image.to(device), batch.label.to(device), known)))
         return self._means(meters, "validation")
 
     def _means(self, meters: Meters, half: str) -> dict[str, float]:
@@ -220,7 +222,7 @@ class Trainer:
 
         Not so classifiers: those of older windows can be better calibrated and yet fit the new ones worse.
         """
-        if phase.kind in ("imitate", "rank", "joint") and self.at.step_in_epoch == self.at.epoch == 0:
+        if phase.kind in ("imitate", "rank") and self.at.step_in_epoch == self.at.epoch == 0:
             validation = self.validate(engine)
             if validation and math.isfinite(validation["loss"]):
                 self._keep(phase, validation["loss"])
@@ -235,17 +237,16 @@ class Trainer:
         at = self.at
         # Random windows are those of every epoch, also where a run goes on between the last step and here.
         torch.manual_seed(self.config.training.seed)
-        with engine.averaged_weights():
-            validation = self.validate(engine)
-            loss = (validation or train)["loss"]
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"{phase.name}, epoch {at.epoch + 1}: the loss is {loss}")
-            worth_it = at.best == math.inf or loss < at.best - self.config.training.tolerance * abs(at.best)
-            at.bad_epochs = 0 if worth_it else at.bad_epochs + 1
-            if loss < at.best:
-                self._keep(phase, loss)
-            tracked = self._tracked_images()
-            windows = self._windows_of(tracked, phase)
+        validation = self.validate(engine)
+        loss = (validation or train)["loss"]
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"{phase.name}, epoch {at.epoch + 1}: the loss is {loss}")
+        worth_it = at.best == math.inf or loss < at.best - self.config.training.tolerance * abs(at.best)
+        at.bad_epochs = 0 if worth_it else at.bad_epochs + 1
+        if loss < at.best:
+            self._keep(phase, loss)
+        tracked = self._tracked_images()
+        windows = self._windows_of(tracked, phase)
         record = {"phase": phase.name, "epoch": at.epoch + 1, "step": at.step, "train": train}
         record |= {"validation": validation, "windows": windows}
         self.history.append(record)
@@ -286,7 +287,7 @@ class Trainer:
         if not self.processes.is_first:
             return
         state = self._state(phase) | {
-            "engine": engine.state_dict() if engine else None,
+            "optimizer": engine.optimizer.state_dict() if engine else None,
             "done": [asdict(result) for result in self.done],
             "history": self.history,
             "meters": sums,
@@ -303,18 +304,14 @@ class Trainer:
         self.at = Position(**state["position"])
         # Sums of all processes were saved; one of them goes on with them.
         self.meters = Meters(state["meters"] if self.processes.is_first else {})
-        self._engine_state = state["engine"]
+        self._optimizer_state = state["optimizer"]
 
 
 def _check_batch(config: Config, images: int, processes: Processes) -> None:
-    training = config.training
-    parts = processes.world * training.accumulate
-    if training.batch_size % parts:
+    batch = config.training.batch_size
+    if batch % processes.world:
         raise ValueError(
-            f"training.batch_size must be a multiple of {parts} "
-            f"(processes {processes.world}, accumulate {training.accumulate}), got {training.batch_size}"
+            f"training.batch_size must be a multiple of {processes.world}, the processes, got {batch}"
         )
-    if training.batch_size > images:
-        raise ValueError(
-            f"training.batch_size must be at most {images}, the training images, got {training.batch_size}"
-        )
+    if batch > images:
+        raise ValueError(f"training.batch_size must be at most {images}, the training images, got {batch}")

@@ -83,8 +83,7 @@ def image(random: Random, folder: Path) -> None:
     content = damage(random.choice(pictures()), random)
     path = folder / f"image.{random.choice(('png', 'jpg', 'dat'))}"
     path.write_bytes(content)
-    fit = random.choice(("squash", "pad"))
-    read = refused(lambda: read_square(path, SIDE, fit), (OSError,))
+    read = refused(lambda: read_square(path, SIDE), (OSError,))
     if read is None:
         return
     pixels, placement = read

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from racnn import RACNN, Backbone, ranking_loss
 from racnn.config import TrainingConfig
-from racnn.training.differences import slopes
+from racnn.training.differences import antithetic_slopes, slopes
 from racnn.training.phases import Phase
-from racnn.training.step import TrainingStep
+from racnn.training.step import Batch, TrainingStep
 
 SIDE = 48
 BLOB = 6.0  # standard deviation, pixels
@@ -77,23 +79,62 @@ def test_small_differences_are_the_derivative(crop_from: str) -> None:
     labels = torch.zeros(16, dtype=torch.long)
     seen = model(images)
     relative = seen.relative_windows[0].detach().requires_grad_()
-    model.look_again(images, seen, 2, relative).softmax(1)[:, 0].sum().backward()
+    model.look_again(images, seen, 2, relative.unsqueeze(1)).softmax(2)[..., 0].sum().backward()
     found = slopes(model, images, seen, 2, relative.detach(), labels, 0.05)
     # Not equal: between samples that lie on pixel centres, as here, a bilinear crop's derivative jumps.
     assert torch.cosine_similarity(found, relative.grad, dim=-1).min() > 0.97
     torch.testing.assert_close(found, relative.grad, rtol=0.05, atol=0.2)
 
 
-def test_differences_over_a_good_part_of_a_window_find_it_too() -> None:
+@pytest.mark.parametrize("crop_from", ["previous", "image"])
+def test_antithetic_looks_are_the_differences_on_average(crop_from: str) -> None:
+    model = surer_when_brighter(crop_from)
+    images, _ = blobs(1, seed=0)
+    labels = torch.zeros(1, dtype=torch.long)
+    seen = model(images)
+    relative = seen.relative_windows[0].detach()
+    expected = slopes(model, images, seen, 2, relative, labels, 0.05)
+    many = 4000
+    torch.manual_seed(0)
+    found = antithetic_slopes(
+        *(model, images.expand(many, -1, -1, -1), model(images.expand(many, -1, -1, -1)), 2),
+        *(relative.expand(many, -1, -1), labels.expand(many), 0.05),
+    )
+    error = found.std(0) / many**0.5
+    assert ((found.mean(0) - expected[0]).abs() < 4 * error + 0.05 * expected.abs().max()).all()
+    assert (error < 0.1 * expected.abs().max()).all()
+
+
+@pytest.mark.parametrize("crop_from", ["previous", "image"])
+def test_many_looks_are_those_one_by_one(crop_from: str) -> None:
+    torch.manual_seed(0)
+    sizes, options = (32, 24, 24), {"windows": 2, "crop_from": crop_from, "hidden": 8}
+    model = RACNN(4, pooled_pixels, 3, sizes, weights=None, **options)
+    images = torch.rand(3, 3, 64, 64)
+    with torch.no_grad():
+        seen = model(images)
+        for n in (2, 3):
+            looks = torch.rand(3, 5, 2, 3) * 0.2 + 0.3
+            found = model.look_again(images, seen, n, looks)
+            assert found.shape == (3, 5, 4)
+            for at in range(5):
+                one = model.look_again(images, seen, n, looks[:, at : at + 1])
+                torch.testing.assert_close(found[:, at : at + 1], one)
+            same = model.look_again(images, seen, n, seen.relative_windows[n - 2].unsqueeze(1))
+            torch.testing.assert_close(same[:, 0], seen.logits[n - 1])
+
+
+@pytest.mark.parametrize("way", ["difference", "antithetic"])
+def test_differences_over_a_good_part_of_a_window_find_it_too(way: Any) -> None:
     model = surer_when_brighter("image")
-    config = TrainingConfig(rank_gradient="difference", margin=0.5)
+    config = TrainingConfig(rank_gradient=way, margin=0.5)
     step = TrainingStep(model, Phase("rank 1", "rank", "proposed", 1), config)
     optimizer = torch.optim.Adam(model.proposal(1).parameters(), lr=2e-3)
     before, _ = distance(model)
     for number in range(150):
         images, _ = blobs(32, seed=100 + number)
         optimizer.zero_grad()
-        step(images, torch.zeros(32, dtype=torch.long))["loss"].backward()
+        step(Batch(images, torch.zeros(32, dtype=torch.long)))["loss"].backward()
         assert step.window_gradients()["window gradient 2"] > 0
         optimizer.step()
     after, _ = distance(model)

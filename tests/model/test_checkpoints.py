@@ -24,7 +24,7 @@ def good() -> dict[str, Any]:
 
 
 def changed(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy with ``value`` at a path such as "config/data/fit"; None removes what is there."""
+    """A copy with ``value`` at a path such as "config/data/name"; None removes what is there."""
     first, _, rest = path.partition("/")
     copy = dict(state)
     if rest:
@@ -84,7 +84,7 @@ def test_every_flipped_bit_is_found_or_changes_nothing(
 ) -> None:
     monkeypatch.setattr(Config, "from_dict", lambda sections: sections)
     path, weights = tmp_path / "best.pt", torch.arange(40.0)
-    state = {"model": {"w": weights}, "classes": ["a", "b"], "config": {"data": {"fit": "pad"}}}
+    state = {"model": {"w": weights}, "classes": ["a", "b"], "config": {"data": {"name": "cub"}}}
     checkpoint.save(state, path)
     whole = path.read_bytes()
     directory = whole.find(b"PK\1\2")
@@ -128,7 +128,7 @@ FOREIGN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "the option training.lr_moon is unknown: another version has written it",
     ),
     "a wrong type": (lambda good: changed(good, "config/data/image_side", "x"), "data.image_side"),
-    "a wrong choice": (lambda good: changed(good, "config/data/fit", "crop"), "data.fit"),
+    "a wrong choice": (lambda good: changed(good, "config/data/name", "cats"), "data.name"),
     "a wrong value": (lambda good: changed(good, "config/data/min_crop", 2.0), "data.min_crop must be in"),
     "an unknown backbone": (lambda good: changed(good, "config/model/backbone", "x"), "backbone"),
     "other classes": (lambda good: changed(good, "classes", ["a", "b", "c"]), "size mismatch"),

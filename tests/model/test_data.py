@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from trees import CLASSES, SQUARE, make_cars, make_cub, make_dogs, make_folder
 
-from racnn.data import UNREADABLE, Images, Placement, Record, Sample, Split, Unreadable, hold_out, read_split
+from racnn.data import UNREADABLE, Images, Placement, Record, Split, Unreadable, hold_out, read_split
 from racnn.training.batches import in_order, load
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
@@ -155,21 +154,6 @@ def test_workers_read_the_same(tmp_path: Path) -> None:
     batches = in_order(len(images), 5)
     for one, other in zip(load(images, batches, 0), load(images, batches, 1), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-@pytest.mark.parametrize("fit", ["squash", "pad"])
-@pytest.mark.parametrize("size", [(60, 30), (30, 60)])
-def test_placement_maps_boxes_to_the_square_and_back(tmp_path: Path, fit: str, size: tuple[int, int]) -> None:
-    picture = Image.new("RGB", size, (0, 0, 0))
-    picture.paste((255, 255, 255), (6, 9, 24, 27))
-    picture.save(tmp_path / "box.png")
-    sample: Sample = Images((Record(tmp_path / "box.png", 0, (6.0, 9.0, 24.0, 27.0)),), 60, fit)[0]
-    white = (sample.image[0] > 200).nonzero()
-    left, top, right, bottom = sample.box.tolist()
-    assert white.min(0).values.tolist() == pytest.approx([top, left], abs=1.5)
-    assert (white.max(0).values + 1).tolist() == pytest.approx([bottom, right], abs=1.5)
-    placement = Placement(2.0, 1.0, 3.0, 4.0)
-    assert placement.to_file(placement.to_square((1.0, 2.0, 3.0, 4.0))) == (1.0, 2.0, 3.0, 4.0)
 
 
 def test_hold_out_takes_from_every_class(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ GREY = torch.tensor(decoding.GREY)
 
 def mean(path: Path) -> torch.Tensor:
     """Of the three channels."""
-    return read_square(path, 16, "squash")[0].float().mean((1, 2))
+    return read_square(path, 16)[0].float().mean((1, 2))
 
 
 def ramp(top: int) -> np.ndarray[Any, Any]:
@@ -32,8 +32,8 @@ def ramp(top: int) -> np.ndarray[Any, Any]:
 def test_16_bits_are_as_bright_as_8(tmp_path: Path, suffix: str) -> None:
     Image.fromarray(ramp(65535).round().astype(np.uint16)).save(tmp_path / f"16.{suffix}")
     Image.fromarray(ramp(255).round().astype(np.uint8)).save(tmp_path / "8.png")
-    difference = read_square(tmp_path / f"16.{suffix}", 32, "squash")[0].int()
-    difference -= read_square(tmp_path / "8.png", 32, "squash")[0].int()
+    difference = read_square(tmp_path / f"16.{suffix}", 32)[0].int()
+    difference -= read_square(tmp_path / "8.png", 32)[0].int()
     assert difference.abs().max() <= 1
 
 
@@ -49,7 +49,7 @@ def test_16_bits_in_either_byte_order(tmp_path: Path, mode: str) -> None:
 def test_numbers_without_a_known_white_are_left_out(tmp_path: Path, kind: type) -> None:
     Image.fromarray(ramp(1).astype(kind)).save(tmp_path / "deep.tif")
     with pytest.raises(OSError, match=r"deep.tif: has 32-bit numbers \(mode [IF]\)"):
-        read_square(tmp_path / "deep.tif", 16, "squash")
+        read_square(tmp_path / "deep.tif", 16)
     assert Images((Record(tmp_path / "deep.tif", 0),), 16)[0].label == UNREADABLE
 
 
@@ -75,16 +75,15 @@ def test_transparent_pixels_are_grey(tmp_path: Path, mode: str) -> None:
         return
     else:
         picture.convert(mode).save(tmp_path / "half.png")
-    image, _ = read_square(tmp_path / "half.png", 32, "squash")
+    image, _ = read_square(tmp_path / "half.png", 32)
     assert torch.equal(image[:, 16, 24], GREY)
     assert (image[:, 16, 8] == 255).all()
 
 
-@pytest.mark.parametrize("fit", ["squash", "pad"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 def test_a_box_in_stored_pixels_lands_on_the_object_however_the_file_is_turned(
-    tmp_path: Path, suffix: str, orientation: int, fit: str
+    tmp_path: Path, suffix: str, orientation: int
 ) -> None:
     stored = Image.new("RGB", (60, 40))
     stored.paste((255, 255, 255), (6, 4, 30, 12))
@@ -94,12 +93,12 @@ def test_a_box_in_stored_pixels_lands_on_the_object_however_the_file_is_turned(
     quality = {"lossless": True} if suffix == "webp" else {"quality": 95} if suffix == "jpg" else {}
     path = tmp_path / f"turned.{suffix}"
     stored.save(path, exif=exif, **quality)  # type: ignore[arg-type]
-    sample = Images((Record(path, 0, (6.0, 4.0, 30.0, 12.0)),), 120, fit)[0]
+    sample = Images((Record(path, 0, (6.0, 4.0, 30.0, 12.0)),), 120)[0]
     white = (sample.image[1] > 180).nonzero()
     left, top, right, bottom = sample.box.tolist()
     assert white.min(0).values.tolist() == pytest.approx([top, left], abs=1.5)
     assert (white.max(0).values + 1).tolist() == pytest.approx([bottom, right], abs=1.5)
-    _, placement = read_square(path, 120, fit)
+    _, placement = read_square(path, 120)
     box = placement.to_file((left, top, right, bottom))
     assert box == pytest.approx((6, 4, 30, 12))
     # It is upright: the corner stored last is where the tag says.
@@ -122,14 +121,14 @@ def test_a_large_photograph_is_read_at_a_fraction_and_its_boxes_fit(
     assert white.min(0).values.tolist() == pytest.approx([top, left], abs=1)
     assert (white.max(0).values + 1).tolist() == pytest.approx([bottom, right], abs=1)
     with pytest.raises(OSError, match=r"large.png: 800 x 600 are too many pixels"):
-        read_square(tmp_path / "large.png", 50, "squash")
+        read_square(tmp_path / "large.png", 50)
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_bomb_is_left_out_without_being_decoded(tmp_path: Path) -> None:
     Image.new("1", (12_000, 8_000)).save(tmp_path / "bomb.png")
     with pytest.raises(OSError, match="12000 x 8000 are too many pixels"):
-        read_square(tmp_path / "bomb.png", 16, "pad")
+        read_square(tmp_path / "bomb.png", 16)
 
 
 @pytest.mark.parametrize("error", [TypeError("x"), NotImplementedError(), AssertionError(), EOFError()])
@@ -144,7 +143,7 @@ def test_whatever_a_decoder_raises_leaves_one_image_out(
     monkeypatch.setattr(Image.Image, "load", broken)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
     with pytest.raises(OSError, match=r"a.png: (x|\w+Error)$"):
-        read_square(tmp_path / "a.png", 16, "squash")
+        read_square(tmp_path / "a.png", 16)
     assert Images((Record(tmp_path / "a.png", 0),), 16)[0].label == UNREADABLE
 
 
@@ -172,5 +171,5 @@ def test_an_unreadable_exif_tag_does_not_matter(tmp_path: Path) -> None:
 def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(OSError, match=r"pipe.png: is not a file"):
-        read_square(tmp_path / "pipe.png", 16, "squash")
+        read_square(tmp_path / "pipe.png", 16)
     assert Images((Record(tmp_path / "pipe.png", 0),), 16)[0].label == UNREADABLE

@@ -129,5 +129,5 @@ def test_only_a_last_checkpoint_can_be_resumed(birds: Path, tmp_path: Path) -> N
     config = random_config(birds, "random windows")
     start(config, tmp_path).run()
     (tmp_path / BEST).replace(tmp_path / LAST)
-    with pytest.raises(ValueError, match=r"last.pt' cannot be used: it must hold 'data', 'engine'"):
+    with pytest.raises(ValueError, match=r"last.pt' cannot be used: it must hold 'data', 'optimizer'"):
         start(config, tmp_path, resume=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whole runs in one process: caches, accumulation, what is logged, what is refused."""
+"""Whole runs in one process: caches, what is logged, what is refused."""
 
 from __future__ import annotations
 
@@ -50,6 +50,15 @@ def test_other_seeds_give_other_weights(birds: Path, tmp_path: Path) -> None:
     first = run(config, tmp_path / "0")
     other = run(replace(config, training=replace(config.training, seed=1)), tmp_path / "1")
     assert not same(first, other)
+
+
+def test_the_ranking_loss_reaches_windows_in_four_ways(birds: Path, tmp_path: Path) -> None:
+    gradients = []
+    for way in ("exact", "boxcar", "difference", "antithetic"):
+        history = run(tiny_config(birds, rank_gradient=way), tmp_path / way).history
+        rank = next(record["train"] for record in history if record["phase"] == "rank 1")
+        gradients.append(rank["window gradient 2"])
+    assert len({*gradients, 0.0}) == 5
 
 
 def test_a_cache_changes_nothing_but_the_time(birds: Path, tmp_path: Path) -> None:
@@ -116,12 +125,6 @@ def test_the_views_of_a_cache_have_moved_windows(birds: Path) -> None:
         seen.append(known.descriptors)
     torch.testing.assert_close(seen[0][0], seen[2][0])  # scale 1 sees the same image
     assert not torch.allclose(seen[0][1], seen[2][1])
-
-
-def test_accumulated_parts_are_one_batch(birds: Path, tmp_path: Path) -> None:
-    whole = run(tiny_config(birds, schedule="fixed"), tmp_path / "whole")
-    parts = run(tiny_config(birds, schedule="fixed", accumulate=3), tmp_path / "parts")
-    torch.testing.assert_close(whole.model.state_dict(), parts.model.state_dict(), atol=1e-5, rtol=1e-4)
 
 
 def test_the_log_answers_what_fails_silently(birds: Path, tmp_path: Path) -> None:
@@ -221,12 +224,9 @@ def test_runs_do_not_overwrite_each_other(birds: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 7, "accumulate": 2}, "training.batch_size must be a multiple"),
         ({"batch_size": 500}, "training.batch_size must be at most"),
         ({"cache": True}, "training.cache needs training.freeze_blocks -1"),
-        ({"ema": 1.0}, "training.ema must be in"),
         ({"rounds": 0}, "training.rounds must be at least 1, got 0"),
-        ({"amp": "fp16"}, "training.amp 'fp16' needs CUDA"),
     ],
 )
 def test_wrong_configurations_are_refused(
@@ -234,3 +234,9 @@ def test_wrong_configurations_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run(tiny_config(birds, **options), tmp_path)
+
+
+def test_processes_share_batches_evenly(birds: Path, tmp_path: Path) -> None:
+    config, two = tiny_config(birds, batch_size=7), Processes(0, 2, CPU)
+    with pytest.raises(ValueError, match=r"batch_size must be a multiple of 2, the processes, got 7"):
+        Trainer(config, read_split("cub", birds), tmp_path, two)

@@ -121,12 +121,11 @@ class TinyConfig(ModelConfig):
 
     def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
         options = dict(vars(self)) | {"backbone": tiny_backbone, "weights": None}
-        del options["boxcar_scale"], options["boxcar_shrink"]
         return RACNN(num_classes, **options)
 
 
 def tiny_config(root: Path, **training: Any) -> Config:
-    short = {f"{name}_epochs": 1 for name in ("classify", "imitate", "rank", "joint", "fuse")}
+    short = {f"{name}_epochs": 1 for name in ("classify", "imitate", "rank", "fuse")}
     options = {"batch_size": 6, "rounds": 1, "device": "cpu", "track": 2} | short | training
     return Config(
         DataConfig(root=root, image_side=32, validation=0.2),
@@ -136,16 +135,12 @@ def tiny_config(root: Path, **training: Any) -> Config:
 
 
 RANDOM_RUNS: dict[str, dict[str, Any]] = {
-    "paper": {"data.min_crop": 0.7, "accumulate": 2},
-    "joint": {
-        "schedule": "joint",
-        "data.min_crop": 0.7,
-        "amp": "bf16",
-        "diversity": 0.1,
-        "optimizer": "adamw",
-    },
-    "random windows": {"schedule": "fixed", "fixed_windows": "random", "lr_schedule": "step"},
-    "differences": {"rank_gradient": "difference", "data.workers": 1, "clip_norm": 1.0},
+    "paper": {"data.min_crop": 0.7},
+    "autocast": {"data.min_crop": 0.7, "amp": "bf16", "diversity": 0.1, "optimizer": "adamw"},
+    "random windows": {"schedule": "fixed", "fixed_windows": "random", "lr_schedule": "constant"},
+    "boxcar": {"rank_gradient": "boxcar"},
+    "differences": {"rank_gradient": "difference", "data.workers": 1},
+    "antithetic": {"rank_gradient": "antithetic"},
     "cache": {"freeze_blocks": -1, "cache": True},
     "random cache": {"schedule": "fixed", "fixed_windows": "random", "freeze_blocks": -1, "cache": True},
 }
@@ -156,7 +151,7 @@ def random_config(root: Path, name: str) -> Config:
     """A run with everything random switched on that ``RANDOM_RUNS[name]`` allows."""
     options = dict(RANDOM_RUNS[name])
     data = {key: options.pop(f"data.{key}") for key in ("min_crop", "workers") if f"data.{key}" in options}
-    config = tiny_config(root, **{"batch_size": 4, "ema": 0.9, "jitter": 0.2, **options})
+    config = tiny_config(root, **{"batch_size": 4, "jitter": 0.2, **options})
     config.model.dropout, config.model.fusion_dropout = 0.2, 0.3
     config.data = replace(config.data, **data)
     return config
