@@ -163,7 +163,7 @@ class RACNN(nn.Module):
         crops = [self._first_input(images)]
         coarse: Tensor = self._features(0, crops[0]) if coarse_features is None else coarse_features
         features, descriptors = [coarse], [_pooled(coarse)]
-        parent = geometry.whole(len(images), side, crops[0]).unsqueeze(1)
+        parent = geometry.whole(images.shape[0], side, crops[0]).unsqueeze(1)
         absolute: list[Tensor] = []
         relative: list[Tensor] = []
         for n in range(1, scales or len(self.scales)):
@@ -191,7 +191,9 @@ class RACNN(nn.Module):
             relative (Tensor[B, K, 3]): in units of scale ``n - 1``'s side; that scale stays as it is.
         """
         side = float(images.shape[-1])
-        parent = geometry.whole(len(images), side, relative).unsqueeze(1) if n == 2 else seen.windows[n - 3]
+        parent = (
+            geometry.whole(images.shape[0], side, relative).unsqueeze(1) if n == 2 else seen.windows[n - 3]
+        )
         absolute = geometry.compose(parent, relative)
         crops = self._crop(images, seen.crops[n - 2], absolute, relative, self.sizes[n - 1])
         pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, absolute.shape[:2])
@@ -232,7 +234,7 @@ class RACNN(nn.Module):
             found = geometry.highest_response(features, count)
         else:
             half = geometry.INITIAL_HALF_SIDE
-            found = torch.full((len(features), count, 3), 0.5, device=features.device)
+            found = torch.full((features.shape[0], count, 3), 0.5, device=features.device)
             found[..., 2] = half
             if source == "random":
                 place = torch.rand((*found.shape[:2], 2), generator=generator)
@@ -273,7 +275,7 @@ class RACNN(nn.Module):
                 allowed = ", ".join(map(repr, WINDOW_SOURCES))
                 raise ValueError(f"windows must be tensors or one of {allowed}, got {windows!r}")
             return
-        expected = (len(images), self.num_windows, 3)
+        expected = (images.shape[0], self.num_windows, 3)
         shapes = [tuple(given.shape) for given in windows]
         if shapes != [expected] * (len(self.scales) - 1):
             raise ValueError(
