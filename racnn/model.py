@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from racnn_ops import AttentionCrop, Boxcar, attention_crop
 
+from . import pretrained
 from . import windows as geometry
 from .backbones import BackboneFactory, feature_shape, make_backbone
 from .output import RACNNOutput
 from .parts import DESCRIPTOR_NORMS, FusionHead, Scale
+from .pretrained import Usage
 from .proposal import AttentionProposal
 from .windows import Bounds
 
@@ -48,6 +50,8 @@ class RACNN(nn.Module):
         fusion_dropout: share of images for which a fusion head does not see a coarser descriptor while it
             learns, see :class:`FusionHead`.
 
+    ``usage``, a :class:`racnn.Usage`, says how the model is to be used; :meth:`save_pretrained` keeps it.
+
     Shapes: images (B, 3, S, S), uint8 or floats in [0, 1], of any side S; they are resized to ``sizes[0]``
     for scale 1. The result is an :class:`RACNNOutput`.
 
@@ -78,7 +82,9 @@ class RACNN(nn.Module):
         descriptor_norm: str = "l2",
         fusion_dropout: float = 0.0,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        self.arguments: dict[str, Any] = arguments  # kept by save_pretrained
         for name, value, least in (
             ("num_classes", num_classes, 2),
             ("scales", scales, 1),
@@ -127,7 +133,29 @@ class RACNN(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(made.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(made.std).view(1, -1, 1, 1), persistent=False)
-        self._statistics: dict[str, Any] = {"mean": made.mean, "std": made.std}
+        self.statistics: dict[str, Any] = {"mean": made.mean, "std": made.std}
+        self.usage = Usage(self.sizes[0])
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> RACNN:
+        """The model in a folder of :meth:`save_pretrained`, on the CPU, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: it is damaged, or no model of this version. One line, which names the folder.
+        """
+        return pretrained.load(cls, Path(folder))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a new folder: ``config.json``, the arguments of this class, ``usage`` and the normalisation,
+        and ``model.safetensors``.
+
+        Raises:
+            ValueError: the folder is there already, the backbone is no name, ``usage`` does not fit, or a
+                weight is not finite.
+            OSError: it cannot be written.
+        """
+        pretrained.save(self, Path(folder))
 
     def proposal(self, n: int) -> AttentionProposal:
         """The APN of scale ``n`` (from 1), which proposes the windows of scale ``n + 1``."""
@@ -250,7 +278,7 @@ class RACNN(nn.Module):
     ) -> Tensor:
         """(B, K, 3, size, size)"""
         if self.crop_from == "image":
-            return self.cut(images, absolute, size, dtype=torch.float32, **self._statistics)
+            return self.cut(images, absolute, size, dtype=torch.float32, **self.statistics)
         pixels = relative * previous.shape[-1]
         source = self._link(previous)
         if previous.dim() == 5:
