@@ -5,11 +5,13 @@ from .backbones import Backbone, backbone_names
 from .losses import classification_loss, diversity_loss, ranking_loss
 from .model import RACNN
 from .output import RACNNOutput
+from .pretrained import Usage
 
 __all__ = [
     "RACNN",
     "Backbone",
     "RACNNOutput",
+    "Usage",
     "backbone_names",
     "classification_loss",
     "diversity_loss",

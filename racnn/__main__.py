@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``python -m racnn train | evaluate | predict | visualize``"""
+"""``python -m racnn train | evaluate | predict | visualize | export``"""
 
 from __future__ import annotations
 

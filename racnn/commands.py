@@ -24,9 +24,11 @@ from . import pictures
 from .config import Config, DataConfig, ModelConfig, TrainingConfig
 from .data import Images, read_split, read_square
 from .evaluation import evaluate, tables
+from .export import export, writer_of
 from .model import RACNN
 from .output import fusion_name, printable
-from .targets import check_result, figure_files
+from .pretrained import CONFIG, Usage
+from .targets import check_new, check_result, figure_files
 from .training import checkpoint, processes
 from .training.folder import HISTORY, LAST
 from .training.trainer import Stopped, Trainer
@@ -67,17 +69,36 @@ def parser() -> ArgumentParser:
     show.add_argument("--history", type=bool, default=False, help="how windows moved while training")
     show.add_argument("--output", type=_path, required=True, help="folder")
 
+    keep = ArgumentParser(description="The whole model as one file for other programs, or as a folder.")
+    keep.add_argument("checkpoint", type=_path, help="best.pt or last.pt of a run, or a model's folder")
+    keep.add_argument(
+        "--to",
+        type=_path,
+        required=True,
+        help="NAME.pt2: torch.export; NAME.aoti.pt2: compiled by AOTInductor, takes minutes; NAME.onnx; "
+        "NAME: a folder for RACNN.from_pretrained",
+    )
+    keep.add_argument("--device", type=str, default="cpu", help="where a .pt2 will run")
+
     main_parser = ArgumentParser(
-        prog="python -m racnn", description="RA-CNN: train, evaluate, predict, show."
+        prog="python -m racnn", description="RA-CNN: train, evaluate, predict, show, export."
     )
     commands = main_parser.add_subcommands()
-    for name, sub in (("train", train), ("evaluate", judge), ("predict", predict), ("visualize", show)):
+    for name, sub in (
+        ("train", train),
+        ("evaluate", judge),
+        ("predict", predict),
+        ("visualize", show),
+        ("export", keep),
+    ):
         commands.add_subcommand(name, sub)
     return main_parser
 
 
 def _add_checkpoint(sub: ArgumentParser) -> None:
-    sub.add_argument("--checkpoint", type=_path, required=True, help="best.pt or last.pt of a run")
+    sub.add_argument(
+        "--checkpoint", type=_path, required=True, help="best.pt or last.pt of a run, or a model's folder"
+    )
     sub.add_argument("--root", type=_path, default=None, help="folder of the data set, if it has moved")
     sub.add_argument("--device", type=str, default="auto")
 
@@ -94,7 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show ends nothing
     main_parser = parser()
     parsed = main_parser.parse_args(arguments)
-    run = {"train": _train, "evaluate": _evaluate, "predict": _predict, "visualize": _visualize}
+    run = {
+        "train": _train,
+        "evaluate": _evaluate,
+        "predict": _predict,
+        "visualize": _visualize,
+        "export": _export,
+    }
     chosen = parsed[parsed.subcommand]
     try:
         return run[parsed.subcommand](chosen, main_parser)
@@ -148,21 +175,40 @@ def _train(options: Namespace, main_parser: ArgumentParser) -> int:
 
 
 def load_model(path: Path, device: str = "auto") -> tuple[RACNN, Config, list[str]]:
-    """The model of a checkpoint, its configuration and its classes.
+    """The model of a checkpoint or of a folder, its configuration and its classes.
+
+    A folder knows no data set, and of the configuration only what its images are and where windows come from.
 
     Raises:
         FileNotFoundError, ValueError: there is no such checkpoint.
     """
     place = processes.choose_device(device)
+    if (path / CONFIG).exists():
+        return _load_folder(path, place)
     state = checkpoint.load(path)
     config: Config = state["config"]
     classes: list[str] = state["classes"]
     with checkpoint.naming(path):
         model = config.model.build(len(classes), pretrained=False)
         checkpoint.load_weights(model, state["model"])
+        model.usage = Usage(config.data.image_side, classes, own_windows(config)).check(len(classes))
     if config.training.channels_last:
         model.to(memory_format=torch.channels_last)
     return model.to(place).eval(), config, classes
+
+
+def _load_folder(path: Path, place: torch.device) -> tuple[RACNN, Config, list[str]]:
+    model = RACNN.from_pretrained(path).to(place)
+    side, classes, windows = model.usage.image_side, model.usage.classes, model.usage.windows
+    config = Config(DataConfig(image_side=side))
+    if windows != "proposed":
+        config.training.schedule, config.training.fixed_windows = "fixed", windows  # type: ignore[assignment]
+    return model, config, list(classes) or [f"class {n}" for n in range(model.num_classes)]
+
+
+def _needs_data(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"--checkpoint must be one of a run: {printable(path)!r} knows no data set")
 
 
 def own_windows(config: Config) -> str:
@@ -181,6 +227,7 @@ def half_of_data(config: Config, half: str, root: Path | None) -> tuple[Images, 
 
 
 def _evaluate(options: Namespace, main_parser: ArgumentParser) -> int:
+    _needs_data(options.checkpoint)
     if options.output is not None:
         check_result(options.output)
     model, config, classes = load_model(options.checkpoint, options.device)
@@ -241,6 +288,20 @@ def _predict(options: Namespace, main_parser: ArgumentParser) -> int:
     return 0 if table.row_count == len(options.images) else 1
 
 
+def _export(options: Namespace, main_parser: ArgumentParser) -> int:
+    target: Path = options.to
+    if target.suffix:
+        writer_of(target)
+    check_new(target)
+    model, _, _ = load_model(options.checkpoint, options.device)
+    if target.suffix:
+        export(model, target)
+    else:
+        model.save_pretrained(target)
+    print(f"wrote {printable(target)}")
+    return 0
+
+
 class Figure(NamedTuple):
     """A file to be written, and what is read for it."""
 
@@ -252,6 +313,8 @@ class Figure(NamedTuple):
 def _visualize(options: Namespace, main_parser: ArgumentParser) -> int:
     if not (options.images or options.class_name is not None or options.history):
         raise ValueError("visualize needs --images, --class_name or --history true")
+    if options.class_name is not None or options.history:
+        _needs_data(options.checkpoint)
     model, config, classes = load_model(options.checkpoint, options.device)
     figures = [_image_figure(path, model, config, classes) for path in options.images]
     if options.class_name is not None:

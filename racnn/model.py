@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from racnn_ops import AttentionCrop, attention_crop
 
+from . import pretrained
 from . import windows as geometry
 from .backbones import BackboneFactory, feature_shape, make_backbone
 from .output import RACNNOutput
 from .parts import FusionHead, Scale
+from .pretrained import Usage
 from .proposal import AttentionProposal
 from .windows import Bounds
 
@@ -50,6 +52,7 @@ class RACNN(nn.Module):
     Attributes:
         crop_options: what :func:`racnn_ops.attention_crop` is called with. Its ``window_grad`` and
             ``boxcar`` may be set here: they change gradients alone.
+        usage: a :class:`racnn.Usage`, how the model is to be used; :meth:`save_pretrained` keeps it.
 
     Shapes: images (B, 3, S, S), uint8 or floats in [0, 1], of any side S; they are resized to ``sizes[0]``
     for scale 1. The result is an :class:`RACNNOutput`.
@@ -78,7 +81,9 @@ class RACNN(nn.Module):
         dropout: float = 0.0,
         fusion_dropout: float = 0.0,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        self.arguments: dict[str, Any] = arguments  # kept by save_pretrained
         for name, value, least in (
             ("num_classes", num_classes, 2),
             ("scales", scales, 1),
@@ -117,7 +122,29 @@ class RACNN(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(made.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(made.std).view(1, -1, 1, 1), persistent=False)
-        self._statistics: dict[str, Any] = {"mean": made.mean, "std": made.std}
+        self.statistics: dict[str, Any] = {"mean": made.mean, "std": made.std}
+        self.usage = Usage(self.sizes[0])
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> RACNN:
+        """The model in a folder of :meth:`save_pretrained`, on the CPU, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: it is damaged, or no model of this version. One line, which names the folder.
+        """
+        return pretrained.load(cls, Path(folder))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a new folder: ``config.json``, the arguments of this class, ``usage`` and the normalisation,
+        and ``model.safetensors``.
+
+        Raises:
+            ValueError: the folder is there already, the backbone is no name, ``usage`` does not fit, or a
+                weight is not finite.
+            OSError: it cannot be written.
+        """
+        pretrained.save(self, Path(folder))
 
     def proposal(self, n: int) -> AttentionProposal:
         """The APN of scale ``n`` (from 1), which proposes the windows of scale ``n + 1``."""
@@ -153,7 +180,7 @@ class RACNN(nn.Module):
         crops = [self._first_input(images)]
         coarse: Tensor = self._features(0, crops[0]) if coarse_features is None else coarse_features
         features, descriptors = [coarse], [_pooled(coarse)]
-        parent = geometry.whole(len(images), side, crops[0]).unsqueeze(1)
+        parent = geometry.whole(images.shape[0], side, crops[0]).unsqueeze(1)
         absolute: list[Tensor] = []
         relative: list[Tensor] = []
         for n in range(1, scales or len(self.scales)):
@@ -183,10 +210,11 @@ class RACNN(nn.Module):
         relative = relative.transpose(1, 2)  # a coarser scale's crops have all looks of their child
         shape = relative.shape[1:3]
         side = float(images.shape[-1])
-        parent = geometry.whole(len(images), side, relative).unsqueeze(1) if n == 2 else seen.windows[n - 3]
+        whole = geometry.whole(images.shape[0], side, relative).unsqueeze(1)
+        parent = whole if n == 2 else seen.windows[n - 3]
         absolute = geometry.compose(parent.unsqueeze(2), relative).flatten(1, 2)
         crops = self._crop(images, seen.crops[n - 2], absolute, relative.flatten(1, 2), self.sizes[n - 1])
-        pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, (len(images), *shape))
+        pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, (images.shape[0], *shape))
         return self.each_scale()[n - 1].classify(pooled.mean(1))
 
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -224,7 +252,7 @@ class RACNN(nn.Module):
             found = geometry.highest_response(features, count)
         else:
             half = geometry.INITIAL_HALF_SIDE
-            found = torch.full((len(features), count, 3), 0.5, device=features.device)
+            found = torch.full((features.shape[0], count, 3), 0.5, device=features.device)
             found[..., 2] = half
             if source == "random":
                 place = torch.rand((*found.shape[:2], 2), generator=generator)
@@ -240,7 +268,7 @@ class RACNN(nn.Module):
     ) -> Tensor:
         """(B, K, 3, size, size)"""
         if self.crop_from == "image":
-            return self.cut(images, absolute, size, dtype=torch.float32, **self._statistics)
+            return self.cut(images, absolute, size, dtype=torch.float32, **self.statistics)
         pixels = relative * previous.shape[-1]
         source = self._link(previous)
         if previous.dim() == 5:
@@ -266,7 +294,7 @@ class RACNN(nn.Module):
                 allowed = ", ".join(map(repr, WINDOW_SOURCES))
                 raise ValueError(f"windows must be tensors or one of {allowed}, got {windows!r}")
             return
-        expected = (len(images), self.num_windows, 3)
+        expected = (images.shape[0], self.num_windows, 3)
         shapes = [tuple(given.shape) for given in windows]
         if shapes != [expected] * (len(self.scales) - 1):
             raise ValueError(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 
@@ -40,6 +41,10 @@ class RACNNOutput:
     def by_name(self) -> dict[str, Tensor]:
         """Logits of ``"1"``, ``"2"``, ..., ``"1+2"``, ``"1+2+3"``, ...: the rows of the paper's tables."""
         return named_logits(self.logits, self.fused_logits)
+
+
+# torch.export and other transformations take it apart, and put it together again.
+torch.export.register_dataclass(RACNNOutput, serialized_type_name="racnn.RACNNOutput")
 
 
 def named_logits(logits: Sequence[Tensor], fused_logits: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import re
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .output import printable
@@ -46,6 +48,31 @@ def check_result(path: Path) -> None:
         raise ValueError(
             f"--output must be a new file or an earlier result, got {printable(path)!r}: it is left as it is"
         )
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Another path, of the same name, for a file or a folder: what is there at the end becomes ``path``, and
+    what was written beside it goes along. After an error nothing is there.
+
+    Raises:
+        OSError: its folder cannot be made or written to.
+        ValueError: the path is there already.
+    """
+    check_new(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        yield Path(folder) / path.name
+        written = sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name)
+        for made in written:
+            check_new(path.with_name(made.name))
+        for made in written:  # the path itself comes last
+            os.replace(made, path.with_name(made.name))
+
+
+def check_new(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise ValueError(f"{printable(path)!r} is there already: it is left as it is")
 
 
 def _is_result(path: Path) -> bool:

@@ -28,6 +28,7 @@ from trees import CLASSES, draw, make_cars, make_cub, make_dogs, make_folder
 from racnn.commands import main
 from racnn.config import Config, DataConfig, ModelConfig
 from racnn.data import UNREADABLE, Images, Split, read_split, read_square
+from racnn.pretrained import CONFIG, WEIGHTS
 from racnn.training import checkpoint
 
 warnings.simplefilter("ignore")
@@ -219,6 +220,24 @@ def saved(random: Random, folder: Path) -> None:
         command("predict", "--checkpoint", path, folder / "good.png")
 
 
+@cache
+def kept(folder: Path) -> Path:
+    command("export", model(folder), "--to", folder / "kept")
+    return folder / "kept"
+
+
+def folders(random: Random, folder: Path) -> None:
+    """A model's folder: either file damaged, or another value in its configuration."""
+    path = kept(folder) / random.choice((CONFIG, CONFIG, WEIGHTS))
+    content = path.read_bytes()
+    if path.name == CONFIG and random.random() < 0.6:
+        content = json.dumps(spoil(json.loads(content), random), default=str).encode()
+    else:
+        content = (garble if path.name == CONFIG else damage)(content, random)
+    with instead(path, content):
+        command("predict", "--checkpoint", kept(folder), folder / "good.png")
+
+
 def history(random: Random, folder: Path) -> None:
     path = model(folder).with_name("history.json")
     content = path.read_bytes()
@@ -250,7 +269,7 @@ def judged(random: Random, folder: Path) -> None:
 
 
 ROUND: Sequence[str] = [*["image"] * 8, *["cub", "dogs", "dogs", "cars", "cars", "entries"] * 2]
-ROUND = [*ROUND, "saved", "saved", "history", "picture", "judged"]
+ROUND = [*ROUND, "saved", "saved", "folders", "history", "picture", "judged"]
 KINDS: dict[str, Callable[[Random, Path], None]] = {
     "image": image,
     "cub": lists("cub", "*.txt"),
@@ -258,6 +277,7 @@ KINDS: dict[str, Callable[[Random, Path], None]] = {
     "cars": lists("cars", "**/*.mat"),
     "entries": entries,
     "saved": saved,
+    "folders": folders,
     "history": history,
     "picture": picture,
     "judged": judged,

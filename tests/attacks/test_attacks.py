@@ -50,7 +50,7 @@ def test_a_killed_run_goes_on_exactly() -> None:
 
 
 def test_hostile_files_are_read_or_refused_in_one_line() -> None:
-    kinds = ("image", "cub", "dogs", "cars", "entries", "history", "picture", "judged", "saved")
+    kinds = ("image", "cub", "dogs", "cars", "entries", "history", "picture", "judged", "saved", "folders")
     output = attack("hostile_files", "--cases", "125", "--limit", "60", "--kinds", *kinds)
     assert "no findings" in output
 
