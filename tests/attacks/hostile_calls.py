@@ -93,7 +93,7 @@ class T(NamedTuple):
         if self.content == "odd numbers":
             numbers[:: 1 + self.seed % 5] = ODD_FLOATS[self.seed % len(ODD_FLOATS)]
         if not self.dtype.is_floating_point and not self.dtype.is_complex:
-            numbers = (numbers.nan_to_num() * 60).clamp(-60, 60).abs()  # times any scale below 255
+            numbers = (numbers.nan_to_num() * 40).clamp(-40, 40).abs()  # times any scale, overshot: below 255
         return numbers.to(self.dtype)
 
 
