@@ -121,7 +121,8 @@ constexpr int64_t kMostTurned = 8192;  // pixels: a group of them fits the secon
 RACNN_INLINE bool channels_pay(int64_t pixels, int64_t planes, const CropShape& s) {
   const double outputs = double(s.out_height) * s.out_width;
   const double groups = double((planes + kChannelGroup - 1) / kChannelGroup);
-  return groups * (double(pixels) + 3 * outputs) < 800 + double(planes) * (10 * s.out_height + 0.4 * outputs);
+  return groups * (double(pixels) + 3 * outputs) <
+         800 + double(planes) * (10.0 * s.out_height + 0.4 * outputs);
 }
 
 // Whether all windows of an image share its turned channels.
