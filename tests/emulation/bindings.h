@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // From numpy arrays to the problems of csrc/problems.h. bfloat16 travels as the bits in uint16. Images have
-// shape (B, C, H, W), crops (B, K, C, h, w), any strides; windows (B, K, 3 or 4), contiguous.
+// shape (B, C, H, W), crops (B, K, C, h, w), any strides; windows (B, K, 3 or 4), contiguous. With an image
+// index they are (N, C, h, w) and (N, 3 or 4), whatever B is.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -12,6 +13,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -107,8 +109,14 @@ inline Strides strides_of(const py::array& a) {
 }
 
 inline CropShape shape_of(const py::array& images, const py::array& crops) {
-  return {crops.shape(0),           crops.shape(1),          crops.shape(2),         int32_t(images.shape(2)),
-          int32_t(images.shape(3)), int32_t(crops.shape(3)), int32_t(crops.shape(4))};
+  const py::ssize_t d = crops.ndim();
+  return {crops.shape(0),
+          d == 5 ? crops.shape(1) : 1,
+          crops.shape(d - 3),
+          int32_t(images.shape(2)),
+          int32_t(images.shape(3)),
+          int32_t(crops.shape(d - 2)),
+          int32_t(crops.shape(d - 1))};
 }
 
 inline int32_t window_values(const py::array& windows) { return int32_t(windows.shape(windows.ndim() - 1)); }
@@ -121,6 +129,15 @@ const T* data(const py::array& a) {
 template <typename T>
 T* mutable_data(py::array& a) {
   return static_cast<T*>(a.mutable_data());
+}
+
+// int64, contiguous: of which image each crop is.
+using Index = std::optional<py::array>;
+
+inline ImageIndex image_index(const Index& index, const py::array& images) {
+  if (!index) return {};
+  if (!holds<int64_t>(*index)) throw std::invalid_argument("an image index must be int64");
+  return {data<int64_t>(*index), images.shape(0)};
 }
 
 template <typename Acc>

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ PAIRS_OF = {
 # Those that take tap tables, not windows.
 TAP_KERNELS = ("tap_crop", "tap_image_grad")
 KERNELS = tuple(PAIRS_OF)
-# Those that take windows with any filter.
+# Those that take windows with any filter, and an image index.
 FILTER_KERNELS = ("forward", "window_grad", "image_grad")
 FILTERS = (
     ("nearest", False),
@@ -52,6 +53,8 @@ FILTERS = (
 )
 BOUNDARIES = ("zeros", "border", "clip", "window")
 WHERE = ("inside", "crossing", "outside", "far", "huge", "tiny", "point", "not_finite")
+# Images in any order and again, of three or more without the first; the last alone; any, and none of them.
+INDICES = ("any", "last", "outside")
 
 # Constants of the surrogate gradient: steepness, scale, shrink.
 BOXCAR = (0.3, 0.5, 0.02)
@@ -63,12 +66,13 @@ class Case:
     image: str = "float32"
     crop: str = "float32"
     batch: int = 2
-    windows: int = 2  # on each image
+    windows: int = 2  # on each image; with an index, of all of them
     channels: int = 3
     size: tuple[int, int] = (13, 17)
     out: tuple[int, int] = (9, 11)
     values: int = 3
     where: str = "inside"
+    index: str = ""  # one of INDICES
     layout: str = "contiguous"
     result: str = ""  # the layout of what is written; otherwise the same
     nan_frame: bool = False  # the image's edge, which windows in the "middle" do not reach
@@ -90,6 +94,10 @@ class Case:
     @property
     def image_shape(self) -> tuple[int, ...]:
         return self.batch, self.channels, *self.size
+
+    @property
+    def crop_shape(self) -> tuple[int, ...]:
+        return *self._windows, self.channels, *self.out
 
     @property
     def scale(self) -> list[float]:
@@ -119,20 +127,28 @@ class Case:
         return place(encode(values * 255 if self.image == "uint8" else values, self.image), self.layout)
 
     def grad_output(self) -> Array:
-        shape = (self.batch, self.windows, self.channels, *self.out)
+        shape = self.crop_shape
         numbers = self._random().standard_normal(shape)
         if self.infinite and self.kernel == "image_grad":
             numbers[..., -1, self.out[0] // 2, self.out[1] // 3] = np.inf
         values = encode(numbers, self.crop)
-        return (
-            np.broadcast_to(values[:1, :1, :1, :1, :1], shape)
-            if self.constant_grad
-            else place(values, self.layout)
-        )
+        return np.broadcast_to(values.flat[:1], shape) if self.constant_grad else place(values, self.layout)
 
     def window_array(self) -> Array:
-        windows = make_windows(self.where, self._random(), self.batch * self.windows, self.values, self.size)
-        return windows.reshape(self.batch, self.windows, self.values).astype(NUMPY_TYPE[self.accumulate])
+        shape = self._windows
+        windows = make_windows(self.where, self._random(), math.prod(shape), self.values, self.size)
+        return windows.reshape(*shape, self.values).astype(NUMPY_TYPE[self.accumulate])
+
+    def image_index(self) -> Array | None:
+        if not self.index:
+            return None
+        index = self._random().integers(self.batch > 2, max(self.batch, 1), self.windows)
+        if self.index == "last":
+            index[:] = self.batch - 1
+        elif self.index == "outside":
+            for first, image in enumerate((self.batch, -1, 1 << 62, -2)):
+                index[first::6] = image
+        return index
 
     def tables(self) -> list[Array]:
         """Rows, row weights, columns, column weights: the windows' pixels, and any weights."""
@@ -162,18 +178,17 @@ class Case:
         )
         if self.kernel in TAP_KERNELS:
             return self._run_tap_kernel(kernels, options, guard)
-        windows = self.window_array()
+        windows, index = self.window_array(), self.image_index()
         if self.kernel == "forward":
-            shape = (self.batch, self.windows, self.channels, *self.out)
-            result = Result(shape, self.crop, self.result or self.layout, guard)
-            kernels.forward(self.images(), windows, result.array, options)
+            result = Result(self.crop_shape, self.crop, self.result or self.layout, guard)
+            kernels.forward(self.images(), windows, result.array, options, index)
         elif self.kernel == "image_grad":
             result = Result(self.image_shape, self.image, self.result or self.layout, guard)
-            kernels.image_grad(self.grad_output(), windows, result.array, options)
+            kernels.image_grad(self.grad_output(), windows, result.array, options, index)
         else:
             result = Result(windows.shape, self.accumulate, "contiguous", guard)
             if self.kernel == "window_grad":
-                kernels.window_grad(self.grad_output(), self.images(), windows, result.array, options)
+                kernels.window_grad(self.grad_output(), self.images(), windows, result.array, options, index)
             else:
                 kernels.boxcar_grad(self.grad_output(), windows, result.array, self.energy, *BOXCAR, options)
         return result.take()
@@ -181,8 +196,7 @@ class Case:
     def _run_tap_kernel(self, kernels: ModuleType, options: Any, guard: int) -> Array:
         tables = kernels.Tables(*self.tables())
         if self.kernel == "tap_crop":
-            shape = (self.batch, self.windows, self.channels, *self.out)
-            result = Result(shape, self.crop, self.result or self.layout, guard)
+            result = Result(self.crop_shape, self.crop, self.result or self.layout, guard)
             kernels.tap_crop(self.images(), tables, result.array, options)
         else:
             result = Result(self.image_shape, self.image, self.result or self.layout, guard)
@@ -191,6 +205,10 @@ class Case:
 
     def but(self, **changes: Any) -> Case:
         return replace(self, **changes)
+
+    @property
+    def _windows(self) -> tuple[int, ...]:
+        return (self.windows,) if self.index else (self.batch, self.windows)
 
     def _random(self) -> np.random.Generator:
         """The same numbers in every process; layout, options and launch change none of them."""

@@ -40,16 +40,7 @@ def _reference(case: Case) -> torch.Tensor:
     if case.affine:
         scale_shift = torch.tensor([case.scale, case.shift], dtype=torch.float64).view(2, 1, -1, 1, 1)
         pixels = images * scale_shift[0] + scale_shift[1]
-    mask_steepness = case.mask_steepness or None
-    crops = reference.attention_crop(
-        pixels,
-        windows,
-        case.out,
-        interpolation=case.interpolation,
-        antialias=case.antialias,
-        boundary=case.boundary,
-        mask_steepness=mask_steepness,
-    )
+    crops = _crops(case, pixels, windows)
     if case.offset:  # not as a fill, which limits what scale and shift can be
         crops = crops + torch.tensor(case.offsets, dtype=torch.float64).view(-1, 1, 1)
     if case.kernel == "forward":
@@ -58,6 +49,25 @@ def _reference(case: Case) -> torch.Tensor:
     wanted = windows if case.kernel == "window_grad" else images
     (gradient,) = torch.autograd.grad(crops, wanted, grad_output, allow_unused=True)
     return torch.zeros_like(wanted.detach()) if gradient is None else gradient
+
+
+def _crops(case: Case, pixels: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    """Each out of its own image; those that have none are NaN, without a gradient."""
+    if (index := case.image_index()) is not None:
+        images = torch.from_numpy(index)
+        exists = (images >= 0) & (images < case.batch)
+        crops = torch.full(case.crop_shape, torch.nan, dtype=torch.float64)
+        of_images = _crops(case.but(index=""), pixels[images[exists]], windows[exists])
+        return crops.index_put((exists,), of_images)
+    return reference.attention_crop(
+        pixels,
+        windows,
+        case.out,
+        interpolation=case.interpolation,
+        antialias=case.antialias,
+        boundary=case.boundary,
+        mask_steepness=case.mask_steepness or None,
+    )
 
 
 def _tap_reference(case: Case) -> torch.Tensor:
@@ -80,6 +90,8 @@ def _cpu(case: Case) -> torch.Tensor:
     windows = torch.from_numpy(case.window_array())
     images, grad_output = _tensor(case.images(), case.image), _tensor(case.grad_output(), case.crop)
     options = (case.boundary, case.mask_steepness or None, case.scale)
+    array = case.image_index()
+    index = None if array is None else torch.from_numpy(array)
     ops = torch.ops.racnn_ops
     if case.kernel == "forward":
         result = ops._crop_forward(
@@ -92,14 +104,26 @@ def _cpu(case: Case) -> torch.Tensor:
             [],
             *case.filters,
             case.offsets,
+            None,
+            index,
         )
     elif case.kernel == "window_grad":
-        result = ops._crop_window_grad(grad_output, images, windows, *options, case.shift, *case.filters)
+        result = ops._crop_window_grad(
+            grad_output, images, windows, *options, case.shift, *case.filters, index
+        )
     elif case.kernel == "image_grad":
         channels_last = case.layout.endswith("channels_last")
         dtype = getattr(torch, case.image)
         result = ops._crop_image_grad(
-            grad_output, windows, *case.size, *options, channels_last, dtype, *case.filters
+            grad_output,
+            windows,
+            *case.size,
+            *options,
+            channels_last,
+            dtype,
+            *case.filters,
+            index,
+            case.batch,
         )
     else:
         steepness, scale, shrink = BOXCAR

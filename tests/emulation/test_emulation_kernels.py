@@ -13,7 +13,7 @@ import pytest
 import racnn_ops
 
 from .arrays import LAYOUTS, decode
-from .cases import KERNELS, PAIRS_OF, TAP_KERNELS, WHERE, Case, sizes
+from .cases import FILTER_KERNELS, INDICES, KERNELS, PAIRS_OF, TAP_KERNELS, WHERE, Case, sizes
 from .expected import assert_close, by_cpu, check, check_bits, check_work, result_dtype
 
 KERNEL_PAIRS = [(kernel, *pair) for kernel in KERNELS for pair in PAIRS_OF[kernel]]
@@ -34,6 +34,7 @@ def modes(case: Case) -> Iterator[Case]:
         yield case.but(boundary=boundary, mask_steepness=mask_steepness, values=values)
     yield case.but(affine=True)
     yield case.but(affine=True, mask_steepness=0.7, boundary="border")
+    yield case.but(index="outside", windows=6)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -149,11 +150,24 @@ def test_gradient_without_strides(kernel: str, kernels: ModuleType) -> None:
         check(Case(kernel, image, crop, constant_grad=True), kernels)
 
 
+# Lists of windows are made of a block's threads at a time: with and without such as reach the tile.
+@pytest.mark.parametrize(("windows", "index"), [*((1, i) for i in INDICES), (270, "last"), (270, "outside")])
+@pytest.mark.parametrize("kernel", FILTER_KERNELS)
+def test_numbers_of_windows_of_any_image(kernel: str, windows: int, index: str, kernels: ModuleType) -> None:
+    case = Case(kernel, batch=3, windows=windows, index=index, channels=1, size=(8, 70), out=(2, 3))
+    check(case.but(where="not_finite", affine=True), kernels)
+    check(case.but(mask_steepness=0.7, values=4, boundary="border"), kernels)
+    check(case.but(image="float64", crop="float64", layout="channels_last", where="crossing"), kernels)
+
+
 @pytest.mark.parametrize(("kernel", "image", "crop"), KERNEL_PAIRS)
 def test_grid_and_order_of_threads_change_no_bit(
     kernel: str, image: str, crop: str, kernels: ModuleType
 ) -> None:
-    check_bits(Case(kernel, image, crop, batch=3, windows=3, out=(40, 37), size=(50, 41)), kernels)
+    case = Case(kernel, image, crop, batch=3, windows=3, out=(40, 37), size=(50, 41))
+    check_bits(case, kernels)
+    if kernel in FILTER_KERNELS and image == crop == "float32":
+        check_bits(case.but(windows=6, index="outside", out=(20, 17)), kernels)
 
 
 @pytest.mark.parametrize("kernel", ["forward", "window_grad", "boxcar_grad"])
@@ -164,6 +178,7 @@ def test_every_block_has_work(kernel: str, kernels: ModuleType) -> None:
         one.but(batch=3, windows=2),
         one.but(layout="channels_last", channels=8),
         one.but(channels=128, out=(2, 3), affine=kernel != "boxcar_grad"),
+        one.but(batch=3, windows=2, index="any" if kernel in FILTER_KERNELS else ""),
     ):
         check_work(case, kernels)
 
@@ -178,6 +193,8 @@ def test_empty_problems(kernel: str, empty: str, kernels: ModuleType) -> None:
         np.testing.assert_array_equal(case.run(kernels), expected)
     else:
         check(case, kernels)
+    if kernel in FILTER_KERNELS:
+        check(case.but(index="any"), kernels)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

@@ -50,6 +50,10 @@ def cases_for_addresses(kernel: str) -> Iterator[Case]:
     yield Case(kernel, batch=1, channels=128, out=(2, 3), affine=kernel != "boxcar_grad", values=4)
     yield Case(kernel, batch=1, windows=1, channels=2, size=(40, 45), out=(50, 301), max_blocks=3)
     yield Case(kernel, batch=1, windows=1, channels=2, out=(520, 1))
+    if kernel in FILTER_KERNELS:
+        yield Case(kernel, batch=3, windows=6, index="outside", where="crossing")
+    if kernel == "image_grad":
+        yield Case(kernel, windows=270, index="last", channels=1, size=(8, 70), out=(2, 3))
 
 
 def cases_for_threads(kernel: str) -> Iterator[Case]:
@@ -65,6 +69,8 @@ def cases_for_threads(kernel: str) -> Iterator[Case]:
     yield case.but(image="float64", crop="float64", layout="channels_last", boundary="clip")
     yield case.but(size=(30, 20), out=(2, 300), max_blocks=2)
     yield case.but(size=(3, 150), out=(20, 3), layout="strided")
+    if kernel in FILTER_KERNELS:
+        yield case.but(max_blocks=1, batch=2, windows=6, index="outside")
     if kernel == "boxcar_grad":  # tables are made anew, sums of places combined several times
         yield case.but(out=(300, 3))
         yield case.but(out=(2, 400), channels=3, layout="channels_last")
@@ -89,6 +95,7 @@ def filters_for_addresses(kernel: str) -> Iterator[Case]:
     yield one.but(size=(5, 6), out=(3, 1500), antialias=False, boundary="window")
     yield one.but(size=(90, 80), out=(6, 70), layout="channels_last", channels=40, max_blocks=3)
     yield one.but(windows=300, size=(16, 70), out=(2, 3), where="crossing")
+    yield one.but(batch=3, windows=8, index="outside", where="not_finite")
 
 
 def filters_for_threads(kernel: str) -> Iterator[Case]:
@@ -101,6 +108,7 @@ def filters_for_threads(kernel: str) -> Iterator[Case]:
     yield case.but(image="float64", crop="float64", size=(70, 9), interpolation="lanczos3", boundary="zeros")
     yield case.but(size=(2, 5000), out=(1, 3), channels=1, windows=1)
     yield case.but(size=(6, 5), out=(2, 400), channels=1, antialias=False, interpolation="bicubic")
+    yield case.but(max_blocks=1, batch=2, index="last")
 
 
 def run_and_compare(cases: list[Case], sanitizer: str, folder: Path) -> None:
