@@ -44,19 +44,21 @@ struct ContractionParams {
   Strides source_strides, result_strides;
   Taps taps;
   AffineParams<T> affine;
-  ImageIndex index{};
   Tiling tiling{};
   TilingDivisors divisors{};
   int32_t result_planes = 0;
   uint32_t blocks = 0;  // tiles of all results
   bool words = false;   // every unit is one aligned word
+  // Behind all else: in front of it, kernels take more registers. Two words that instructions read where they
+  // are; what they follow from would take registers, too.
+  ImageIndex index{};
+  int32_t image_mask = -1;  // 0: windows are counted over all images
+  int32_t one_window = 0;   // on each image, and no index
 
   RACNN_HOST_DEVICE int64_t results() const { return kInverse ? shape.batch : shape.batch * shape.windows; }
   RACNN_HOST_DEVICE int32_t height() const { return kInverse ? shape.height : shape.out_height; }
   RACNN_HOST_DEVICE int32_t width() const { return kInverse ? shape.width : shape.out_width; }
   RACNN_HOST_DEVICE int32_t source_width() const { return kInverse ? shape.out_width : shape.width; }
-  // Whether every image has one window and no other.
-  RACNN_HOST_DEVICE bool one_window() const { return shape.windows == 1 && index.of_crop == nullptr; }
 };
 
 // Forward; backward the scale is all that matters. weights() is the sum of those of a value.
@@ -101,8 +103,8 @@ __device__ __forceinline__ void contract_two_entries(const P& p, const Place& pl
   auto& [staged, slots, rows, columns] = *shared_memory<TwoEntryTables<T>>();
   const int32_t channels = p.tiling.interleaved;
   {
-    const auto axes = axes_of(p, crop_at(p, place));
-    const T nothing = axes.finite ? T(0) : kNaN<T>;
+    const auto axes = crop_axes(p.taps, p.shape, crop_at(p, place));
+    const T nothing = axes.finite && place.source >= 0 ? T(0) : kNaN<T>;
     const int32_t i = threadIdx.x, from_the_end = kThreads - 1 - i;
     if (i < tile.columns) columns[i] = column_pair(axes.x, tile.column + i);
     if (from_the_end < tile.rows) {
@@ -184,7 +186,7 @@ struct RunTables {
     __syncthreads();  // all are done with those before
     if (threadIdx.x == 0) {
       if (known) ++next;
-      axes = axes_of(p, crop);
+      axes = crop_axes(p.taps, p.shape, crop);
       reached = known || (axes.finite && (!kInverse || reaches(axes)));
       if (kInverse && !known) rows_read = read_by_any(axes.y);
     }
@@ -212,10 +214,13 @@ struct RunTables {
   // Lists those of the windows [from, from + kThreads) on an image that reach the tile, in order.
   __device__ __forceinline__ void find_windows(const P& p, int32_t image, int32_t from) {
     const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-    bool reach = false;
     const int64_t window = int64_t(from) + threadIdx.x;
-    if (window < p.shape.windows && (p.index.of_crop == nullptr || p.index.of_crop[window] == image)) {
-      const auto of = crop_axes(p.taps, p.shape, crop_at(p, {image, int32_t(window)}));
+    bool reach = window < p.shape.windows;
+    if (kHasWindows<typename P::Taps> && p.image_mask == 0 && reach) {
+      reach = p.index.of_crop[window] == image;
+    }
+    if (reach) {
+      const auto of = crop_axes(p.taps, p.shape, crop_at(p, {image, int32_t(window), 0}));
       reach = of.finite && reaches(of);
     }
     const unsigned votes = __ballot_sync(kAllLanes, reach);
@@ -255,13 +260,15 @@ __device__ __forceinline__ void contract_runs(const P& p, const Place& place, co
   const auto source = line_source<false>(p);
   const auto plane_step = int32_t(pass.planes * channels * p.source_strides.c);
   // Several windows add up in the registers: then a tile is one pass (make_tiling).
-  const bool one_window = !P::kInverse || p.one_window();
+  const bool one_window =
+      !P::kInverse || (kHasWindows<typename P::Taps> ? p.one_window != 0 : p.shape.windows == 1);
   int32_t turn = 0;
   T sums[P::kPassSlots] = {};
   for (bool last = false; !last;) {
     const int32_t window = one_window ? place.window : tables.next_window(p, place.image);
     last = one_window || window < 0;
-    const bool reads = window >= 0 && tables.make(p, crop_at(p, {place.image, window}), !one_window);
+    const bool reads =
+        window >= 0 && place.source >= 0 && tables.make(p, crop_at(p, {place.image, window, 0}), !one_window);
     const auto span = LineSpan<Source>::of(reads ? tables.columns.first : 0, reads ? tables.columns.end : 0,
                                            channels, kStaged<T>, pass);
     const Run run =
@@ -271,7 +278,7 @@ __device__ __forceinline__ void contract_runs(const P& p, const Place& place, co
     // The thread's unit in a segment.
     const auto choose = [&](int32_t segment, int32_t c) {
       makes = PassShare::of_units(span.units(segment), pass);
-      unit = source.unit(source_plane(p, {place.image, window}, tables.tile.plane + c),
+      unit = source.unit(source_plane(p, {place.image, window, place.source}, tables.tile.plane + c),
                          segment + makes.lane * kCount);
     };
     if (span.begin < span.end) choose(span.begin, 0);
@@ -329,11 +336,8 @@ __global__ void __launch_bounds__(kThreads, std::min(kResidentBlocks<P, kWords>,
     const int32_t n = p.divisors.tiles.quotient(int32_t(number));
     const Tile tile = tile_at(p.tiling, p.divisors, int32_t(number) - n * p.tiling.tiles(), p.height(),
                               p.width(), p.result_planes);
-    Place place{n, 0};
-    if constexpr (!P::kInverse) {
-      place.image = p.divisors.windows.quotient(n);
-      place.window = n - place.image * int32_t(p.shape.windows);
-    }
+    Place place{n, 0, 0};
+    if constexpr (!P::kInverse) place = place_of(p, n);
     if constexpr (P::kTwoEntries) {
       contract_two_entries<kWords>(p, place, tile);
     } else {
@@ -348,7 +352,7 @@ cudaError_t launch_contraction(P& p, int32_t channels, int64_t multiprocessors, 
                                int64_t max_blocks) {
   using T = typename P::T;
   p.tiling = tile_results(p, p.height(), p.width(), p.results(), channels, multiprocessors,
-                          kResidentBlocks<P, kWords>, P::kInverse && !p.one_window());
+                          kResidentBlocks<P, kWords>, P::kInverse && p.one_window == 0);
   using Shared = std::conditional_t<P::kTwoEntries, TwoEntryTables<T>, RunTables<P>>;
   static_assert(sizeof(Shared) <= 48 << 10, "what every GPU gives unasked");
   if (p.results() > kMaxBlocks / p.tiling.tiles()) return cudaErrorInvalidConfiguration;
@@ -358,7 +362,11 @@ cudaError_t launch_contraction(P& p, int32_t channels, int64_t multiprocessors, 
 }
 
 template <typename P>
-cudaError_t launch_contraction(P p, int64_t multiprocessors, cudaStream_t stream, int64_t max_blocks) {
+cudaError_t launch_contraction(P p, const ImageIndex& index, int64_t multiprocessors, cudaStream_t stream,
+                               int64_t max_blocks) {
+  p.index = index;
+  p.image_mask = index.of_crop == nullptr ? -1 : 0;
+  p.one_window = index.of_crop == nullptr && p.shape.windows == 1;
   if (p.results() == 0 || p.shape.channels == 0) return cudaSuccess;
   if (!is_countable(p.shape)) return cudaErrorInvalidConfiguration;
   const int32_t channels =

@@ -13,8 +13,8 @@ cudaError_t compute(const ForwardProblem<Image, Out, Taps>& p, cudaStream_t stre
   using T = Accumulate<Image>;
   return launch_contraction(
       ContractionParams<Image, Out, Taps, false>{p.images, p.out, p.shape, p.image_strides, p.out_strides,
-                                                 p.taps, AffineParams<T>(p.affine, p.shape.channels), p.index},
-      multiprocessors(), stream, max_blocks);
+                                                 p.taps, AffineParams<T>(p.affine, p.shape.channels)},
+      p.index, multiprocessors(), stream, max_blocks);
 }
 
 }  // namespace racnn

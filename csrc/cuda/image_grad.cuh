@@ -15,8 +15,8 @@ cudaError_t compute(const ImageGradProblem<Grad, Image, Taps>& p, cudaStream_t s
   return launch_contraction(
       ContractionParams<Grad, Image, Taps, true>{p.grad_output, p.grad_images, p.shape, p.grad_strides,
                                                  p.image_strides, p.taps,
-                                                 AffineParams<T>(p.affine, p.shape.channels), p.index},
-      kMultiprocessors, stream, max_blocks);
+                                                 AffineParams<T>(p.affine, p.shape.channels)},
+      p.index, kMultiprocessors, stream, max_blocks);
 }
 
 }  // namespace racnn

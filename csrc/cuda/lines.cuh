@@ -84,30 +84,24 @@ __device__ __forceinline__ LineSource<typename P::Source, kWords> line_source(co
 
 struct Place {
   int32_t image, window;  // the window on its image
+  int32_t source;         // forward: the image that a crop is cut out of; kOutside: there is none
 };
+
+// Where crop n of a forward pass is. Its source is found here, once and early: later registers are scarce.
+template <typename P>
+__device__ __forceinline__ Place place_of(const P& p, int32_t n) {
+  const int32_t image = p.divisors.windows.quotient(n);
+  const bool has_index = kHasWindows<typename P::Taps> && p.index.of_crop != nullptr;
+  return {image, n - image * int32_t(p.shape.windows), has_index ? int32_t(p.index.image_of(n)) : image};
+}
 
 // The number of the crop at a place.
 template <typename P>
 __device__ __forceinline__ int64_t crop_at(const P& p, const Place& place) {
-  if (P::kInverse && p.index.of_crop != nullptr) return place.window;
-  return place.image * p.shape.windows + place.window;
-}
-
-// Of crop n; not finite if it has no image.
-template <typename P>
-__device__ __forceinline__ typename P::Axes axes_of(const P& p, int64_t n) {
-  auto axes = crop_axes(p.taps, p.shape, n);
-  if (!P::kInverse && p.index.of_crop != nullptr) {
-    axes.finite = axes.finite && p.index.image_of(n) != kOutside;
+  if constexpr (P::kInverse && kHasWindows<typename P::Taps>) {
+    return (place.image & p.image_mask) * p.shape.windows + place.window;
   }
-  return axes;
-}
-
-// The image that is the source at a place, or of whose crops one is; any for a crop that has none.
-template <typename P>
-__device__ __forceinline__ int64_t source_image(const P& p, const Place& place) {
-  if (P::kInverse || p.index.of_crop == nullptr) return place.image;
-  return greater<int64_t>(p.index.image_of(place.image), 0);
+  return place.image * p.shape.windows + place.window;
 }
 
 // The source's first pixel of a plane, counted in planes of the whole image; of crops, the window's.
@@ -115,7 +109,7 @@ template <typename P>
 __device__ __forceinline__ const typename P::Source* source_plane(const P& p, const Place& place,
                                                                   int32_t plane) {
   const Strides& s = p.source_strides;
-  return p.source + source_image(p, place) * s.b + (P::kInverse ? place.window * s.k : 0) +
+  return p.source + (P::kInverse ? place.image * s.b + place.window * s.k : place.source * s.b) +
          int64_t(plane) * p.tiling.interleaved * s.c;
 }
 

@@ -26,7 +26,7 @@ struct RunGradTables {
   T scratch[kThreads / kWarp * kAxisSums];
 
   __device__ __forceinline__ void make(const P& p, int64_t crop, const Tile& tile) {
-    if (threadIdx.x == 0) axes = axes_of(p, crop);
+    if (threadIdx.x == 0) axes = crop_axes(p.taps, p.shape, crop);
     __syncthreads();
     make_tables(columns, rows, axes, tile);
   }
@@ -44,7 +44,7 @@ __device__ __forceinline__ void add_run_tile(const P& p, const Place& place, con
   Tables& tables = *shared_memory<Tables>();
   const int32_t channels = p.tiling.interleaved;
   tables.make(p, crop_at(p, place), tile);
-  if (!tables.axes.finite) return;
+  if (!tables.axes.finite || place.source < 0) return;
   ResultShare<P> mine(p, place, tile, p.tiling.slot_lanes);
   const Pass pass(tile, P::kPassSlots * mine.share.step);
   make_slots(p, pass, tables.slots);

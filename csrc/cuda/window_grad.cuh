@@ -46,7 +46,6 @@ struct WindowGradParams {
   Strides source_strides, result_strides;
   Taps taps;
   AffineParams<T> affine;
-  ImageIndex index;
   Window<T>* workspace;  // [parts, N]
   Tiling tiling{};
   TilingDivisors divisors{};
@@ -54,6 +53,7 @@ struct WindowGradParams {
   int32_t result_planes = 0;
   uint32_t blocks = 0;  // parts of all windows
   bool words = false;   // every unit is one aligned word
+  ImageIndex index{};   // behind all else: in front of it, kernels take more registers
 
   RACNN_HOST_DEVICE int32_t source_width() const { return shape.width; }
 };
@@ -118,13 +118,13 @@ __device__ __forceinline__ void add_pair_tile(const P& p, const Place& place, co
   auto& [staged, slots, rows, columns, scratch, finite] = *shared_memory<PairGradTables<T, kLines>>();
   const int32_t channels = p.tiling.interleaved;
   {
-    const auto axes = axes_of(p, crop_at(p, place));
+    const auto axes = crop_axes(p.taps, p.shape, crop_at(p, place));
     const int32_t i = threadIdx.x, r = kThreads - 1 - i;
     if (i < tile.columns) {
       columns[i] = {column_pair(axes.x, tile.column + i), make_tap_slope(axes.x, tile.column + i)};
     }
     if (r < tile.rows) rows[r] = row_pair_slope(axes.y, tile.row + r, row_bytes(p));
-    if (i == 0) finite = axes.finite;
+    if (i == 0) finite = axes.finite && place.source >= 0;
   }
   __syncthreads();
   if (!finite) return;
@@ -212,12 +212,11 @@ __global__ void __launch_bounds__(kThreads,
   const int64_t crops = p.shape.batch * p.shape.windows;
   for (uint32_t number = blockIdx.x; number < p.blocks; number += gridDim.x) {
     const int32_t n = p.parts.quotient(int32_t(number)), part = int32_t(number - n * p.parts.by);
-    const int32_t image = p.divisors.windows.quotient(n);
+    const Place place = place_of(p, n);
     T sums[kAxisSums] = {};
     for (int32_t t = part; t < p.tiling.tiles(); t += int32_t(p.parts.by)) {
       const Tile tile =
           tile_at(p.tiling, p.divisors, t, p.shape.out_height, p.shape.out_width, p.result_planes);
-      const Place place{image, n - image * int32_t(p.shape.windows)};
       if constexpr (kLines == 0) {
         add_run_tile(p, place, tile, sums);
       } else {
@@ -320,8 +319,8 @@ cudaError_t compute(const WindowGradProblem<Image, Grad, Taps>& p, cudaStream_t 
              p.grad_strides,
              p.taps,
              AffineParams<T>(p.affine, p.shape.channels),
-             p.index,
              p.workspace};
+    params.index = p.index;
     const int32_t channels =
         interleaved_channels(kUnit<Image>, p.shape.channels, p.shape.width, p.image_strides, p.grad_strides);
     params.words = in_words(p.images, p.shape.width, p.shape.channels, channels, p.image_strides);
