@@ -232,7 +232,7 @@ def test_far_apart_pixels_are_copied_once_where_windows_read_most_of_them() -> N
     images = LAYOUTS["transposed"](torch.rand(2, 3, 40, 50))
     for half, copied in ((20.0, True), (5.0, False)):
         windows = torch.tensor([[25.0, 20.0, half]] * 2, requires_grad=True)
-        saved, _ = attention_crop(images, windows, 16).grad_fn.saved_tensors
+        saved, *_ = attention_crop(images, windows, 16).grad_fn.saved_tensors
         assert saved.is_contiguous() == copied
         assert torch.equal(saved, images)
 

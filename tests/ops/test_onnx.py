@@ -222,7 +222,7 @@ def test_by_index() -> None:
     index = torch.tensor([1, 0, -1, 1, 2])
     number = torch.export.Dim("number")
     program = torch.onnx.export(
-        ByIndex(),
+        ByIndex().eval(),
         (images, windows, index),
         dynamo=True,
         custom_translation_table=runs.translation_table(),
