@@ -28,7 +28,8 @@ static Tensor crop(const Tensor& images, const Tensor& windows, int64_t height, 
                           value(std::string("bilinear")),
                           value(false),
                           value(std::vector<double>()),
-                          value(std::optional<bool>())};
+                          value(std::optional<bool>()),
+                          value(std::optional<Tensor>())};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("racnn_ops::_crop_forward", "", stack, TORCH_TARGET_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
