@@ -108,8 +108,8 @@ def check_arguments(
         shape = (sum(own.shape[0] for own in windows),)
     elif image_index is not None:
         _check_windows("windows", windows, first, name, "(N, 3)", "(N, 4)")
-        _check_image_index(image_index, windows)
         shape = windows.shape[:1]
+        _check_of_windows("image_index", image_index, (torch.int32, torch.int64), shape, first.device)
     else:
         _check_windows("windows", windows, first, name, "(B, 3) or (B, K, 3)", "(B, 4) or (B, K, 4)", (2, 3))
         shape = windows.shape[:-1]
@@ -119,7 +119,7 @@ def check_arguments(
                 f"for {name} {_shape(first)}"
             )
     if flip is not None:
-        _check_flip(flip, shape, first.device)
+        _check_of_windows("flip", flip, (torch.bool,), shape, first.device)
 
 
 def _check_list(
@@ -195,30 +195,19 @@ def _check_windows(
         )
 
 
-def _check_image_index(image_index: Any, windows: Tensor) -> None:
-    check_tensor("image_index", image_index)
-    if image_index.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"image_index must be int32 or int64, got {image_index.dtype}")
-    if image_index.shape != windows.shape[:1]:
+def _check_of_windows(
+    name: str, values: Any, dtypes: tuple[torch.dtype, ...], shape: Sequence[int], device: torch.device
+) -> None:
+    """One value for each window, of one of these dtypes."""
+    check_tensor(name, values)
+    if values.dtype not in dtypes:
+        raise TypeError(f"{name} must be {' or '.join(map(_name, dtypes))}, got {values.dtype}")
+    if tuple(values.shape) != tuple(shape):
+        raise ValueError(f"{name} must have one value for each window, {tuple(shape)}, got {_shape(values)}")
+    if values.device != device:
         raise ValueError(
-            f"image_index must have one value for each window, {_shape(windows)[:1]}, "
-            f"got {_shape(image_index)}"
+            f"{name} must be on the device of windows: got {values.device} for windows on {device}"
         )
-    if image_index.device != windows.device:
-        raise ValueError(
-            f"image_index must be on the device of windows: got {image_index.device} for windows on "
-            f"{windows.device}"
-        )
-
-
-def _check_flip(flip: Any, shape: Sequence[int], device: torch.device) -> None:
-    check_tensor("flip", flip)
-    if flip.dtype != torch.bool:
-        raise TypeError(f"flip must be bool, got {flip.dtype}")
-    if tuple(flip.shape) != tuple(shape):
-        raise ValueError(f"flip must have one value for each window, {tuple(shape)}, got {_shape(flip)}")
-    if flip.device != device:
-        raise ValueError(f"flip must be on the device of windows: got {flip.device} for windows on {device}")
 
 
 def _check_conversion(images: Tensor, options: CropOptions) -> None:

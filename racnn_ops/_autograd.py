@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._arguments import are_pixels_far_apart, is_channels_last
 from ._kernels import boxcar_grad_kernel, crop_kernel, image_grad_kernel, window_grad_kernel
-from ._lists import crop_any
+from ._lists import crop_any, is_image
 from ._options import Boxcar, KernelOptions
 from ._transforms import crop_by_taps
 
@@ -98,8 +98,7 @@ def gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
         boxcar = Boxcar.of(options.boxcar).scaled_to(height, width)
         grad_windows = boxcar_grad_kernel(grad_output, windows, boxcar)
         if index is not None:
-            exists = (index >= 0) & (index < count)
-            grad_windows = torch.where(exists.unsqueeze(-1), grad_windows, 0.0)
+            grad_windows = torch.where(is_image(index, count).unsqueeze(-1), grad_windows, 0.0)
     elif needs_windows:
         grad_windows = window_grad_kernel(grad_output, images, windows, options, index)
     return grad_images, grad_windows

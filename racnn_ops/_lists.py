@@ -81,8 +81,13 @@ def gathered(images: Tensor, windows: Tensor, image_index: Tensor) -> tuple[Tens
 
 def existing(windows: Tensor, image_index: Tensor, images: int) -> tuple[Tensor, Tensor]:
     """Windows that are NaN where there is no such image, and indices of images that there are."""
-    exists = (image_index >= 0) & (image_index < images)
+    exists = is_image(image_index, images)
     return torch.where(exists.unsqueeze(-1), windows, float("nan")), torch.where(exists, image_index, 0)
+
+
+def is_image(image_index: Tensor, images: int) -> Tensor:
+    """Which windows have an image, (N,)."""
+    return (image_index >= 0) & (image_index < images)
 
 
 def are_channels_last(images: Sequence[Tensor]) -> bool:
