@@ -93,6 +93,9 @@ class TrainingConfig:
             ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks more at every scale,
             and far less noise on photographs; "antithetic", an estimate of that by 2 looks, there and back
             along a random move.
+        rank_on: whose probabilities the ranking loss compares: "scales", p_s < p_{s+1}, as in the paper;
+            "fused", p_{1..s} < p_{1..s+1}: a look must add to what is known. Fusion then learns before
+            windows.
         diversity: weight of the overlap of an image's windows.
         freeze_blocks: so many leading children of every backbone keep their weights; -1: all of them.
         freeze_batch_norm: batch norms of trained backbones keep their statistics.
@@ -131,6 +134,7 @@ class TrainingConfig:
     margin: float = MARGIN
     rank_gradient: Literal["exact", "boxcar", "difference", "antithetic"] = "exact"
     difference_step: float = 0.3
+    rank_on: Literal["scales", "fused"] = "scales"
     diversity: float = 0.0
     freeze_blocks: int = 0
     freeze_batch_norm: bool = False

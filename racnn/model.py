@@ -38,7 +38,7 @@ class RACNN(nn.Module):
             further scales.
         weights: ``"DEFAULT"`` (pretrained), the path of a state dict, or None (random).
         windows: K, windows an image at every scale but the first. Each proposes one window at the next scale;
-            a scale's descriptor is the mean of its windows'.
+            a scale's descriptor is that of its windows one after another.
         crop_from: ``"previous"`` cuts a scale's input out of the previous one's, as in the paper;
             ``"image"`` composes the windows and cuts it out of the image, so that it sees real pixels.
         mask_steepness: see :func:`racnn_ops.attention_crop`.
@@ -114,8 +114,8 @@ class RACNN(nn.Module):
             if n < scales:
                 count = windows if n == 1 else 1
                 proposal = AttentionProposal(shape, count=count, hidden=hidden, bounds=self.bounds)
-            self.scales.append(Scale(made.features, shape, num_classes, dropout, proposal))
-            channels.append(shape[0])
+            channels.append(shape[0] * (windows if n > 1 else 1))
+            self.scales.append(Scale(made.features, channels[-1], num_classes, dropout, proposal))
         # Scale n's head fuses scales 1 to n.
         self.fusion = nn.ModuleList(
             FusionHead(channels[:n], num_classes, fusion_dropout) for n in range(2, scales + 1)
@@ -196,13 +196,12 @@ class RACNN(nn.Module):
             parent = absolute[-1]
             crops.append(self._crop(images, crops[-1], absolute[-1], relative[-1], self.sizes[n]))
             features.append(self._features(n, crops[-1].flatten(0, 1)))
-            pooled = _pooled(features[-1]).unflatten(0, parent.shape[:2])
-            descriptors.append(pooled.mean(1))
+            descriptors.append(_pooled(features[-1]).unflatten(0, parent.shape[:2]).flatten(1))
         seen = (descriptors, absolute, relative, crops, features)
         return RACNNOutput(*self.classify(descriptors), *map(tuple, seen))
 
     def look_again(self, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor) -> Tensor:
-        """Logits (B, L, classes) of scale ``n``, from 2 on, by L looks through other windows than ``seen``.
+        """Descriptors (B, L, D) of scale ``n``, from 2 on, by L looks through other windows than ``seen``.
 
         Args:
             relative (Tensor[B, L, K, 3]): in units of scale ``n - 1``'s side; that scale stays as it is.
@@ -215,7 +214,7 @@ class RACNN(nn.Module):
         absolute = geometry.compose(parent.unsqueeze(2), relative).flatten(1, 2)
         crops = self._crop(images, seen.crops[n - 2], absolute, relative.flatten(1, 2), self.sizes[n - 1])
         pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, (images.shape[0], *shape))
-        return self.each_scale()[n - 1].classify(pooled.mean(1))
+        return pooled.transpose(1, 2).flatten(2)
 
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Logits of each scale, and of scales 1 to 2, 1 to 3, ... fused, from descriptors (B, D).

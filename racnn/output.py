@@ -18,7 +18,7 @@ class RACNNOutput:
     Attributes:
         logits: N x (B, classes), one for each scale.
         fused_logits: N - 1 x (B, classes), of scales 1 to 2, 1 to 3, ... together.
-        descriptors: N x (B, D), pooled features, averaged over the K windows; not normalised.
+        descriptors: N x (B, D), pooled features, of K windows one after another; not normalised.
         windows: N - 1 x (B, K, 3), ``tx, ty, tl`` in pixels of the images given to the model.
         relative_windows: the same in units of the coarser window's side.
         crops: N x what the backbones saw, normalised: (B, 3, s, s), then (B, K, 3, s, s).

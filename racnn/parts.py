@@ -18,7 +18,7 @@ class Scale(nn.Module):
     def __init__(
         self,
         features: nn.Module,
-        shape: tuple[int, int, int],
+        width: int,
         num_classes: int,
         dropout: float,
         proposal: AttentionProposal | None,
@@ -26,7 +26,7 @@ class Scale(nn.Module):
         super().__init__()
         self.features = features
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(shape[0], num_classes)
+        self.classifier = nn.Linear(width, num_classes)
         self.proposal = proposal
 
     def classify(self, descriptor: Tensor) -> Tensor:
@@ -48,11 +48,11 @@ class FusionHead(nn.Module):
         self.classifier = nn.Linear(sum(channels), num_classes)
 
     def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
-        normalised = [F.normalize(d.float()) for d in descriptors]
+        normalised = [F.normalize(d.float(), dim=-1) for d in descriptors]
         if self.training and self.dropout:
             seen = torch.rand((len(normalised) - 1, len(normalised[0]), 1)) >= self.dropout
             normalised[:-1] = [d * kept.to(d) for d, kept in zip(normalised[:-1], seen, strict=True)]
-        return _in_float32(self.classifier, torch.cat(normalised, 1))
+        return _in_float32(self.classifier, torch.cat(normalised, -1))
 
 
 def _in_float32(classifier: nn.Linear, descriptor: Tensor) -> Tensor:

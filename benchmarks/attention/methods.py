@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from racnn import RACNN, Backbone
-from racnn.training.differences import slopes
+from racnn.training.differences import Looks, slopes
 from racnn_ops import Boxcar
 
 
@@ -65,7 +65,8 @@ def probability_slope(
     side = images.shape[-1]
     with torch.no_grad():
         seen = model(images, scales=1, coarse_features=features)
-    return slopes(model, images, seen, 2, looked.detach().unsqueeze(1) / side, labels, step)[:, 0] / side
+    looks = Looks(model, images, labels, seen, 2)
+    return slopes(looks, looked.detach().unsqueeze(1) / side, step)[:, 0] / side
 
 
 def thirds_window_grad(grad_output: Tensor) -> Tensor:

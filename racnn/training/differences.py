@@ -12,6 +12,8 @@ All looks of all windows are one crop and one batch of the scale's network.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -20,11 +22,35 @@ from ..model import RACNN
 from ..output import RACNNOutput
 
 
+class Looks(NamedTuple):
+    """Whose probability is asked for: that of scale ``n`` for images (B, 3, S, S) that were ``seen``.
+
+    Attributes:
+        fused: of scales 1 to ``n`` fused, instead of scale ``n`` alone.
+    """
+
+    model: RACNN
+    images: Tensor
+    labels: Tensor
+    seen: RACNNOutput
+    n: int
+    fused: bool = False
+
+    def probabilities(self, relative: Tensor) -> Tensor:
+        """(B, L) of the true class, through windows (B, L, K, 3)."""
+        found = self.model.look_again(self.images, self.seen, self.n, relative)
+        if self.fused:
+            coarser = [d.unsqueeze(1).expand(-1, found.shape[1], -1) for d in self.seen.descriptors]
+            logits: Tensor = self.model.fusion[self.n - 2]([*coarser[: self.n - 1], found])
+        else:
+            logits = self.model.each_scale()[self.n - 1].classify(found)
+        true = self.labels.clamp(min=0)[:, None, None].expand(-1, found.shape[1], 1)
+        return logits.float().softmax(2).gather(2, true).squeeze(2)
+
+
 @torch.no_grad()
-def slopes(
-    model: RACNN, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor, labels: Tensor, step: float
-) -> Tensor:
-    """Central differences of the true class' probability at scale ``n`` by ``relative`` (B, K, 3): 6 K looks.
+def slopes(looks: Looks, relative: Tensor, step: float) -> Tensor:
+    """Central differences of the true class' probability by ``relative`` (B, K, 3): 6 K looks.
 
     Args:
         step: how far a window is moved, as a share of its half side; its half side by ``exp(step)``. Windows
@@ -35,15 +61,13 @@ def slopes(
     """
     _, count, numbers = relative.shape
     moves = step * torch.eye(count * numbers, device=relative.device).view(-1, count, numbers)
-    ends, rise = _rise(model, images, seen, n, relative, moves, labels)
+    ends, rise = _rise(looks, relative, moves)
     way = (ends[0] - ends[1]).flatten(2).diagonal(dim1=1, dim2=2)
     return torch.where(way > 1e-6, rise / way.clamp(min=1e-6), 0).view_as(relative)
 
 
 @torch.no_grad()
-def antithetic_slopes(
-    model: RACNN, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor, labels: Tensor, step: float
-) -> Tensor:
+def antithetic_slopes(looks: Looks, relative: Tensor, step: float) -> Tensor:
     """An estimate of the same by two looks, for any K: all windows moved at random, there and back.
 
     Its mean is the gradient of p averaged over normal moves of standard deviation ``step`` (antithetic
@@ -53,21 +77,17 @@ def antithetic_slopes(
         Tensor[B, K, 3]: per unit of the coarser window's side.
     """
     moves = step * torch.randn_like(relative).unsqueeze(1)
-    ends, rise = _rise(model, images, seen, n, relative, moves, labels)
+    ends, rise = _rise(looks, relative, moves)
     # Moves are in units of the half side: so are both ways, the one that was gone and that of the gradient.
     way = (ends[0] - ends[1]).squeeze(1) / (2 * relative[..., 2:])
     return rise.unsqueeze(2) * way / (2 * relative[..., 2:] * step**2)
 
 
-def _rise(
-    model: RACNN, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor, moves: Tensor, labels: Tensor
-) -> tuple[list[Tensor], Tensor]:
+def _rise(looks: Looks, relative: Tensor, moves: Tensor) -> tuple[list[Tensor], Tensor]:
     """Where moves (B or 1, L, K, 3) end, there and back; by how much p of the true class differs, (B, L)."""
     start = relative.unsqueeze(1)
-    ends = [geometry.moved(start, sign * moves, model.bounds) for sign in (1, -1)]
-    probabilities = model.look_again(images, seen, n, torch.cat(ends, 1)).float().softmax(2)
-    true = labels.clamp(min=0)[:, None, None].expand(-1, probabilities.shape[1], 1)
-    there, back = probabilities.gather(2, true).squeeze(2).chunk(2, 1)
+    ends = [geometry.moved(start, sign * moves, looks.model.bounds) for sign in (1, -1)]
+    there, back = looks.probabilities(torch.cat(ends, 1)).chunk(2, 1)
     return ends, there - back
 
 

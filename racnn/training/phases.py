@@ -51,6 +51,8 @@ def next_phase(config: TrainingConfig, scales: int, done: list[PhaseResult]) -> 
             plan.append(Phase("imitate", "imitate", "response", config.imitate_epochs))
             for turn in range(1, config.rounds + 1):
                 plan.append(Phase(f"classify {turn}", "classify", windows, config.classify_epochs))
+                if config.rank_on == "fused":
+                    plan.append(Phase(f"fuse {turn}", "fuse", windows, config.fuse_epochs))
                 plan.append(Phase(f"rank {turn}", "rank", windows, config.rank_epochs))
             # The classifiers have the last word on the windows that were learned.
             plan.append(Phase("classify last", "classify", windows, config.classify_epochs))

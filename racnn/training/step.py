@@ -14,7 +14,7 @@ from ..config import TrainingConfig
 from ..losses import classification_loss, diversity_loss, imitation_loss, ranking_hinges
 from ..model import RACNN
 from ..output import named_logits
-from . import differences
+from .differences import WAYS, Looks
 from .phases import Phase
 
 
@@ -62,11 +62,13 @@ def imitate(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) ->
 
 def rank(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Result:
     """APNs learn from L_rank, and to keep an image's windows apart; the scales are fixed."""
-    learns, slopes_of = torch.is_grad_enabled(), differences.WAYS.get(config.rank_gradient)
+    learns, slopes_of = torch.is_grad_enabled(), WAYS.get(config.rank_gradient)
     images, labels, known, jitter = batch
     with torch.set_grad_enabled(learns and slopes_of is None):
         seen = model(images, windows, coarse_features=known.coarse_features, jitter=jitter)
-    hinges, valid = ranking_hinges(seen.logits, labels, config.margin), (labels >= 0).sum().clamp(min=1)
+    fused = config.rank_on == "fused"
+    ranked = (seen.logits[0], *seen.fused_logits) if fused else seen.logits
+    hinges, valid = ranking_hinges(ranked, labels, config.margin), (labels >= 0).sum().clamp(min=1)
     loss, relative, looked = hinges.sum() / valid, seen.relative_windows, seen.windows
     if learns and slopes_of is not None:
         relative = _propose(model, seen.features[:-1])
@@ -74,7 +76,7 @@ def rank(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Re
         looked = tuple(map(geometry.compose, (whole, *seen.windows[:-1]), relative))
         for n, found in enumerate(relative, 2):
             here, step = found.detach(), config.difference_step
-            slopes = slopes_of(model, images, seen, n, here, labels, step)
+            slopes = slopes_of(Looks(model, images, labels, seen, n, fused), here, step)
             # Of value 0: only its gradient, that of -p where the hinge is active, is wanted.
             towards = (slopes * (here - found)).sum((1, 2))
             loss = loss + ((hinges[n - 2] > 0) * towards).sum() / valid

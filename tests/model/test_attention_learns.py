@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from racnn import RACNN, Backbone, ranking_loss
 from racnn.config import TrainingConfig
-from racnn.training.differences import antithetic_slopes, slopes
+from racnn.training.differences import Looks, antithetic_slopes, slopes
 from racnn.training.phases import Phase
 from racnn.training.step import Batch, TrainingStep
 
@@ -79,8 +79,9 @@ def test_small_differences_are_the_derivative(crop_from: str) -> None:
     labels = torch.zeros(16, dtype=torch.long)
     seen = model(images)
     relative = seen.relative_windows[0].detach().requires_grad_()
-    model.look_again(images, seen, 2, relative.unsqueeze(1)).softmax(2)[..., 0].sum().backward()
-    found = slopes(model, images, seen, 2, relative.detach(), labels, 0.05)
+    looks = Looks(model, images, labels, seen, 2)
+    looks.probabilities(relative.unsqueeze(1)).sum().backward()
+    found = slopes(looks, relative.detach(), 0.05)
     # Not equal: between samples that lie on pixel centres, as here, a bilinear crop's derivative jumps.
     assert torch.cosine_similarity(found, relative.grad, dim=-1).min() > 0.97
     torch.testing.assert_close(found, relative.grad, rtol=0.05, atol=0.2)
@@ -93,13 +94,12 @@ def test_antithetic_looks_are_the_differences_on_average(crop_from: str) -> None
     labels = torch.zeros(1, dtype=torch.long)
     seen = model(images)
     relative = seen.relative_windows[0].detach()
-    expected = slopes(model, images, seen, 2, relative, labels, 0.05)
+    expected = slopes(Looks(model, images, labels, seen, 2), relative, 0.05)
     many = 4000
     torch.manual_seed(0)
-    found = antithetic_slopes(
-        *(model, images.expand(many, -1, -1, -1), model(images.expand(many, -1, -1, -1)), 2),
-        *(relative.expand(many, -1, -1), labels.expand(many), 0.05),
-    )
+    copies = images.expand(many, -1, -1, -1)
+    looks = Looks(model, copies, labels.expand(many), model(copies), 2)
+    found = antithetic_slopes(looks, relative.expand(many, -1, -1), 0.05)
     error = found.std(0) / many**0.5
     assert ((found.mean(0) - expected[0]).abs() < 4 * error + 0.05 * expected.abs().max()).all()
     assert (error < 0.1 * expected.abs().max()).all()
@@ -116,12 +116,16 @@ def test_many_looks_are_those_one_by_one(crop_from: str) -> None:
         for n in (2, 3):
             looks = torch.rand(3, 5, 2, 3) * 0.2 + 0.3
             found = model.look_again(images, seen, n, looks)
-            assert found.shape == (3, 5, 4)
+            assert found.shape[:2] == (3, 5)
             for at in range(5):
                 one = model.look_again(images, seen, n, looks[:, at : at + 1])
                 torch.testing.assert_close(found[:, at : at + 1], one)
             same = model.look_again(images, seen, n, seen.relative_windows[n - 2].unsqueeze(1))
-            torch.testing.assert_close(same[:, 0], seen.logits[n - 1])
+            torch.testing.assert_close(same[:, 0], seen.descriptors[n - 1])
+            labels, here = torch.tensor([3, 0, 1]), seen.relative_windows[n - 2].unsqueeze(1)
+            for fused, logits in ((False, seen.logits[n - 1]), (True, seen.fused_logits[n - 2])):
+                p = Looks(model, images, labels, seen, n, fused).probabilities(here)
+                torch.testing.assert_close(p, logits.softmax(1).gather(1, labels[:, None]))
 
 
 @pytest.mark.parametrize("way", ["difference", "antithetic"])

@@ -32,7 +32,7 @@ def test_shapes(scales: int, crop_from: str, windows: int) -> None:
     assert model.sizes == (24, 16, 16, 16)[:scales]
     assert [tuple(logits.shape) for logits in output.logits] == [(2, 5)] * scales
     assert [tuple(logits.shape) for logits in output.fused_logits] == [(2, 5)] * (scales - 1)
-    assert [tuple(d.shape) for d in output.descriptors] == [(2, 12)] * scales
+    assert [tuple(d.shape) for d in output.descriptors] == [(2, 12), *[(2, windows * 12)] * (scales - 1)]
     assert [tuple(w.shape) for w in output.windows] == [(2, windows, 3)] * (scales - 1)
     expected = [(2, 3, 24, 24), *[(2, windows, 3, 16, 16)] * (scales - 1)]
     assert [tuple(c.shape) for c in output.crops] == expected

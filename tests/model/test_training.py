@@ -33,6 +33,8 @@ def names(config: TrainingConfig, scales: int, losses: dict[str, list[float]] | 
 def test_the_papers_order() -> None:
     turns = ["classify 1", "rank 1", "classify 2", "rank 2", "classify last", "fuse"]
     assert names(TrainingConfig(rounds=2), 3) == ["classify", "imitate", *turns]
+    fused = ["classify 1", "fuse 1", "rank 1", "classify last", "fuse"]
+    assert names(TrainingConfig(rounds=1, rank_on="fused"), 2) == ["classify", "imitate", *fused]
     assert names(TrainingConfig(schedule="fixed"), 3) == ["classify", "fuse"]
     assert names(TrainingConfig(), 1) == ["classify"]
 
