@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""RA-CNN over a frozen backbone: what it says about crops that stay is computed once and kept.
+
+The phases and their order are the model's own (:mod:`racnn.training`); only the loop around them is another,
+as classifiers and fusion learn from descriptors that are known.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from racnn import RACNN, classification_loss
+from racnn import windows as geometry
+from racnn.config import TrainingConfig
+from racnn.evaluation import window_quality
+from racnn.training.phases import Phase, PhaseResult, next_phase, set_trainable
+from racnn.training.step import Batch, imitate, rank
+from racnn_ops import Boxcar, attention_crop
+
+from .lite0 import lite0
+from .photographs import Half
+
+BATCH = 32
+LOOKS = 64  # images a batch where nothing learns
+RATES = {"classify": 1e-3, "imitate": 5e-4, "rank": 5e-4, "fuse": 2e-2}
+DECAYS = {"classify": 10.0, "imitate": 0.1, "rank": 0.1, "fuse": 0.03}
+EPOCHS = {"classify": 20, "imitate": 6, "rank": 6, "fuse": 20}
+BOXCAR = Boxcar(scale=1e-3)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: what is trained.
+
+    Attributes:
+        side: of every scale's input, in pixels.
+        scales: 1 is a single look.
+        windows: ``"proposed"``; ``"response"``, ``"centre"``, ``"random"``; ``"box"``, around the true boxes;
+            a relative window ``(tx, ty, tl)``, the same for all images; or ``"as ROW"``, those that another
+            row has learned.
+        gradient: ``training.rank_gradient``, or ``"features"``: the operator on scale 1's feature map, no
+            look at all.
+        share: of the image's side that is seen, around its centre.
+        jitter: of windows while classifiers learn; ``jitter_fusion``: while fusion does.
+    """
+
+    side: int = 128
+    scales: int = 2
+    count: int = 1
+    windows: str | tuple[float, float, float] = "proposed"
+    gradient: str = "antithetic"
+    rank_on: str = "scales"
+    rounds: int = 1
+    share: float = 1.0
+    jitter: float = 0.8
+    jitter_fusion: float = 0.0
+    fusion_dropout: float = 0.0
+    mask: float | None = None
+    lower: float = 1 / 3
+    half: float = geometry.INITIAL_HALF_SIDE
+
+    @property
+    def cost(self) -> float:
+        """Of looking at an image, in looks of 128 x 128 pixels."""
+        looks = 1 + (self.scales - 1) * self.count
+        return looks * (self.side / 128) ** 2
+
+    def config(self, seed: int) -> TrainingConfig:
+        """The schedule; classifiers of windows that are not learned learn as long."""
+        learned = self.windows == "proposed"
+        rounds = 2 + self.rounds
+        return TrainingConfig(
+            schedule="paper" if learned else "fixed",
+            classify_epochs=EPOCHS["classify"] * (1 if learned else rounds),
+            imitate_epochs=EPOCHS["imitate"],
+            rank_epochs=EPOCHS["rank"],
+            fuse_epochs=EPOCHS["fuse"],
+            rounds=self.rounds,
+            rank_gradient="exact" if self.gradient == "features" else self.gradient,  # type: ignore[arg-type]
+            difference_step=0.6 if self.gradient == "difference" else 0.4,
+            rank_on=self.rank_on,  # type: ignore[arg-type]
+            freeze_blocks=-1,
+            seed=seed,
+        )
+
+    @property
+    def given(self) -> bool:
+        """Whether no model proposes the windows."""
+        return isinstance(self.windows, tuple) or self.windows == "box" or self.windows.startswith("as ")
+
+
+class Recalled(nn.Module):
+    """In place of scale 1's network: its feature maps, of the images that are named before it is called."""
+
+    def __init__(self, tables: dict[str, list[Tensor]]) -> None:
+        super().__init__()
+        self.tables = tables
+        self.asked: tuple[str, int, Tensor] | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.asked is None:  # the model asks for the shape
+            return self.tables["train"][0][: len(images)].float()
+        half, view, numbers = self.asked
+        return self.tables[half][view][numbers].float()
+
+
+class FromRecalled(RACNN):
+    """Its scale 1 need not be shown anything."""
+
+    def _first_input(self, images: Tensor) -> Tensor:
+        if isinstance(self.scales[0].features, Recalled):
+            return self.mean.new_zeros((images.shape[0], 3, 8, 8))
+        return super()._first_input(images)
+
+
+class Seen(NamedTuple):
+    """What all images of a half look like in one view: N x (images, D), N - 1 x (images, K, 3)."""
+
+    descriptors: list[Tensor]
+    windows: list[Tensor]
+
+
+class Study:
+    """One row with one seed.
+
+    Args:
+        halves: ``"train"`` and ``"test"``.
+        tables: scale 1's feature maps of them, half -> view -> (N, C, h, w).
+        learned: of ``"as ROW"``: half -> view -> relative windows (N, K, 3).
+        numbers: of the images of the training half that are learned from, and of those held out.
+    """
+
+    def __init__(
+        self,
+        row: Row,
+        seed: int,
+        classes: int,
+        halves: dict[str, Half],
+        tables: dict[str, list[Tensor]],
+        numbers: tuple[Tensor, Tensor],
+        learned: dict[str, list[Tensor]] | None = None,
+    ) -> None:
+        self.row, self.seed, self.halves, self.learned = row, seed, halves, learned
+        self.train, self.held_out = numbers
+        self.config = row.config(seed)
+        torch.manual_seed(seed)
+        self.model = build(row, classes)
+        self.recalled = Recalled(tables)
+        self.model.scales[0].features = self.recalled  # type: ignore[union-attr]
+        self.generator = torch.Generator().manual_seed(seed)
+        self.looked: dict[tuple[Any, ...], Seen] = {}
+
+    def run(self, start: Path | None = None) -> None:
+        """All phases.
+
+        Args:
+            start: a file for what rows that differ in the ranking loss alone have in common: all before it.
+        """
+        done: list[PhaseResult] = []
+        if start is not None and start.is_file():
+            known = torch.load(start, weights_only=True)
+            self.model.load_state_dict(known["state"], strict=False)
+            self.generator.set_state(known["generator"])
+            done = [PhaseResult(Phase(**phase), best, epochs) for phase, best, epochs in known["done"]]
+        while phase := next_phase(self.config, self.row.scales, done):
+            set_trainable(self.model, phase, self.config)
+            best, epochs = {
+                "classify": self._fit_heads,
+                "fuse": self._fit_heads,
+                "imitate": self._fit_windows,
+                "rank": self._fit_windows,
+            }[phase.kind](phase)
+            done.append(PhaseResult(phase, best, epochs))
+            print(f"  {phase.name}: validation loss {best:.4f}", flush=True)
+            if start is not None and phase.name == "classify 1":
+                before = [(asdict(result.phase), result.best, result.epochs) for result in done]
+                generator = self.generator.get_state()
+                torch.save({"state": self.state(), "generator": generator, "done": before}, start)
+        self.done = done
+        self.model.eval()
+
+    # Descriptors: what the networks say of windows that stay.
+
+    @torch.no_grad()
+    def look(self, half: str, view: int, source: str, jitter: float) -> Seen:
+        """At all images of a half; kept until windows change."""
+        key = (half, view, None if self.row.given else source, jitter)
+        if key in self.looked:
+            return self.looked[key]
+        found: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
+        self.model.eval()
+        data = self.halves[half]
+        generator = torch.Generator().manual_seed(hash_of(self.seed, half, view))
+        for numbers in torch.arange(len(data.labels)).split(LOOKS):
+            shape = (len(numbers), self.row.scales - 1, self.row.count, 3)
+            moves = jitter * (2 * torch.rand(shape, generator=generator) - 1)
+            with self.recall(half, view % data.views, numbers), autocast():
+                seen = self.model(
+                    self.pixels(half, view % data.views, numbers),
+                    self._given(half, view % data.views, numbers, moves) or source,
+                    jitter=moves.unbind(1) if jitter else None,
+                    generator=generator,
+                )
+            found.append((seen.descriptors, seen.relative_windows))
+        pairs = [list(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)]
+        seen_all = Seen(*pairs) if self.row.scales > 1 else Seen(pairs[0], [])
+        self.looked[key] = seen_all
+        return seen_all
+
+    def _given(self, half: str, view: int, numbers: Tensor, moves: Tensor) -> list[Tensor] | None:
+        """Windows that no model proposes, in pixels and moved; None where one does."""
+        windows, data, count = self.row.windows, self.halves[half], self.row.count
+        if self.row.scales == 1 or not self.row.given:
+            return None
+        if isinstance(windows, tuple):
+            relative = torch.tensor(windows).expand(len(numbers), count, 3)
+            if view % 2:
+                relative = torch.cat((1 - relative[..., :1], relative[..., 1:]), -1)
+        elif windows == "box":
+            boxes = data.boxes(view)[numbers]
+            relative = (geometry.around(boxes, data.side) / data.side).float().unsqueeze(1)
+        else:
+            assert self.learned is not None, "of the row that it is named after"
+            relative = self.learned[half][view][numbers]
+        free = geometry.Bounds(1e-3, 1.0)  # true boxes keep to no bounds
+        return [geometry.moved(relative, moves[:, 0], free) * data.side]
+
+    def recall(self, half: str, view: int, numbers: Tensor) -> _Asked:
+        return _Asked(self.recalled, (half, view, numbers))
+
+    def pixels(self, half: str, view: int, numbers: Tensor) -> Tensor:
+        """Only their shape matters where there is but one scale, whose features are known."""
+        if self.row.scales == 1:
+            return torch.zeros(len(numbers), 3, 8, 8, dtype=torch.uint8)
+        return self.halves[half].pixels(numbers, view)
+
+    def views(self, jitter: float) -> range:
+        """Where windows are moved, each of two views twice, with other moves."""
+        count = self.halves["train"].views
+        return range(max(count, 4) if self.row.scales > 1 and jitter else count)
+
+    def _fit_heads(self, phase: Phase) -> tuple[float, int]:
+        """Classifiers or fusion heads, from descriptors."""
+        fusion = phase.kind == "fuse"
+        jitter = self.row.jitter_fusion if fusion else self.row.jitter
+        seen = [self.look("train", view, phase.windows, jitter).descriptors for view in self.views(jitter)]
+        views = [torch.stack(scale) for scale in zip(*seen, strict=True)]  # of each scale (views, N, D)
+        still = self.look("train", 0, phase.windows, 0.0).descriptors
+        labels = self.halves["train"].labels
+
+        def loss(numbers: Tensor, learns: bool) -> Tensor:
+            if learns:
+                choice = torch.randint(len(views[0]), (len(numbers),), generator=self.generator)
+                chosen = [scale[choice, numbers] for scale in views]
+            else:
+                chosen = [scale[numbers] for scale in still]
+            logits, fused = self.model.classify(chosen)
+            return classification_loss(fused if fusion else logits, labels[numbers])
+
+        return self._fit(phase, loss)
+
+    def _fit_windows(self, phase: Phase) -> tuple[float, int]:
+        """The APNs, by the model's own losses."""
+        self.looked.clear()  # windows are about to change
+        learn = imitate if phase.kind == "imitate" else rank
+        if phase.kind == "rank" and self.row.gradient == "features":
+            learn = rank_on_features
+        views = self.halves["train"].views
+        labels = self.halves["train"].labels
+
+        def loss(numbers: Tensor, learns: bool) -> Tensor:
+            view = int(torch.randint(views, (), generator=self.generator)) if learns else 0
+            batch = Batch(self.pixels("train", view, numbers), labels[numbers])
+            with self.recall("train", view, numbers), autocast(self.row.gradient != "exact"):
+                return learn(self.model, batch, phase.windows, self.config)[0]
+
+        return self._fit(phase, loss)
+
+    def _fit(self, phase: Phase, loss: Callable[[Tensor, bool], Tensor]) -> tuple[float, int]:
+        """Returns the least validation loss and the number of epochs; keeps the weights that had it."""
+        torch.manual_seed(hash_of(self.seed, phase.name, 0))
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in weights if p.dim() > 1], "weight_decay": DECAYS[phase.kind]},
+            {"params": [p for p in weights if p.dim() == 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=RATES[phase.kind])
+        best, kept = math.inf, [w.detach().clone() for w in weights]
+        if phase.kind in ("imitate", "rank"):
+            best = self._validate(loss)
+        steps = len(self.train) // BATCH
+        for epoch in range(phase.epochs):
+            set_trainable(self.model, phase, self.config)
+            order = self.train[torch.randperm(len(self.train), generator=self.generator)]
+            for step, numbers in enumerate(order[: steps * BATCH].split(BATCH)):
+                progress = (epoch + step / steps) / phase.epochs
+                for group in optimizer.param_groups:
+                    group["lr"] = RATES[phase.kind] * 0.5 * (1 + math.cos(math.pi * progress))
+                optimizer.zero_grad()
+                loss(numbers, True).backward()
+                optimizer.step()
+            found = self._validate(loss)
+            if found < best:
+                best, kept = found, [w.detach().clone() for w in weights]
+        with torch.no_grad():
+            for weight, value in zip(weights, kept, strict=True):
+                weight.copy_(value)
+        return best, phase.epochs
+
+    @torch.no_grad()
+    def _validate(self, loss: Callable[[Tensor, bool], Tensor]) -> float:
+        self.model.eval()
+        parts = self.held_out.split(BATCH)
+        return sum(float(loss(numbers, False)) * len(numbers) for numbers in parts) / len(self.held_out)
+
+    def state(self) -> dict[str, Tensor]:
+        """Of all that has learned."""
+        return {k: v for k, v in self.model.state_dict().items() if ".features." not in k}
+
+    # What it is worth.
+
+    @property
+    def source(self) -> str:
+        return self.row.windows if isinstance(self.row.windows, str) else "given"
+
+    def hits(self, half: str, source: str | None = None) -> dict[str, Tensor]:
+        """Name of :meth:`racnn.RACNNOutput.by_name` -> (images) bool."""
+        seen = self.look(half, 0, source or self.source, 0.0)
+        with torch.no_grad():
+            logits, fused = self.model.classify(seen.descriptors)
+        named = {str(n): scale for n, scale in enumerate(logits, 1)}
+        named |= {"+".join(map(str, range(1, n + 1))): f for n, f in enumerate(fused, 2)}
+        return {name: scale.argmax(1) == self.halves[half].labels for name, scale in named.items()}
+
+    def quality(self, half: str) -> dict[str, Tensor]:
+        """``inside`` and ``iou`` of scale 2's windows, see :func:`racnn.evaluation.window_quality`."""
+        if self.row.scales == 1:
+            return {}
+        side = self.halves[half].side
+        windows = self.look(half, 0, self.source, 0.0).windows[0] * side
+        found = window_quality(windows, self.halves[half].boxes(0).unsqueeze(1), float(side)).mean(1)
+        return {"inside": found[:, 0], "iou": found[:, 2]}
+
+    def windows(self) -> dict[str, list[Tensor]]:
+        """Half -> view -> scale 2's relative windows (N, K, 3)."""
+        return {
+            half: [self.look(half, v, self.source, 0.0).windows[0] for v in range(data.views)]
+            for half, data in self.halves.items()
+        }
+
+
+@dataclass
+class _Asked:
+    """While it lasts, scale 1 gives the features of these images."""
+
+    recalled: Recalled
+    asked: tuple[str, int, Tensor]
+
+    def __enter__(self) -> None:
+        self.recalled.asked = self.asked
+
+    def __exit__(self, *error: object) -> None:
+        self.recalled.asked = None
+
+
+def autocast(enabled: bool = True) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+
+
+def build(row: Row, classes: int) -> RACNN:
+    """Its scales share the frozen network."""
+    made = lite0()
+    made.features.to(memory_format=torch.channels_last)
+    model = FromRecalled(
+        classes,
+        lambda weights: made,
+        row.scales,
+        [row.side],
+        weights=None,
+        windows=row.count,
+        crop_from="image",
+        mask_steepness=row.mask,
+        half_side_bounds=(row.lower, 1.0),
+        hidden=256,
+        fusion_dropout=row.fusion_dropout,
+        chain_gradient=False,
+    )
+    model.crop_options["antialias"] = True
+    if row.gradient == "boxcar":
+        model.crop_options |= {"window_grad": "boxcar", "boxcar": BOXCAR}
+    return model
+
+
+def rank_on_features(
+    model: RACNN, batch: Batch, windows: str, config: TrainingConfig
+) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+    """No look at all: windows are cut out of scale 1's feature map, whose classifier is to be sure."""
+    with torch.no_grad():
+        maps = model(batch.images, scales=1).features[0].float()
+    relative: Tensor = model.proposal(1)(maps)
+    crops = attention_crop(maps, relative * maps.shape[-1], 4, interpolation="area", boundary="border")
+    logits = model.each_scale()[0].classify(crops.mean((1, 3, 4)))
+    true = logits.softmax(1).gather(1, batch.labels[:, None])
+    return (1 - true).mean(), (relative,), {}
+
+
+@torch.no_grad()
+def feature_maps(half: Half, side: int) -> list[Tensor]:
+    """Of scale 1, view by view: (N, C, h, w), bfloat16."""
+    model = build(Row(side=side, scales=1), 2).eval()
+    views = []
+    for view in range(half.views):
+        maps = []
+        for numbers in torch.arange(len(half.labels)).split(LOOKS):
+            with autocast():
+                maps.append(model(half.pixels(numbers, view)).features[0].bfloat16())
+        views.append(torch.cat(maps))
+    return views
+
+
+def hash_of(seed: int, name: str, number: int) -> int:
+    """A seed for what is drawn at this place of the program, whatever was drawn before."""
+    return zlib.crc32(f"{seed} {name} {number}".encode())

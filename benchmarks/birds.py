@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What attention is worth on birds: learned windows against everything that costs as much.
+
+A frozen EfficientNet-Lite0 with ImageNet weights; classifiers, attention and fusion learn, on 40 classes of
+CUB-200-2011 or any others. Every row of every seed is a file in the folder of runs: what is there is not run
+again, and an interrupted program goes on. Hits are kept image by image, so that each claim is a paired
+comparison over test images and seeds (``attention/paired.py``). With ``--scenes`` the photographs stand in
+large scenes, see :class:`attention.photographs.Scenes`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention import birds_table, photographs
+from attention.birds_rows import CLAIMS, ROWS, chosen
+from attention.paired import packed
+from attention.photographs import Half, Mirrored, Scenes
+from attention.study import Row, Study, feature_maps
+from racnn.data import hold_out, read_split
+from record import provenance
+
+SIDE = 448
+CELL = 192
+LAYOUTS = 4
+VALIDATION = 0.1
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, required=True, help="folder of CUB-200-2011 or a subset")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for what is computed, kept")
+    parser.add_argument("--scenes", action="store_true", help="birds in large scenes")
+    parser.add_argument("--rows", nargs="+", default=None, help="some rows alone")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    birds_table.SECTION.add_arguments(parser)
+    arguments = parser.parse_args()
+    known = ROWS["scenes" if arguments.scenes else "birds"]
+    if unknown := set(arguments.rows or ()) - known.keys():
+        parser.error(f"--rows must be some of {', '.join(map(repr, known))}, got {', '.join(unknown)}")
+    return arguments
+
+
+class Program:
+    """Rows and seeds of one kind of images, with what they share."""
+
+    def __init__(self, root: Path, runs: Path, scenes: bool) -> None:
+        self.split = read_split("cub", root)
+        self.kind = "scenes" if scenes else "birds"
+        self.runs = runs / self.kind
+        self.runs.mkdir(parents=True, exist_ok=True)
+        self.read = photographs.read(self.split, SIDE, runs / "photographs.pt")
+        self._halves: dict[float, dict[str, Half]] = {}
+        self._tables: dict[tuple[float, int], dict[str, list[Tensor]]] = {}
+
+    def halves(self, share: float) -> dict[str, Half]:
+        if share not in self._halves:
+            made: dict[str, Half] = {}
+            for seed, (half, read) in enumerate(self.read.items()):
+                scenes = self.kind == "scenes"
+                whole: Half = Scenes(read, CELL, LAYOUTS, seed) if scenes else Mirrored(read)
+                made[half] = whole if share == 1 else photographs.Centre(whole, share)
+            self._halves[share] = made
+        return self._halves[share]
+
+    def tables(self, row: Row) -> dict[str, list[Tensor]]:
+        file = self.runs / f"features-{row.side}-{row.share}.pt"
+        key = row.share, row.side
+        if key not in self._tables:
+            if not file.is_file():
+                maps = {half: feature_maps(data, row.side) for half, data in self.halves(row.share).items()}
+                torch.save(maps, file)
+            self._tables = {key: torch.load(file, mmap=True, weights_only=True)}
+        return self._tables[key]
+
+    def numbers(self, seed: int) -> tuple[Tensor, Tensor]:
+        place = {record: number for number, record in enumerate(self.split.train)}
+        train, held_out = hold_out(self.split.train, VALIDATION, seed)
+        return torch.tensor([place[r] for r in train]), torch.tensor([place[r] for r in held_out])
+
+    def study(self, name: str, seed: int) -> dict[str, Any]:
+        """The row's results, computed where they are not there."""
+        file = self.runs / f"{name.replace(' ', '-')}-{seed}.json"
+        if not file.is_file():
+            row = ROWS[self.kind][name]
+            print(f"{name}, seed {seed}", flush=True)
+            learned = None
+            if isinstance(row.windows, str) and row.windows.startswith("as "):
+                learned = torch.load(self._windows(row.windows[3:], seed), weights_only=True)
+            study = Study(
+                *(row, seed, len(self.split.classes), self.halves(row.share), self.tables(row)),
+                *(self.numbers(seed), learned),
+            )
+            study.run(self._start(row, seed))
+            if row.windows == "proposed" and row.scales == 2:
+                torch.save(study.windows(), self._windows(name, seed))
+                torch.save(study.state(), self._windows(name, seed).with_suffix(".model.pt"))
+            file.write_text(json.dumps(self._results(study)) + "\n", encoding="utf-8")
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    def _start(self, row: Row, seed: int) -> Path | None:
+        """Rows that differ in how windows learn from the ranking loss have the same start."""
+        if row.windows != "proposed":
+            return None
+        same = (row.side, row.scales, row.count, row.jitter, row.mask, row.lower, row.half, seed)
+        return self.runs / f"start-{'-'.join(map(str, same))}.pt"
+
+    def _windows(self, name: str, seed: int) -> Path:
+        return self.runs / f"{name.replace(' ', '-')}-{seed}.windows.pt"
+
+    def _results(self, study: Study) -> dict[str, Any]:
+        held_out = {name: hits[study.held_out] for name, hits in study.hits("train").items()}
+        return {
+            "cost": study.row.cost,
+            "test": {name: packed(hits) for name, hits in study.hits("test").items()},
+            "validation": {name: float(hits.double().mean()) for name, hits in held_out.items()},
+            "quality": {name: float(values.mean()) for name, values in study.quality("test").items()},
+            "phases": [[r.phase.name, r.best] for r in study.done],
+        }
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    report = provenance.describe()
+    program = Program(arguments.root, arguments.runs, arguments.scenes)
+    names = arguments.rows or list(ROWS[program.kind])
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        found[name] = [program.study(name, seed) for seed in arguments.seeds]
+    rows = chosen(found)
+    report |= {
+        "kind": program.kind,
+        "classes": len(program.split.classes),
+        "test_images": len(program.split.test),
+        "seeds": arguments.seeds,
+        "rows": rows,
+        "claims": birds_table.judge(rows, CLAIMS[program.kind]),
+    }
+    birds_table.SECTION.write(report, arguments.output, f"birds{'_scenes' * arguments.scenes}")
+
+
+if __name__ == "__main__":
+    main()
