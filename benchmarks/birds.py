@@ -84,19 +84,31 @@ class Program:
         train, held_out = hold_out(self.split.train, VALIDATION, seed)
         return torch.tensor([place[r] for r in train]), torch.tensor([place[r] for r in held_out])
 
+    def started(self, name: str, seed: int) -> Study:
+        """The row's model before its windows learn, from an earlier run."""
+        row = ROWS[self.kind][name]
+        study = self._new(row, seed)
+        start = self._start(row, seed)
+        if start is None or not start.is_file():
+            raise SystemExit(f"birds.py must have run the row {name!r} with seed {seed} before")
+        study.go_on(start)
+        study.model.eval().requires_grad_(False)
+        return study
+
+    def _new(self, row: Row, seed: int) -> Study:
+        learned = None
+        if isinstance(row.windows, str) and row.windows.startswith("as "):
+            learned = torch.load(self._windows(row.windows[3:], seed), weights_only=True)
+        halves, tables = self.halves(row.share), self.tables(row)
+        return Study(row, seed, len(self.split.classes), halves, tables, self.numbers(seed), learned)
+
     def study(self, name: str, seed: int) -> dict[str, Any]:
         """The row's results, computed where they are not there."""
         file = self.runs / f"{name.replace(' ', '-')}-{seed}.json"
         if not file.is_file():
             row = ROWS[self.kind][name]
             print(f"{name}, seed {seed}", flush=True)
-            learned = None
-            if isinstance(row.windows, str) and row.windows.startswith("as "):
-                learned = torch.load(self._windows(row.windows[3:], seed), weights_only=True)
-            study = Study(
-                *(row, seed, len(self.split.classes), self.halves(row.share), self.tables(row)),
-                *(self.numbers(seed), learned),
-            )
+            study = self._new(row, seed)
             study.run(self._start(row, seed))
             if row.windows == "proposed" and row.scales == 2:
                 torch.save(study.windows(), self._windows(name, seed))

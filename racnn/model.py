@@ -214,7 +214,8 @@ class RACNN(nn.Module):
         absolute = geometry.compose(parent.unsqueeze(2), relative).flatten(1, 2)
         crops = self._crop(images, seen.crops[n - 2], absolute, relative.flatten(1, 2), self.sizes[n - 1])
         pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, (images.shape[0], *shape))
-        return pooled.transpose(1, 2).flatten(2)
+        descriptors: Tensor = pooled.transpose(1, 2).flatten(2)
+        return descriptors
 
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Logits of each scale, and of scales 1 to 2, 1 to 3, ... fused, from descriptors (B, D).

@@ -164,12 +164,7 @@ class Study:
         Args:
             start: a file for what rows that differ in the ranking loss alone have in common: all before it.
         """
-        done: list[PhaseResult] = []
-        if start is not None and start.is_file():
-            known = torch.load(start, weights_only=True)
-            self.model.load_state_dict(known["state"], strict=False)
-            self.generator.set_state(known["generator"])
-            done = [PhaseResult(Phase(**phase), best, epochs) for phase, best, epochs in known["done"]]
+        done = self.go_on(start) if start is not None and start.is_file() else []
         while phase := next_phase(self.config, self.row.scales, done):
             set_trainable(self.model, phase, self.config)
             best, epochs = {
@@ -186,6 +181,13 @@ class Study:
                 torch.save({"state": self.state(), "generator": generator, "done": before}, start)
         self.done = done
         self.model.eval()
+
+    def go_on(self, start: Path) -> list[PhaseResult]:
+        """As an earlier run left it before windows learned."""
+        known = torch.load(start, weights_only=True)
+        self.model.load_state_dict(known["state"], strict=False)
+        self.generator.set_state(known["generator"])
+        return [PhaseResult(Phase(**phase), best, epochs) for phase, best, epochs in known["done"]]
 
     # Descriptors: what the networks say of windows that stay.
 
