@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attention import birds_table, photographs
 from attention.birds_rows import CLAIMS, ROWS, chosen
-from attention.paired import packed
+from attention.paired import judge, packed
 from attention.photographs import Half, Mirrored, Scenes
 from attention.study import Row, Study, feature_maps
 from racnn.data import hold_out, read_split
@@ -147,13 +147,16 @@ def main() -> None:
     for name in names:
         found[name] = [program.study(name, seed) for seed in arguments.seeds]
     rows = chosen(found)
+    hits = {name: [run["test"] for run in runs] for name, runs in rows.items()}
     report |= {
         "kind": program.kind,
         "classes": len(program.split.classes),
         "test_images": len(program.split.test),
         "seeds": arguments.seeds,
         "rows": rows,
-        "claims": birds_table.judge(rows, CLAIMS[program.kind]),
+        "claims": judge(
+            {name: [run["test"] for run in runs] for name, runs in rows.items()}, CLAIMS[program.kind]
+        ),
     }
     birds_table.SECTION.write(report, arguments.output, f"birds{'_scenes' * arguments.scenes}")
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from .paired import against
 from .study import Row
 
 CONSTANT, CENTRE = "best constant window", "best centred window"
@@ -66,17 +67,6 @@ SCENES: dict[str, Row] = {
 ROWS = {"birds": BIRDS, "scenes": SCENES}
 GROUPS = {CENTRE: tuple(CENTRED), CONSTANT: (*CENTRED, *SHIFTED), SINGLE: tuple(CUT)}
 """Controls that are chosen: by their accuracy on the validation images of all seeds."""
-
-
-class Claim(NamedTuple):
-    """That the first accuracy is more than the second; each is a row and its scales."""
-
-    ours: tuple[str, str]
-    theirs: tuple[str, str]
-
-
-def against(ours: tuple[str, str], *theirs: tuple[str, str]) -> list[Claim]:
-    return [Claim(ours, other) for other in theirs]
 
 
 MAIN = ("antithetic", "1+2")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,10 @@ import matplotlib.pyplot as plt
 
 from record.section import Report, Section, table
 
-from .birds_rows import Claim
-from .paired import compare, unpacked
+from .paired import NOTE, claims_table
 from .spread import shown, spread
 
 Runs = list[dict[str, Any]]
-
-
-def judge(rows: dict[str, Runs], claims: Iterable[Claim]) -> list[dict[str, Any]]:
-    """Each claim whose rows are there, as differences of accuracies, see :func:`attention.paired.compare`."""
-    found = []
-    for ours, theirs in claims:
-        if ours[0] in rows and theirs[0] in rows:
-            hits = [unpacked([run["test"][scales] for run in rows[row]]) for row, scales in (ours, theirs)]
-            difference = compare(*hits)
-            found.append(
-                {"ours": ours, "theirs": theirs, **difference._asdict(), "verdict": difference.verdict}
-            )
-    return found
 
 
 def accuracy(runs: Runs, scales: str) -> dict[str, float] | None:
@@ -56,28 +41,15 @@ def tables(report: Report) -> str:
             for key in ("inside", "iou")
         ]
         lines.append([title, f"{runs[0]['cost']:.2f}", *cells, *quality])
-    compared = [
-        [
-            " ".join(claim["ours"]),
-            " ".join(claim["theirs"]),
-            f"{100 * claim['mean']:+.1f} ± {100 * claim['error']:.1f}",
-            f"{100 * claim['low']:+.1f} … {100 * claim['high']:+.1f}",
-            claim["verdict"],
-        ]
-        for claim in report["claims"]
-    ]
     accuracies = table(["row", "cost", *names, "inside", "IoU"], lines)
-    return accuracies + "\n\n" + table(["is", "against", "points ± s.e.", "95 %", ""], compared)
+    return accuracies + "\n\n" + claims_table(report["claims"])
 
 
 def note(report: Report) -> str:
-    seeds = len(report["seeds"])
     return (
         f"Top-1 % on the {report['test_images']} test images of {report['classes']} classes by scales, mean "
-        f"± standard deviation over {seeds} seeds; cost: in looks of 128 x 128 pixels; scale 2's windows: % "
-        "inside the bird's box, IoU % with the tight window. Below, paired differences over test images and "
-        "seeds, their bootstrapped standard errors and central 95 %: more or less by over two standard "
-        "errors, or not shown."
+        f"± standard deviation over {len(report['seeds'])} seeds; cost: in looks of 128 x 128 pixels; scale "
+        "2's windows: % inside the bird's box, IoU % with the tight window. " + NOTE
     )
 
 

@@ -7,10 +7,13 @@ and seeds, in pairs (Efron and Tibshirani, "An Introduction to the Bootstrap", 1
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from record.section import table
 
 DRAWS = 4000
 
@@ -60,3 +63,48 @@ def packed(hits: Tensor) -> str:
 def unpacked(runs: list[str]) -> Tensor:
     """(seeds, images), bool."""
     return torch.tensor([[digit == "1" for digit in run] for run in runs])
+
+
+class Claim(NamedTuple):
+    """That the first accuracy is more than the second; each is that of a row through its scales."""
+
+    ours: tuple[str, str]
+    theirs: tuple[str, str]
+
+
+def against(ours: tuple[str, str], *theirs: tuple[str, str]) -> list[Claim]:
+    return [Claim(ours, other) for other in theirs]
+
+
+def judge(hits: Mapping[str, Sequence[Mapping[str, str]]], claims: Iterable[Claim]) -> list[dict[str, Any]]:
+    """Each claim whose rows are there, for the results file.
+
+    Args:
+        hits: row -> seed -> scales -> packed hits.
+    """
+    found = []
+    for claim in claims:
+        if all(row in hits for row, _ in claim):
+            ours, theirs = (unpacked([seed[scales] for seed in hits[row]]) for row, scales in claim)
+            difference = compare(ours, theirs)
+            found.append({**claim._asdict(), **difference._asdict(), "verdict": difference.verdict})
+    return found
+
+
+def claims_table(claims: Iterable[Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            *(", ".join(claim[key]) for key in ("ours", "theirs")),
+            f"{100 * claim['mean']:+.1f} ± {100 * claim['error']:.1f}",
+            f"{100 * claim['low']:+.1f} … {100 * claim['high']:+.1f}",
+            claim["verdict"],
+        ]
+        for claim in claims
+    ]
+    return table(["row, scales", "against", "points ± s.e.", "95 %", ""], rows)
+
+
+NOTE = (
+    "Below, paired differences over test images and seeds, their bootstrapped standard errors and central "
+    "95 %: more or less by over two standard errors, or not shown."
+)

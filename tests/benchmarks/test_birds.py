@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The study of birds: its images, its paired comparisons, and a run of it on a small data set."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from trees import make_cub, tiny_backbone
+
+import birds
+from attention import birds_rows, study
+from attention.paired import compare, judge, packed, unpacked
+from attention.photographs import Centre, Mirrored, Photographs, Scenes
+from racnn import Backbone
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/results"
+BIRD = 255
+
+
+def photographs(count: int = 6, side: int = 64) -> Photographs:
+    """Dark noise with a bright rectangle, the bird."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(100, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+    boxes = []
+    for number, image in enumerate(images):
+        left, top, right, bottom = 2 + 5 * number, 4, 22 + 5 * number, 40
+        image[:, top:bottom, left:right] = BIRD
+        boxes.append([left, top, right, bottom])
+    return Photographs(images, torch.arange(count) % 2, torch.tensor(boxes, dtype=torch.float32))
+
+
+def bright_boxes(images: Tensor) -> Tensor:
+    found = []
+    for image in images:
+        rows, columns = (image.amin(0) > 180).nonzero().unbind(1)
+        found.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    return torch.tensor(found, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_boxes_are_where_the_birds_are(view: int) -> None:
+    numbers = torch.tensor([5, 0, 3])
+    read = photographs()
+    for half in (Mirrored(read), Centre(Mirrored(read), 0.75), Scenes(read, 32, 4, seed=0)):
+        boxes = half.boxes(view)[numbers].clamp(0, half.side)
+        pixels = half.pixels(numbers, view)
+        assert pixels.shape == (3, 3, half.side, half.side)
+        assert pixels.dtype == torch.uint8
+        torch.testing.assert_close(bright_boxes(pixels), boxes, rtol=0, atol=1)
+
+
+def test_a_scene_has_one_bird_and_every_view_another_layout() -> None:
+    scenes = Scenes(photographs(), 32, 4, seed=0)
+    numbers = torch.arange(6)
+    views = [scenes.pixels(numbers, view) for view in range(4)]
+    assert scenes.side == 96
+    for view, pixels in enumerate(views):
+        for image, (left, top, right, bottom) in zip(
+            pixels, scenes.boxes(view).round().int().tolist(), strict=True
+        ):
+            image[:, max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = 0
+            assert image.max() < 140
+    assert not torch.equal(views[0], views[2])
+    assert torch.equal(scenes.pixels(numbers, 1), Scenes(photographs(), 32, 4, seed=0).pixels(numbers, 1))
+
+
+def test_a_difference_is_judged_over_images_and_seeds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    theirs = torch.rand((3, 400), generator=generator) < 0.5
+    same = compare(theirs, theirs)
+    assert (same.mean, same.error, same.verdict) == (0, 0, "not shown")
+    ours = theirs | (torch.rand((3, 400), generator=generator) < 0.1)
+    found = compare(ours, theirs)
+    assert found.mean == pytest.approx(float(ours.double().mean() - theirs.double().mean()))
+    assert found.low < found.mean < found.high
+    assert found.verdict == "more"
+    assert compare(theirs, ours).verdict == "less"
+    chance = torch.rand((3, 400), generator=generator) < 0.5
+    assert compare(chance, theirs).verdict == "not shown"
+
+
+def test_images_that_all_seeds_share_count_once() -> None:
+    """Three seeds with the same hits say no more than one of them."""
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.rand((1, 300), generator=generator) < p for p in (0.6, 0.5))
+    one = compare(ours, theirs)
+    three = compare(ours.expand(3, -1), theirs.expand(3, -1))
+    difference = ours[0].double() - theirs[0].double()
+    assert one.error == pytest.approx(float(difference.std() / 300**0.5), rel=0.1)
+    assert three.error == pytest.approx(one.error, rel=0.1)
+
+
+def test_hits_are_kept_image_by_image() -> None:
+    hits = torch.tensor([True, False, True])
+    assert packed(hits) == "101"
+    assert torch.equal(unpacked(["101", "010"]), torch.stack((hits, ~hits)))
+
+
+def test_controls_are_chosen_on_validation_images() -> None:
+    def run(validation: float, test: str) -> list[dict[str, Any]]:
+        return [{"validation": {"1": 0.9, "1+2": validation}, "test": {"1+2": test}}]
+
+    found = {"window 0.50 0.50 0.30": run(0.7, "00"), "window 0.50 0.42 0.30": run(0.6, "11")}
+    rows = birds_rows.chosen(found)
+    assert rows[birds_rows.CONSTANT][0]["is"] == "window 0.50 0.50 0.30"
+    assert rows[birds_rows.CENTRE][0]["is"] == "window 0.50 0.50 0.30"
+    assert birds_rows.SINGLE not in rows
+
+
+SMALL = {
+    "antithetic": study.Row(32),
+    "again": study.Row(32, gradient="exact", rank_on="fused", rounds=2),
+    "features": study.Row(32, gradient="features"),
+    "three": study.Row(32, scales=3, count=2, gradient="difference"),
+    "box": study.Row(32, windows="box"),
+    "same": study.Row(32, windows="as antithetic"),
+    "constant": study.Row(32, windows=(0.3, 0.4, 0.2), jitter=0.0),
+    "single": study.Row(32, 1, share=0.75),
+}
+
+
+def pretrained() -> Backbone:
+    """The same every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return tiny_backbone()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The program's arguments; everything is small."""
+    for kind in ("birds", "scenes"):
+        monkeypatch.setitem(birds.ROWS, kind, SMALL)
+    monkeypatch.setattr(study, "lite0", pretrained)
+    monkeypatch.setattr(study, "EPOCHS", dict.fromkeys(study.EPOCHS, 1))
+    monkeypatch.setattr(study, "BATCH", 3)
+    monkeypatch.setattr(study, "LOOKS", 5)
+    monkeypatch.setattr(birds, "SIDE", 48)
+    monkeypatch.setattr(birds, "CELL", 24)
+    root = make_cub(tmp_path / "data")
+    return ["birds.py", "--root", str(root), "--runs", str(tmp_path / "runs"), "--output", str(tmp_path)]
+
+
+@pytest.mark.parametrize("kind", ["birds", "scenes"])
+def test_a_small_run(small: list[str], kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    options = ["--seeds", "0", "1", *["--scenes"] * (kind == "scenes")]
+    monkeypatch.setattr(sys, "argv", [*small, *options])
+    birds.main()
+    name = "birds" if kind == "birds" else "birds_scenes"
+    report = json.loads((tmp_path / f"{name}.json").read_text())
+    for row, runs in report["rows"].items():
+        assert len(runs) == 2, row
+        for run in runs:
+            assert {len(hits) for hits in run["test"].values()} == {report["test_images"]}
+    boxes = [run["quality"]["iou"] for run in report["rows"]["box"]]
+    assert min(boxes) > 0.95
+    assert max(run["quality"]["iou"] for run in report["rows"]["constant"]) < 0.9
+    assert report["rows"]["same"][0]["quality"] == report["rows"]["antithetic"][0]["quality"]
+    assert report["rows"]["three"][0]["cost"] == 5 * (32 / 128) ** 2
+    # What is there is not run again, and says the same.
+    monkeypatch.setattr(study.Study, "run", None)
+    birds.main()
+    again = json.loads((tmp_path / f"{name}.json").read_text())
+    assert again["rows"] == report["rows"]
+
+
+def test_a_row_is_the_same_from_the_start_of_another(
+    small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = Path(small[2])
+    found = []
+    for runs, names in (("one", ["antithetic", "features"]), ("two", ["features"])):
+        program = birds.Program(root, tmp_path / runs, scenes=False)
+        found.append([program.study(name, 0) for name in names][-1])
+    assert found[0] == found[1]
+
+
+def test_windows_learn(small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each phase changes what it is to change, and no more."""
+    program = birds.Program(Path(small[2]), tmp_path / "runs", scenes=False)
+    trained = program._new(SMALL["antithetic"], 0)
+    before = {name: value.clone() for name, value in trained.state().items()}
+    trained.run()
+    after = trained.state()
+    changed = {
+        name.split(".")[2] if "scales" in name else "fusion"
+        for name in before
+        if not torch.equal(before[name], after[name])
+    }
+    assert changed == {"classifier", "proposal", "fusion"}
+    assert [result.phase.kind for result in trained.done] == [
+        *("classify", "imitate", "classify", "rank", "classify", "fuse")
+    ]
+
+
+@pytest.mark.parametrize("name", ["birds", "birds_scenes"])
+def test_committed_claims_are_those_of_the_committed_hits(name: str) -> None:
+    report = json.loads((RESULTS / f"{name}.json").read_text())
+    hits = {name: [run["test"] for run in runs] for name, runs in report["rows"].items()}
+    found = judge(hits, birds_rows.CLAIMS[report["kind"]])
+    assert json.loads(json.dumps(found)) == report["claims"]
+    assert {row for claim in found for row in (claim["ours"][0], claim["theirs"][0])} <= report["rows"].keys()
+
+
+def test_a_cost_is_that_of_all_looks() -> None:
+    row = study.Row(side=128, scales=2)
+    assert row.cost == 2
+    assert replace(row, count=3).cost == 4
+    assert replace(row, side=64).cost == 0.5
+    assert study.Row(184, 1).cost == pytest.approx(2, rel=0.04)
