@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from attention import accuracy
-from attention.runs import MAIN, VARIANTS, judge, read_config, train, vary
+from attention import accuracy, paired
+from attention.runs import CLAIMS, MAIN, VARIANTS, judge, read_config, train, vary
 from record import provenance
 from record.section import Section
 
@@ -49,6 +49,7 @@ def main() -> None:
         variant: [judge(folder, arguments.root, baselines=variant == MAIN) for folder in runs]
         for variant, runs in folders.items()
     }
+    hits = accuracy.hits_of(results)
     config = base.to_dict()
     config["data"]["root"] = arguments.root.name
     report |= {
@@ -57,6 +58,8 @@ def main() -> None:
         "seeds": arguments.seeds,
         "test_images": next(iter(results.values()))[0]["images"],
         "summary": accuracy.summarise(results),
+        "hits": hits,
+        "claims": paired.judge(hits, CLAIMS),
     }
     SECTION.write(report, arguments.output, arguments.name)
 

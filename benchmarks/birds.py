@@ -154,9 +154,7 @@ def main() -> None:
         "test_images": len(program.split.test),
         "seeds": arguments.seeds,
         "rows": rows,
-        "claims": judge(
-            {name: [run["test"] for run in runs] for name, runs in rows.items()}, CLAIMS[program.kind]
-        ),
+        "claims": judge(hits, CLAIMS[program.kind]),
     }
     birds_table.SECTION.write(report, arguments.output, f"birds{'_scenes' * arguments.scenes}")
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from . import windows as geometry
-from .data import Images, Unreadable
+from .data import UNREADABLE, Images, Unreadable
 from .model import RACNN
 from .output import RACNNOutput, printable
 from .training.batches import in_order, load
@@ -65,26 +65,35 @@ def window_quality(windows: Tensor, boxes: Tensor, side: float) -> Tensor:
 
 
 class Accuracy:
-    """Counts top-1 and top-5 hits by the names of :meth:`RACNNOutput.by_name`."""
+    """Keeps the rank of the true class by the names of :meth:`RACNNOutput.by_name`, image by image."""
 
     def __init__(self) -> None:
-        self.hits: dict[str, list[int]] = {}
-        self.images = 0
+        self.ranks: dict[str, list[Tensor]] = {}
 
     def add(self, output: RACNNOutput, labels: Tensor) -> None:
-        valid = labels >= 0
-        self.images += int(valid.sum())
+        """Labels below 0 are of images that do not count."""
         for name, logits in output.by_name().items():
-            best = logits[valid].topk(min(max(TOP), logits.shape[1])).indices == labels[valid, None]
-            counts = self.hits.setdefault(name, [0] * len(TOP))
-            for position, k in enumerate(TOP):
-                counts[position] += int(best[:, :k].sum())
+            best = logits.topk(min(max(TOP), logits.shape[1])).indices == labels[:, None]
+            rank = torch.where(best.any(1), best.int().argmax(1), max(TOP))
+            self.ranks.setdefault(name, []).append(torch.where(labels >= 0, rank, UNREADABLE).cpu())
+
+    @property
+    def images(self) -> int:
+        return int((torch.cat(next(iter(self.ranks.values()))) >= 0).sum()) if self.ranks else 0
 
     def result(self) -> dict[str, dict[str, float]]:
-        return {
-            name: {f"top{k}": hits / max(self.images, 1) for k, hits in zip(TOP, counts, strict=True)}
-            for name, counts in self.hits.items()
-        }
+        """Name -> shares of the images that count."""
+        found = {}
+        for name, parts in self.ranks.items():
+            ranks = torch.cat(parts)
+            ranks = ranks[ranks >= 0]
+            found[name] = {f"top{k}": int((ranks < k).sum()) / max(len(ranks), 1) for k in TOP}
+        return found
+
+    def hits(self) -> dict[str, str]:
+        """Name -> a digit an image, in their order: 1 where the first label is right, else 0."""
+        ranks = {name: torch.cat(parts).tolist() for name, parts in self.ranks.items()}
+        return {name: "".join(str(int(rank == 0)) for rank in values) for name, values in ranks.items()}
 
 
 @torch.no_grad()
@@ -108,8 +117,9 @@ def evaluate(
         note: called with the number of images after each batch, for a progress bar.
 
     Returns:
-        ``accuracy`` (name -> top1, top5, shares), ``attention`` (scale -> inside, covered, iou),
-        ``baselines`` (windows -> the same two), ``images``, ``unreadable`` (paths) and ``images_per_second``
+        ``accuracy`` (name -> top1, top5, shares), ``hits`` (name -> a digit an image, see
+        :meth:`Accuracy.hits`), ``attention`` (scale -> inside, covered, iou), ``baselines`` (windows -> the
+        same three), ``images``, ``unreadable`` (paths) and ``images_per_second``
         of the model with its own windows, without reading images.
 
     Raises:
@@ -148,7 +158,11 @@ def evaluate(
         first = f", the first is {printable(unreadable.paths[0])}" if unreadable.paths else ""
         raise ValueError(f"there are no images to look at: {len(unreadable.paths)} cannot be read{first}")
     results = {
-        source: {"accuracy": accuracy[source].result(), "attention": attention[source].result()}
+        source: {
+            "accuracy": accuracy[source].result(),
+            "hits": accuracy[source].hits(),
+            "attention": attention[source].result(),
+        }
         for source in sources
         if accuracy[source].images
     }

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 
 from record.section import Report, table
 
+from .paired import NOTE, claims_table
 from .spread import shown, spread
 
 
@@ -24,6 +25,20 @@ def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         summary[variant] = over_seeds(runs)
         summary[variant]["same weights"] = {windows: over_seeds(found) for windows, found in others.items()}
     return summary
+
+
+def hits_of(results: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, str]]]:
+    """Row -> seed -> scales -> packed hits, for :func:`attention.paired.judge`."""
+    hits = {}
+    for variant, runs in results.items():
+        hits[variant] = [run["hits"] for run in runs]
+        for windows in runs[0]["baselines"]:
+            hits[with_weights_of(windows, variant)] = [run["baselines"][windows]["hits"] for run in runs]
+    return hits
+
+
+def with_weights_of(windows: str, variant: str) -> str:
+    return f"{windows}, weights of {variant}"
 
 
 def over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -40,7 +55,7 @@ def over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def table_rows(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Variants, then other windows with the weights of the one that was judged through them."""
     others = [
-        (f"{windows}, weights of {variant}", found)
+        (with_weights_of(windows, variant), found)
         for variant, values in summary.items()
         for windows, found in values["same weights"].items()
     ]
@@ -59,7 +74,8 @@ def accuracy_table(report: Report) -> str:
         cells = [values["top1"].get(name) for name in names]
         cells += [values["attention"].get("2", {}).get(name) for name in ("inside", "iou")]
         rows.append([title, *map(shown, cells)])
-    return table(["windows", *names, "inside", "IoU"], rows)
+    accuracies = table(["windows", *names, "inside", "IoU"], rows)
+    return accuracies + "\n\n" + claims_table(report["claims"])
 
 
 def note(report: Report) -> str:
@@ -67,7 +83,7 @@ def note(report: Report) -> str:
     seeds = f"mean ± standard deviation over {count} seeds" if count > 1 else "one seed"
     return (
         f"Top-1 % on the {report['test_images']} test images by scales, {seeds}; scale 2's windows: % inside "
-        "the object's box, IoU % with the tight window."
+        "the object's box, IoU % with the tight window. " + NOTE
     )
 
 

