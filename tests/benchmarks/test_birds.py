@@ -15,6 +15,7 @@ from torch import Tensor
 from trees import make_cub, tiny_backbone
 
 import birds
+import looks
 from attention import birds_rows, study
 from attention.paired import compare, judge, packed, unpacked
 from attention.photographs import Centre, Mirrored, Photographs, Scenes
@@ -215,3 +216,19 @@ def test_a_cost_is_that_of_all_looks() -> None:
     assert replace(row, count=3).cost == 4
     assert replace(row, side=64).cost == 0.5
     assert study.Row(184, 1).cost == pytest.approx(2, rel=0.04)
+
+
+def test_looks_follow_a_run(small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(looks, "BATCH", 2)
+    options = [*small, "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", options)
+    with pytest.raises(SystemExit, match=r"birds\.py must have run the row 'antithetic' with seed 0"):
+        looks.main()
+    monkeypatch.setattr(sys, "argv", [*options, "--rows", "antithetic"])
+    birds.main()
+    monkeypatch.setattr(sys, "argv", options)
+    looks.main()
+    report = json.loads((tmp_path / "looks.json").read_text())
+    assert report["images"] == 3
+    assert {len(values["gain"]) for values in report["gains"].values()} == {3}
+    assert (tmp_path / "looks.png").stat().st_size > 1000
