@@ -81,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         _complain(error)
         return 1
+    except KeyboardInterrupt:  # kept, it would keep the processes that read images
+        return 128 + signal.SIGINT
     return status or 0
 
 

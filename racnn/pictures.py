@@ -110,7 +110,7 @@ def draw_image(model: RACNN, image: Tensor, file: Path, heat: bool = False) -> N
         axis.set_xlabel("\n".join(top_labels(logits[0], classes, 3)), fontsize=8, parse_math=False)
         if heat:
             _show(grid[1, n], torch.cat(list(pixels.cpu()), 2))
-            response = torch.cat(list(class_response(model, output, n)[0].cpu()), 1)
+            response = torch.cat(list(class_response(model, output, n)[0].cpu()), 1).numpy()
             extent = (*axis.get_xlim(), *axis.get_ylim())
             grid[1, n].imshow(response, "jet", alpha=0.5, interpolation="bilinear", extent=extent)
     if heat:
