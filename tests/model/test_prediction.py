@@ -13,7 +13,7 @@ import pytest
 import torch
 from trees import draw, tiny_config
 
-from racnn import RACNN, Usage, load_model, pictures
+from racnn import RACNN, Usage, load_model, pictures, prediction
 from racnn.commands import main
 from racnn.config import Config, DataConfig, ModelConfig
 from racnn.data import read_square
@@ -145,6 +145,16 @@ def test_predict_writes_over_its_earlier_result_alone(
         output.unlink()
         for _ in range(2):
             assert predict(best, folder, "--output", output) == 0
+
+
+def test_an_interrupted_command_says_so_by_its_status(
+    best: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path, side: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prediction, "read_square", interrupted)
+    assert predict(best, folder) == 130
 
 
 def test_nothing_to_look_at_is_said(best: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
