@@ -20,8 +20,8 @@ from torchvision.transforms.functional import gaussian_blur
 
 from attention.methods import Method, negative_probability, probability_slope, use
 from racnn import RACNN, windows
-from racnn.commands import load_model
 from racnn.data import Images, Sample, read_split
+from racnn.loading import load_run
 from racnn.training.batches import draw_moves, in_order, load
 from record import provenance
 from record.section import Report, Section, table
@@ -123,7 +123,7 @@ SECTION = Section(agreement_table, note)
 def main() -> None:
     arguments = parse_arguments()
     report = provenance.describe()
-    model, config, _ = load_model(arguments.checkpoint)
+    model, config = load_run(arguments.checkpoint)
     if len(model.sizes) < 2:
         raise SystemExit("--checkpoint must be a model of 2 scales or more, got 1 scale")
     split = read_split(config.data.name, arguments.root or config.data.root)

@@ -2,6 +2,7 @@
 """RA-CNN on top of :func:`racnn_ops.attention_crop`: the model, its losses, its data, its training."""
 
 from .backbones import Backbone, backbone_names
+from .loading import load_model
 from .losses import classification_loss, diversity_loss, ranking_loss
 from .model import RACNN
 from .output import RACNNOutput
@@ -15,5 +16,6 @@ __all__ = [
     "backbone_names",
     "classification_loss",
     "diversity_loss",
+    "load_model",
     "ranking_loss",
 ]

@@ -1,110 +1,67 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The commands of ``python -m racnn``. Options come from YAML files (``--config``) and the command line."""
+"""The commands of ``python -m racnn``: arguments of a function are its options, its docstring is the help.
+
+Options come from YAML files (``--config``) and the command line.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-import torch
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
+import docstring_parser
+from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from rich.text import Text
 
-from . import pictures
+from . import evaluation, pictures, prediction
 from .config import Config, DataConfig, ModelConfig, TrainingConfig
-from .data import Images, read_split, read_square
-from .evaluation import evaluate, tables
-from .export import export, writer_of
+from .data import read_split, read_square
+from .export import export as export_file
+from .export import writer_of
+from .loading import half_of_data, load_model, load_run
 from .model import RACNN
-from .output import fusion_name, printable
-from .pretrained import CONFIG, Usage
+from .output import printable
 from .targets import check_new, check_result, figure_files
-from .training import checkpoint, processes
+from .training import processes
+from .training.checkpoint import save_json
 from .training.folder import HISTORY, LAST
 from .training.trainer import Stopped, Trainer
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again, with --resume
 
 
-def parser() -> ArgumentParser:
-    train = ArgumentParser(description="Train a model; the test half of the data is not touched.")
-    train.add_argument("--config", action="config", help="YAML file of the options below")
-    train.add_class_arguments(DataConfig, "data")
-    train.add_class_arguments(ModelConfig, "model")
-    train.add_class_arguments(TrainingConfig, "training")
-    train.add_argument("--output", type=_path, required=True, help="folder of the run")
-    train.add_argument("--resume", type=bool, default=False, help="go on from the folder's last.pt")
+class Parser(ArgumentParser):
+    """Takes files as they are, and lists of them word by word. jsonargparse would read each as YAML, which a
+    name that is not UTF-8 cannot be, and a list as one word."""
 
-    judge = ArgumentParser(description="Accuracy, attention and baselines of a checkpoint; JSON and a table.")
-    _add_checkpoint(judge)
-    judge.add_argument("--half", choices=["validation", "test"], default="test", help="of the data set")
-    judge.add_argument("--baselines", type=bool, default=True, help="other windows with the same weights")
-    judge.add_argument("--batch_size", type=PositiveInt, default=32)
-    judge.add_argument(
-        "--output", type=_path, default=None, help="JSON file: a new one, or an earlier result"
-    )
-
-    predict = ArgumentParser(description="Labels and windows of image files.")
-    _add_checkpoint(predict)
-    predict.add_argument("images", type=_path, nargs="+", help="image files")
-    predict.add_argument("--top", type=PositiveInt, default=3, help="labels an image")
-
-    show = ArgumentParser(description="Pictures: what the model looked at.")
-    _add_checkpoint(show)
-    show.add_argument("--images", type=_path, nargs="*", default=[], help="a figure for each of these files")
-    show.add_argument("--class_name", type=str, default=None, help="a contact sheet of this class")
-    show.add_argument(
-        "--count", type=PositiveInt, default=8, help="images on the contact sheet, and of the history"
-    )
-    show.add_argument("--history", type=bool, default=False, help="how windows moved while training")
-    show.add_argument("--output", type=_path, required=True, help="folder")
-
-    keep = ArgumentParser(description="The whole model as one file for other programs, or as a folder.")
-    keep.add_argument("checkpoint", type=_path, help="best.pt or last.pt of a run, or a model's folder")
-    keep.add_argument(
-        "--to",
-        type=_path,
-        required=True,
-        help="NAME.pt2: torch.export; NAME.aoti.pt2: compiled by AOTInductor, takes minutes; NAME.onnx; "
-        "NAME: a folder for RACNN.from_pretrained",
-    )
-    keep.add_argument("--device", type=str, default="cpu", help="where a .pt2 will run")
-
-    main_parser = ArgumentParser(
-        prog="python -m racnn", description="RA-CNN: train, evaluate, predict, show, export."
-    )
-    commands = main_parser.add_subcommands()
-    for name, sub in (
-        ("train", train),
-        ("evaluate", judge),
-        ("predict", predict),
-        ("visualize", show),
-        ("export", keep),
-    ):
-        commands.add_subcommand(name, sub)
-    return main_parser
+    def add_function_arguments(self, function: Callable[..., Any], **options: Any) -> list[str]:  # type: ignore[override]
+        texts = {p.arg_name: p.description for p in docstring_parser.parse(function.__doc__ or "").params}
+        files: set[str | int] = set()
+        types = get_type_hints(function)
+        for name, parameter in inspect.signature(function).parameters.items():
+            if Path not in (types[name], *get_args(types[name])):
+                continue
+            files.add(name)
+            how: dict[str, Any] = {"nargs": "*"} if get_origin(types[name]) is list else {}
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                required = parameter.default is parameter.empty
+                how |= {"required": True} if required else {"default": parameter.default}
+                name = f"--{name}"
+            self.add_argument(name, type=_as_it_is, help=texts[name.lstrip("-")], **how)
+        return super().add_function_arguments(function, skip=files, **options)
 
 
-def _add_checkpoint(sub: ArgumentParser) -> None:
-    sub.add_argument(
-        "--checkpoint", type=_path, required=True, help="best.pt or last.pt of a run, or a model's folder"
-    )
-    sub.add_argument("--root", type=_path, default=None, help="folder of the data set, if it has moved")
-    sub.add_argument("--device", type=str, default="auto")
-
-
-def _path(text: str) -> Path:
-    """An option of type Path is read as YAML first, which names that are not UTF-8 cannot be."""
+def _as_it_is(text: str) -> Path:
     return Path(text)
 
 
@@ -113,21 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show ends nothing
-    main_parser = parser()
-    parsed = main_parser.parse_args(arguments)
-    run = {
-        "train": _train,
-        "evaluate": _evaluate,
-        "predict": _predict,
-        "visualize": _visualize,
-        "export": _export,
-    }
-    chosen = parsed[parsed.subcommand]
     try:
-        return run[parsed.subcommand](chosen, main_parser)
+        status: int | None = auto_cli(
+            [train, evaluate, predict, visualize, export],
+            args=None if arguments is None else list(arguments),
+            parser_class=Parser,
+            prog="python -m racnn",
+            description="RA-CNN: train, evaluate, predict, show, export.",
+        )
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         _complain(error)
         return 1
+    except KeyboardInterrupt:  # kept, it would keep the processes that read images
+        return 128 + signal.SIGINT
+    return status or 0
 
 
 def _complain(error: Exception) -> None:
@@ -135,17 +91,24 @@ def _complain(error: Exception) -> None:
     Console(stderr=True, soft_wrap=True).print(Text(f"error: {line}", style="red"))
 
 
-def _train(options: Namespace, main_parser: ArgumentParser) -> int:
-    config = Config(
-        DataConfig(**options.data.as_dict()),
-        ModelConfig(**options.model.as_dict()),
-        TrainingConfig(**options.training.as_dict()),
-    ).check()
+def train(
+    *, data: DataConfig, model: ModelConfig, training: TrainingConfig, output: Path, resume: bool = False
+) -> int:
+    """Train a model; the test half of the data is not touched.
+
+    Args:
+        data: what to learn from.
+        model: what learns.
+        training: how to learn.
+        output: folder of the run.
+        resume: go on from the folder's last.pt.
+    """
+    config = Config(data, model, training).check()
     here = processes.start(config.training.device)
     errors = Console(stderr=True, soft_wrap=True)
     try:
         split = read_split(config.data.name, config.data.root)
-        trainer = Trainer(config, split, options.output, here, resume=options.resume)
+        trainer = Trainer(config, split, output, here, resume=resume)
 
         def stop(number: int, frame: Any) -> None:
             trainer.stop_requested = True
@@ -159,170 +122,152 @@ def _train(options: Namespace, main_parser: ArgumentParser) -> int:
         trainer.run()
     except Stopped:
         if here.is_first:
-            errors.print(f"stopped; go on with --resume true --output {options.output}", highlight=False)
+            errors.print(f"stopped; go on with --resume true --output {output}", highlight=False)
         return STOPPED
     except RuntimeError as error:
         if here.world == 1:
             raise
         message = f"error: process {here.rank} lost another one or failed itself: {error}".splitlines()[0]
         errors.print(message, style="red", highlight=False, markup=False)
-        if (options.output / LAST).is_file():
-            errors.print(f"go on with --resume true --output {options.output}", highlight=False)
+        if (output / LAST).is_file():
+            errors.print(f"go on with --resume true --output {output}", highlight=False)
         return 1
     finally:
         processes.finish()
     return 0
 
 
-def load_model(path: Path, device: str = "auto") -> tuple[RACNN, Config, list[str]]:
-    """The model of a checkpoint or of a folder, its configuration and its classes.
+def evaluate(
+    *,
+    checkpoint: Path,
+    root: Path | None = None,
+    device: str = "auto",
+    half: Literal["validation", "test"] = "test",
+    baselines: bool = True,
+    batch_size: PositiveInt = 32,
+    output: Path | None = None,
+) -> None:
+    """Accuracy, attention and baselines of a checkpoint; JSON and a table.
 
-    A folder knows no data set, and of the configuration only what its images are and where windows come from.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such checkpoint.
+    Args:
+        checkpoint: best.pt or last.pt of a run.
+        root: folder of the data set, if it has moved.
+        device: such as cpu or cuda.
+        half: of the data set.
+        baselines: other windows with the same weights.
+        batch_size: images at a time.
+        output: JSON file: a new one, or an earlier result.
     """
-    place = processes.choose_device(device)
-    if (path / CONFIG).exists():
-        return _load_folder(path, place)
-    state = checkpoint.load(path)
-    config: Config = state["config"]
-    classes: list[str] = state["classes"]
-    with checkpoint.naming(path):
-        model = config.model.build(len(classes), pretrained=False)
-        checkpoint.load_weights(model, state["model"])
-        model.usage = Usage(config.data.image_side, classes, own_windows(config)).check(len(classes))
-    if config.training.channels_last:
-        model.to(memory_format=torch.channels_last)
-    return model.to(place).eval(), config, classes
-
-
-def _load_folder(path: Path, place: torch.device) -> tuple[RACNN, Config, list[str]]:
-    model = RACNN.from_pretrained(path).to(place)
-    side, classes, windows = model.usage.image_side, model.usage.classes, model.usage.windows
-    config = Config(DataConfig(image_side=side))
-    if windows != "proposed":
-        config.training.schedule, config.training.fixed_windows = "fixed", windows  # type: ignore[assignment]
-    return model, config, list(classes) or [f"class {n}" for n in range(model.num_classes)]
-
-
-def _needs_data(path: Path) -> None:
-    if path.is_dir():
-        raise ValueError(f"--checkpoint must be one of a run: {printable(path)!r} knows no data set")
-
-
-def own_windows(config: Config) -> str:
-    """Where a model's windows come from: its APNs, unless it was trained without them."""
-    return config.training.fixed_windows if config.training.schedule == "fixed" else "proposed"
-
-
-def half_of_data(config: Config, half: str, root: Path | None) -> tuple[Images, tuple[str, ...]]:
-    from .data import hold_out
-
-    split = read_split(config.data.name, root or config.data.root)
-    records = split.test
-    if half == "validation":
-        records = hold_out(split.train, config.data.validation, config.training.seed)[1]
-    return Images(records, config.data.image_side), split.classes
-
-
-def _evaluate(options: Namespace, main_parser: ArgumentParser) -> int:
-    _needs_data(options.checkpoint)
-    if options.output is not None:
-        check_result(options.output)
-    model, config, classes = load_model(options.checkpoint, options.device)
-    images, names = half_of_data(config, options.half, options.root)
-    if list(names) != classes:
+    if output is not None:
+        check_result(output)
+    model, config = load_run(checkpoint, device)
+    images, names = half_of_data(config, half, root)
+    if list(names) != list(model.usage.classes):
         raise ValueError(
-            f"--checkpoint was trained on other classes ({len(classes)}) than {config.data.name} has here "
-            f"({len(names)})"
+            f"--checkpoint was trained on other classes ({model.num_classes}) than {config.data.name} has "
+            f"here ({len(names)})"
         )
     console = Console()
-    source = own_windows(config)
     with console.status(f"looking at {len(images)} images"):
-        result = evaluate(
+        result = evaluation.evaluate(
             model,
             images,
-            windows=source,
-            baselines=options.baselines,
-            batch_size=options.batch_size,
+            windows=model.usage.windows,
+            baselines=baselines,
+            batch_size=batch_size,
             workers=config.data.workers,
             amp=config.training.amp,
         )
-    result |= {"half": options.half, "config": config.to_dict(), "checkpoint": str(options.checkpoint)}
+    result |= {"half": half, "config": config.to_dict(), "checkpoint": str(checkpoint)}
     try:
-        if options.output is not None:
-            checkpoint.save_json(result, options.output)
+        if output is not None:
+            save_json(result, output)
     finally:  # neither a full disk nor a closed terminal loses it
-        for table in tables(result):
+        for table in evaluation.tables(result):
             console.print(table)
     print(f"{result['images_per_second']:.1f} images/s, {len(result['unreadable'])} unreadable images")
-    if options.output is not None:
-        print(f"wrote {printable(options.output)}")
-    return 0
+    if output is not None:
+        print(f"wrote {printable(output)}")
 
 
-@torch.no_grad()
-def _predict(options: Namespace, main_parser: ArgumentParser) -> int:
-    model, config, classes = load_model(options.checkpoint, options.device)
-    best = fusion_name(len(model.sizes))
-    table = Table(
-        "image", f"labels (scales {best})", "windows: left, top, right, bottom in the file's pixels"
+def predict(
+    images: list[Path],
+    *,
+    checkpoint: Path,
+    list: Path | None = None,
+    output: Path | None = None,
+    top: PositiveInt = 3,
+    batch_size: PositiveInt = 32,
+    workers: NonNegativeInt = 0,
+    device: str = "auto",
+) -> int:
+    """Labels and windows of images.
+
+    Args:
+        images: image files, and folders with such files in them, at any depth.
+        checkpoint: best.pt or last.pt of a run, or a model's folder.
+        list: text file that names more of both, one a line.
+        output: NAME.json or NAME.csv in place of the table: a new file, or an earlier result.
+        top: labels an image.
+        batch_size: images at a time.
+        workers: processes that read images.
+        device: such as cpu or cuda.
+    """
+    if output is not None:
+        save = prediction.writer_of(output)
+        check_result(output)
+    files = prediction.find_images(images, list)
+    model = load_model(checkpoint, device)
+    found = prediction.predict(
+        model, files, top=top, batch_size=batch_size, workers=workers, unreadable=_complain
     )
-    for path in track(options.images, "looking", transient=True):
-        try:
-            pixels, placement = read_square(path, config.data.image_side)
-        except OSError as error:
-            _complain(error)
-            continue
-        output = model(pixels.unsqueeze(0).to(model.mean.device), own_windows(config))
-        labels = pictures.top_labels(output.by_name()[best][0], classes, options.top)
-        windows = [
-            ", ".join(f"{v:.0f}" for v in placement.to_file(pictures.corners_of(w)))
-            for scale in output.windows
-            for w in scale[0]
-        ]
-        table.add_row(Text(printable(path)), Text("\n".join(labels)), "\n".join(windows))
-    if table.row_count:
-        Console().print(table)
-    return 0 if table.row_count == len(options.images) else 1
+    results = [*track(found, "looking", total=len(files), transient=True)]
+    if output is not None:
+        save(output, results, model, checkpoint)
+        print(f"wrote {printable(output)}")
+    elif results:
+        Console().print(prediction.table(results, len(model.sizes)))
+    return 0 if len(results) == len(files) else 1
 
 
-def _export(options: Namespace, main_parser: ArgumentParser) -> int:
-    target: Path = options.to
-    if target.suffix:
-        writer_of(target)
-    check_new(target)
-    model, _, _ = load_model(options.checkpoint, options.device)
-    if target.suffix:
-        export(model, target)
-    else:
-        model.save_pretrained(target)
-    print(f"wrote {printable(target)}")
-    return 0
+def visualize(
+    *,
+    checkpoint: Path,
+    root: Path | None = None,
+    device: str = "auto",
+    images: list[Path] = [],  # noqa: B006 it is only read
+    heat: bool = False,
+    class_name: str | None = None,
+    count: PositiveInt = 8,
+    history: bool = False,
+    output: Path,
+) -> int:
+    """Pictures: what the model looked at.
 
-
-class Figure(NamedTuple):
-    """A file to be written, and what is read for it."""
-
-    name: str
-    inputs: Sequence[Path]
-    draw: Callable[[Path], None]
-
-
-def _visualize(options: Namespace, main_parser: ArgumentParser) -> int:
-    if not (options.images or options.class_name is not None or options.history):
+    Args:
+        checkpoint: best.pt or last.pt of a run, or a model's folder.
+        root: folder of the data set, if it has moved.
+        device: such as cpu or cuda.
+        images: a figure for each of these files.
+        heat: in these figures, where each scale sees its class.
+        class_name: a contact sheet of this class.
+        count: images on the contact sheet, and of the history.
+        history: how windows moved while training.
+        output: folder.
+    """
+    if not (images or class_name is not None or history):
         raise ValueError("visualize needs --images, --class_name or --history true")
-    if options.class_name is not None or options.history:
-        _needs_data(options.checkpoint)
-    model, config, classes = load_model(options.checkpoint, options.device)
-    figures = [_image_figure(path, model, config, classes) for path in options.images]
-    if options.class_name is not None:
-        figures.append(_class_figure(options, model, config, classes))
-    if options.history:
-        figures += _history_figures(options, config)
-    inputs = [options.checkpoint, *(path for figure in figures for path in figure.inputs)]
-    files = figure_files(options.output, [figure.name for figure in figures], inputs)
+    if class_name is not None or history:
+        model, config = load_run(checkpoint, device)
+    else:
+        model = load_model(checkpoint, device)
+    figures = [_image_figure(path, model, heat) for path in images]
+    if class_name is not None:
+        figures.append(_class_figure(class_name, count, model, config, root))
+    if history:
+        figures += _history_figures(checkpoint.parent / HISTORY, count, config, root)
+    inputs = [checkpoint, *(path for figure in figures for path in figure.inputs)]
+    files = figure_files(output, [figure.name for figure in figures], inputs)
     failed = 0
     for figure, file in zip(figures, files, strict=True):
         try:
@@ -335,21 +280,48 @@ def _visualize(options: Namespace, main_parser: ArgumentParser) -> int:
     return 1 if failed else 0
 
 
-def _image_figure(path: Path, model: RACNN, config: Config, classes: list[str]) -> Figure:
+def export(checkpoint: Path, *, to: Path, device: str = "cpu") -> None:
+    """The whole model as one file for other programs, or as a folder.
+
+    Args:
+        checkpoint: best.pt or last.pt of a run, or a model's folder.
+        to: NAME.pt2: torch.export; NAME.aoti.pt2: compiled by AOTInductor, takes minutes; NAME.onnx; NAME: a
+            folder for RACNN.from_pretrained.
+        device: where a .pt2 will run.
+    """
+    if to.suffix:
+        writer_of(to)
+    check_new(to)
+    model = load_model(checkpoint, device)
+    if to.suffix:
+        export_file(model, to)
+    else:
+        model.save_pretrained(to)
+    print(f"wrote {printable(to)}")
+
+
+class Figure(NamedTuple):
+    """A file to be written, and what is read for it."""
+
+    name: str
+    inputs: Sequence[Path]
+    draw: Callable[[Path], None]
+
+
+def _image_figure(path: Path, model: RACNN, heat: bool) -> Figure:
     def draw(file: Path) -> None:
-        pixels, _ = read_square(path, config.data.image_side)
-        pictures.draw_image(model, pixels, own_windows(config), classes, file)
+        pixels, _ = read_square(path, model.usage.image_side)
+        pictures.draw_image(model, pixels, file, heat=heat)
 
     return Figure(f"{path.stem}.windows.png", [path], draw)
 
 
-def _class_figure(options: Namespace, model: RACNN, config: Config, classes: list[str]) -> Figure:
-    name = options.class_name
+def _class_figure(name: str, count: int, model: RACNN, config: Config, root: Path | None) -> Figure:
+    classes = model.usage.classes
     if name not in classes:
         raise ValueError(f"--class_name must be one of {', '.join(classes)}; got {name!r}")
-    images, names = half_of_data(config, "test", options.root)
-    label = classes.index(name)
-    chosen = [record for record in images.records if names[record.label] == name][: options.count]
+    images, names = half_of_data(config, "test", root)
+    chosen = [record for record in images.records if names[record.label] == name][:count]
 
     def draw(file: Path) -> None:
         readable = []
@@ -358,15 +330,14 @@ def _class_figure(options: Namespace, model: RACNN, config: Config, classes: lis
                 readable.append(read_square(record.path, images.side)[0])
             except OSError as error:
                 print(f"left out: {printable(str(error))}")
-        pictures.draw_contact_sheet(model, readable, own_windows(config), classes, label, file)
+        pictures.draw_contact_sheet(model, readable, classes.index(name), file)
 
     return Figure(f"{name}.png", [record.path for record in images.records], draw)
 
 
-def _history_figures(options: Namespace, config: Config) -> list[Figure]:
-    images, _ = half_of_data(config, "validation", options.root)
-    path = options.checkpoint.parent / HISTORY
-    count = min(options.count, config.training.track, len(images))
+def _history_figures(path: Path, most: int, config: Config, root: Path | None) -> list[Figure]:
+    images, _ = half_of_data(config, "validation", root)
+    count = min(most, config.training.track, len(images))
     history = pictures.read_history(path, count)
 
     def draw(file: Path) -> None:

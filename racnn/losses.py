@@ -23,10 +23,9 @@ def classification_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
         logits: (B, classes) of each scale.
         labels (Tensor[B]): int64.
     """
-    valid = labels >= 0
-    labels = labels[valid]
-    losses = [F.cross_entropy(scale[valid].float(), labels, reduction="sum") for scale in logits]
-    return torch.stack(losses).sum() / valid.sum().clamp(min=1)
+    known = labels.clamp(min=-1)
+    losses = [F.cross_entropy(s.float(), known, reduction="sum", ignore_index=-1) for s in logits]
+    return torch.stack(losses).sum() / (labels >= 0).sum().clamp(min=1)
 
 
 def ranking_hinges(logits: Sequence[Tensor], labels: Tensor, margin: float = MARGIN) -> Tensor:

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .model import RACNN
-from .output import printable
+from .output import RACNNOutput, printable
 
 COLOURS = ("#ffd166", "#ef476f", "#06d6a0", "#118ab2", "#f78c6b")
 """Of the windows of scale 2, 3, ..."""
@@ -62,18 +62,40 @@ def _save(figure: Any, file: Path) -> None:
     plt.close(figure)
 
 
+def class_response(model: RACNN, output: RACNNOutput, n: int) -> Tensor:
+    """Where scale ``n`` (from 1) sees the class that it finds likeliest: (B, K, h, w), K being 1 at scale 1.
+
+    The class activation map of Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR
+    2016: channels of the feature map, weighted as the linear classifier weighs their means. Where a
+    descriptor is no mean of the feature map, the plain sum over channels, around which the paper's first
+    windows lie.
+    """
+    maps, descriptor = output.features[n - 1].float(), output.descriptors[n - 1]
+    maps = maps.unflatten(0, (len(descriptor), -1))
+    means = maps.mean((1, 3, 4))
+    if means.shape == descriptor.shape and torch.allclose(means, descriptor.float(), rtol=1e-3, atol=1e-4):
+        weights: Tensor = model.each_scale()[n - 1].classifier.weight[output.logits[n - 1].argmax(1)]
+        maps = maps * weights[:, None, :, None, None]
+    response: Tensor = maps.sum(2)
+    return response
+
+
 @torch.no_grad()
-def draw_image(model: RACNN, image: Tensor, source: str, classes: Sequence[str], file: Path) -> None:
+def draw_image(model: RACNN, image: Tensor, file: Path, heat: bool = False) -> None:
     """The image with its windows, then what every scale saw, with its three likeliest classes.
 
     Args:
         image (Tensor[3, S, S]): uint8.
-        source: where windows come from, see :meth:`racnn.RACNN.forward`.
+        heat: below, where each scale sees its class, see :func:`class_response`.
     """
     model.eval()
-    output = model(image.unsqueeze(0).to(model.mean.device), source)
-    scales = len(output.crops)
-    figure, axes = plt.subplots(1, scales + 1, figsize=(3.2 * (scales + 1), 4.1), layout="constrained")
+    classes = model.usage.names(model.num_classes)
+    output = model(image.unsqueeze(0).to(model.mean.device), model.usage.windows)
+    size = len(output.crops) + 1, 1 + heat
+    figure, grid = plt.subplots(
+        size[1], size[0], figsize=(3.2 * size[0], 3.6 * size[1] + 0.5), squeeze=False, layout="constrained"
+    )
+    axes = grid[0]
     _show(axes[0], image / 255)
     _draw_windows(axes[0], [windows[0].cpu() for windows in output.windows])
     fused = list(output.by_name().values())[-1][0]
@@ -86,18 +108,24 @@ def draw_image(model: RACNN, image: Tensor, source: str, classes: Sequence[str],
         _show(axis, torch.cat(list(pixels.cpu()), 2))
         axis.set_title(f"scale {n}", color=_colour(n) if n > 1 else "black")
         axis.set_xlabel("\n".join(top_labels(logits[0], classes, 3)), fontsize=8, parse_math=False)
+        if heat:
+            _show(grid[1, n], torch.cat(list(pixels.cpu()), 2))
+            response = torch.cat(list(class_response(model, output, n)[0].cpu()), 1).numpy()
+            extent = (*axis.get_xlim(), *axis.get_ylim())
+            grid[1, n].imshow(response, "jet", alpha=0.5, interpolation="bilinear", extent=extent)
+    if heat:
+        grid[1, 0].axis("off")
     _save(figure, file)
 
 
 @torch.no_grad()
-def draw_contact_sheet(
-    model: RACNN, images: Sequence[Tensor], source: str, classes: Sequence[str], label: int, file: Path
-) -> None:
+def draw_contact_sheet(model: RACNN, images: Sequence[Tensor], label: int, file: Path) -> None:
     """Images (3, S, S) uint8 of one class with their windows; green titles are right, red ones wrong."""
+    classes = model.usage.names(model.num_classes)
     if not images:
         raise ValueError(f"there are no images of {classes[label]!r}")
     model.eval()
-    output = model(torch.stack(list(images)).to(model.mean.device), source)
+    output = model(torch.stack(list(images)).to(model.mean.device), model.usage.windows)
     fused = list(output.by_name().values())[-1]
     columns = min(len(images), 4)
     rows = -(-len(images) // columns)

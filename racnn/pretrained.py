@@ -41,6 +41,10 @@ class Usage:
     classes: Sequence[str] = ()
     windows: str = "proposed"
 
+    def names(self, num_classes: int) -> Sequence[str]:
+        """Of the classes, made up where they are unknown."""
+        return self.classes or [f"class {n}" for n in range(num_classes)]
+
     def check(self, num_classes: int) -> Usage:
         from .model import WINDOW_SOURCES
 

@@ -14,6 +14,11 @@ from pathlib import Path
 
 from .output import printable
 
+TABLE = b"image,name_1,probability_1"
+"""How a CSV file of predictions begins."""
+PREDICTIONS = {"model", "classes", "predictions"}
+"""What a JSON file of predictions holds."""
+
 
 def figure_files(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> list[Path]:
     """A file in the folder for each name, whatever its characters; equal names are numbered.
@@ -77,13 +82,14 @@ def check_new(path: Path) -> None:
 
 def _is_result(path: Path) -> bool:
     with path.open("rb") as file:
-        if file.read(1) != b"{":  # a checkpoint is large
-            return False
+        start = file.read(len(TABLE))
+    if start[:1] != b"{":  # a checkpoint is large
+        return start == TABLE
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return False
-    return isinstance(known, dict) and "accuracy" in known
+    return isinstance(known, dict) and ("accuracy" in known or known.keys() == PREDICTIONS)
 
 
 def _make_writable(folder: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from racnn.commands import half_of_data, load_model, own_windows
 from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
 from racnn.data import read_split
 from racnn.evaluation import evaluate
+from racnn.loading import half_of_data, load_run
 from racnn.training import checkpoint, processes
 from racnn.training.folder import BEST, LAST
 from racnn.training.trainer import Trainer
@@ -94,10 +94,10 @@ def judge(folder: Path, root: Path, baselines: bool) -> dict[str, Any]:
     """The test half, once; with the same weights through other windows too, if ``baselines``."""
     path = folder / "test.json"
     if not path.is_file():
-        model, config, _ = load_model(folder / BEST)
+        model, config = load_run(folder / BEST)
         images, _ = half_of_data(config, "test", root)
         found = evaluate(
-            model, images, windows=own_windows(config), baselines=baselines, amp=config.training.amp
+            model, images, windows=model.usage.windows, baselines=baselines, amp=config.training.amp
         )
         checkpoint.save_json(found, path)
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from .cars import read_cars
 from .cub import read_cub
 from .dogs import read_dogs
-from .folder import read_folder
+from .folder import images_in, read_folder
 from .images import UNREADABLE, Images, Placement, Sample, Unreadable, read_square
 from .records import Box, Record, Split, hold_out
 
@@ -44,6 +44,7 @@ __all__ = [
     "Split",
     "Unreadable",
     "hold_out",
+    "images_in",
     "read_split",
     "read_square",
 ]

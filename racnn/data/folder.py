@@ -35,8 +35,7 @@ def read_folder(root: Path) -> Split:
         tuple(
             Record(path, label)
             for label, name in enumerate(classes)
-            for path in sorted((root / half / name).rglob("*"))
-            if _is_image(path.relative_to(root / half)) and not path.is_dir()
+            for path in images_in(root / half / name)
         )
         for half in ("train", test)
     ]
@@ -45,6 +44,12 @@ def read_folder(root: Path) -> Split:
 
 def _folders(half: Path) -> set[str]:
     return {path.name for path in half.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
+def images_in(folder: Path) -> list[Path]:
+    """What looks like an image by its name, at any depth, sorted. Links to folders are not followed."""
+    found = (path for path in folder.rglob("*") if _is_image(path.relative_to(folder)))
+    return sorted(path for path in found if not path.is_dir())
 
 
 def _is_image(path: Path) -> bool:

@@ -88,26 +88,17 @@ class Images(Dataset[Sample]):
 
     Args:
         side: of the square, in pixels.
-        keep: hold decoded images in memory, 3 * side * side bytes each.
     """
 
-    def __init__(self, records: tuple[Record, ...], side: int, keep: bool = False) -> None:
+    def __init__(self, records: tuple[Record, ...], side: int) -> None:
         if side < 8:
             raise ValueError(f"image_side must be at least 8, got {side!r}")
         self.records, self.side = records, side
-        self._kept: dict[int, Sample] | None = {} if keep else None
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
-        if self._kept is None:
-            return self._read(index)
-        if index not in self._kept:
-            self._kept[index] = self._read(index)
-        return self._kept[index]
-
-    def _read(self, index: int) -> Sample:
         path, label, box = self.records[index]
         placed: Box | None = None
         try:

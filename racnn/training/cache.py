@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data import Images, Sample
 from ..model import RACNN
-from .batches import draw_moves, in_order, load, pick
+from .batches import Loader, draw_moves, in_order, load, pick
 from .engine import autocast
 from .phases import Phase
 from .step import Known
@@ -109,10 +109,10 @@ class Cache:
             return False
         return all(torch.equal(a, b) for a, b in zip(self._made_with[1], weights, strict=True))
 
-    def batches(self, batches: list[list[int]], workers: int) -> Iterator[Sample]:
-        """As :func:`racnn.training.batches.load`, but without pixels where descriptors say all."""
+    def batches(self, batches: list[list[int]], load: Loader) -> Iterator[Sample]:
+        """As ``load`` gives them, but without pixels where descriptors say all."""
         if self._descriptors is None:
-            yield from load(self.images, batches, workers)
+            yield from load(batches)
             return
         labels, nothing = torch.cat(self._labels), torch.empty(0)
         for numbers in map(torch.tensor, batches):

@@ -38,8 +38,12 @@ def _write(state: dict[str, Any], path: Path) -> None:
 
 
 def save_json(value: Any, path: Path) -> None:
-    text = json.dumps(value, indent=1, default=str)
-    _replace(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    save_text(json.dumps(value, indent=1, default=str) + "\n", path)
+
+
+def save_text(text: str, path: Path) -> None:
+    """Names of files in it keep their bytes."""
+    _replace(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape")))
 
 
 def _replace(path: Path, write: Any) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -48,7 +46,7 @@ class Engine:
         set_rates(self.optimizer, self.config.lr_schedule, progress)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def train(self, batch: Batch) -> dict[str, Any]:
+    def train(self, batch: Batch) -> dict[str, Tensor]:
         """One step with this process' share of a batch. Returns the step's terms."""
         with self.autocast():
             terms: dict[str, Tensor] = self._wrapped(batch)

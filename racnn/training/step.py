@@ -113,10 +113,10 @@ class TrainingStep(nn.Module):
         terms |= {"loss": loss, "sum images": (batch.labels >= 0).sum()}
         return terms | _window_statistics(self.model, relative)
 
-    def window_gradients(self) -> dict[str, float]:
+    def window_gradients(self) -> dict[str, Tensor]:
         """After ``backward``: the mean norm of d loss / d (tx, ty, tl) of an image, per coarser side."""
         norms = {
-            f"window gradient {n}": float(w.grad.flatten(1).norm(dim=1).mean())
+            f"window gradient {n}": w.grad.flatten(1).norm(dim=1).mean()
             for n, w in enumerate(self.windows, 2)
             if w.grad is not None
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ..data import Images, Sample, Split, Unreadable, hold_out
 from ..model import RACNN
 from ..output import printable
 from . import checkpoint
-from .batches import Augmentation, draw_moves, epoch_batches, in_order, load, pick
+from .batches import Augmentation, Loader, draw_moves, epoch_batches, in_order, pick
 from .cache import Cache
 from .engine import Engine
 from .folder import BEST, HISTORY, LAST, RunFolder, fingerprint
@@ -75,8 +76,12 @@ class Trainer:
         self.folder = RunFolder(output, processes, resume=resume)
         state = self.folder.state(config, split) if resume else None
         self.data = fingerprint(split.train, data.root)
-        self.train_images = Images(train, data.image_side, data.keep)
-        self.validation_images = Images(validation, data.image_side, data.keep)
+        self.train_images = Images(train, data.image_side)
+        self.validation_images = Images(validation, data.image_side)
+        self.loaders = tuple(
+            Loader(images, data.workers, keep=data.keep, pin=processes.device.type == "cuda")
+            for images in (self.train_images, self.validation_images)
+        )
         self.unreadable = (Unreadable(train), Unreadable(validation))
         torch.manual_seed(training.seed)
         self.model = config.model.build(len(split.classes), pretrained=not resume).to(processes.device)
@@ -114,7 +119,7 @@ class Trainer:
             FloatingPointError: a loss or a weight is not finite.
             ValueError: not one of the training or the validation images can be read.
         """
-        with self.folder, self.reporter:
+        with self.folder, self.reporter, closing(self.loaders[0]), closing(self.loaders[1]):
             while phase := next_phase(self.config.training, len(self.model.sizes), self.done):
                 self._run_phase(phase)
         return self.model.eval()
@@ -177,14 +182,12 @@ class Trainer:
         if known.descriptors is None:
             images = augment(images, batch.number)
         jitter = pick(moves, batch.number, device)
-        self.meters.add(engine.train(Batch(images, batch.label.to(device), known, jitter)))
+        self.meters.add(engine.train(Batch(images, batch.label.to(device, non_blocking=True), known, jitter)))
 
     def _batches(self, half: int, batches: list[list[int]]) -> Iterator[Sample]:
         """Of the training (0) or the validation images (1)."""
-        workers = self.config.data.workers
-        if self.caches:
-            return self.caches[half].batches(batches, workers)
-        return load((self.train_images, self.validation_images)[half], batches, workers)
+        load = self.loaders[half]
+        return self.caches[half].batches(batches, load) if self.caches else load(batches)
 
     def _all_agree_to_stop(self) -> bool:
         """One process that stops alone would leave the others waiting for it."""
@@ -206,7 +209,8 @@ class Trainer:
             self._note_unreadable(batch, self.unreadable[1])
             known = self.caches[1].look_up(batch.number) if self.caches else Known()
             with engine.autocast():
-                meters.add(engine.step(Batch(batch.image.to(device), batch.label.to(device), known)))
+                images = batch.image.to(device, non_blocking=True)
+                meters.add(engine.step(Batch(images, batch.label.to(device, non_blocking=True), known)))
         return self._means(meters, "validation")
 
     def _means(self, meters: Meters, half: str) -> dict[str, float]:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from racnn.commands import load_model
 from racnn.config import Config, ModelConfig
+from racnn.loading import load_model, load_run
 from racnn.training import checkpoint
 
 
@@ -156,9 +156,9 @@ def test_what_is_no_checkpoint_of_this_version_is_refused_in_one_line(
 def test_a_checkpoint_is_read_as_it_was_written(good: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     checkpoint.save(good, path)
-    model, config, classes = load_model(path, "cpu")
+    model, config = load_run(path, "cpu")
     assert config.to_dict() == good["config"]
-    assert classes == good["classes"]
+    assert model.usage.classes == good["classes"]
     assert all(torch.equal(value, good["model"][name]) for name, value in model.state_dict().items())
     plain = torch.load(path, weights_only=True)
     assert plain["config"] == good["config"]

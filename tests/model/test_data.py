@@ -150,7 +150,7 @@ def test_a_corrupt_image_is_named_and_counted_once(tmp_path: Path) -> None:
 
 
 def test_workers_read_the_same(tmp_path: Path) -> None:
-    images = Images(read_split("cub", make_cub(tmp_path)).train, 16, keep=True)
+    images = Images(read_split("cub", make_cub(tmp_path)).train, 16)
     batches = in_order(len(images), 5)
     for one, other in zip(load(images, batches, 0), load(images, batches, 1), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -86,9 +86,8 @@ def test_evaluation_is_repeatable_for_any_batch_size(tmp_path: Path) -> None:
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
     images = list(random_images(3, 64))
-    classes = ("red", "green", "blue")
-    pictures.draw_image(make(), images[0], "proposed", classes, tmp_path / "one.png")
-    pictures.draw_contact_sheet(make(), images, "proposed", classes, 1, tmp_path / "sheet.png")
+    pictures.draw_image(make(), images[0], tmp_path / "one.png")
+    pictures.draw_contact_sheet(make(), images, 1, tmp_path / "sheet.png")
     history = [
         {"phase": "rank 1", "epoch": n, "windows": [[[[32.0, 32.0, 16.0 - n]]] * 3]} for n in range(1, 13)
     ]
@@ -118,8 +117,8 @@ def test_windows_are_drawn_where_they_are(tmp_path: Path) -> None:
 def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="history holds no windows"):
         pictures.draw_history([], [], tmp_path / "windows.png")
-    with pytest.raises(ValueError, match="there are no images of 'red'"):
-        pictures.draw_contact_sheet(make(), [], "proposed", ("red",), 0, tmp_path / "sheet.png")
+    with pytest.raises(ValueError, match="there are no images of 'class 0'"):
+        pictures.draw_contact_sheet(make(), [], 0, tmp_path / "sheet.png")
 
 
 def test_top_labels() -> None:

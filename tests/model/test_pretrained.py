@@ -13,8 +13,9 @@ import torch
 from trees import draw, random_images, tiny_backbone
 
 from racnn import RACNN, Usage
-from racnn.commands import load_model, main
+from racnn.commands import main
 from racnn.config import Config, DataConfig, ModelConfig, TrainingConfig
+from racnn.loading import load_model
 from racnn.pretrained import CONFIG, WEIGHTS
 from racnn.training import checkpoint
 
@@ -208,7 +209,7 @@ def test_commands_take_a_folder_in_place_of_its_checkpoint(
         capsys.readouterr()
     assert shown[0] == shown[1]
     assert "green" in shown[0]
-    assert load_model(folder)[0].usage.windows == "response"
+    assert load_model(folder).usage.windows == "response"
     assert run("export", folder, "--to", tmp_path / "birds.pt2") == 0
     program = torch.export.load(tmp_path / "birds.pt2").module()
     images = random_images(3, 40)
