@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,13 @@ from ..model import RACNN
 from ..output import printable
 from . import checkpoint
 from .batches import Augmentation, draw_moves, epoch_batches, in_order, load, pick
-from .cache import Cache
 from .engine import Engine
 from .folder import BEST, HISTORY, LAST, RunFolder, fingerprint
 from .meters import Meters
 from .phases import Phase, PhaseResult, next_phase
 from .processes import Processes
 from .reporting import Reporter
-from .step import Batch, Known
+from .step import Batch
 
 BOXCAR = Boxcar(scale=1e-3)
 """As released but for its scale, which acts as the learning rate does: 1e-7 would drown in Adam's epsilon."""
@@ -84,16 +82,6 @@ class Trainer:
             self.model.crop_options |= {"window_grad": "boxcar", "boxcar": BOXCAR}
         if training.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.caches: tuple[Cache, ...] = ()
-        if training.cache:
-            seed, jitter = training.seed, training.jitter
-            views, flip, amp = training.views, data.flip, training.amp
-            self.caches = (
-                Cache(
-                    self.model, self.train_images, views=views, flip=flip, jitter=jitter, seed=seed, amp=amp
-                ),
-                Cache(self.model, self.validation_images, seed=seed, amp=amp),
-            )
         self.done: list[PhaseResult] = []
         self.history: list[dict[str, Any]] = []
         self.at, self.meters = Position(), Meters()
@@ -120,9 +108,6 @@ class Trainer:
         return self.model.eval()
 
     def _run_phase(self, phase: Phase) -> None:
-        self.model.eval()
-        for cache in self.caches:
-            cache.prepare(phase)
         engine = Engine(self.model, phase, self.config.training, self.processes)
         if self._optimizer_state is not None:
             engine.optimizer.load_state_dict(self._optimizer_state)
@@ -147,11 +132,11 @@ class Trainer:
         config, count = self.config.training, len(self.train_images)
         order = 1000 * len(self.done) + self.at.epoch  # every epoch of the run has its own
         steps = epoch_batches(count, config.batch_size, config.seed, order, self.processes)
-        augment = Augmentation(count, self.config.data, config.seed, order, config.views)
+        augment = Augmentation(count, self.config.data, config.seed, order)
         shape = count, len(self.model.sizes) - 1, self.model.num_windows
         jitter = config.jitter if phase.kind in ("classify", "fuse") else 0.0
         moves = draw_moves(shape, jitter, config.seed, order)
-        batches = self._batches(0, steps[self.at.step_in_epoch :])
+        batches = load(self.train_images, steps[self.at.step_in_epoch :], self.config.data.workers)
         engine.start_epoch()
         self.reporter.start_epoch(
             f"{phase.name}, epoch {self.at.epoch + 1}", len(steps), self.at.step_in_epoch
@@ -171,20 +156,9 @@ class Trainer:
     def _train_step(self, engine: Engine, batch: Sample, augment: Augmentation, moves: Tensor | None) -> None:
         self._note_unreadable(batch, self.unreadable[0])
         device = self.processes.device
-        images, known = batch.image.to(device, non_blocking=True), Known()
-        if self.caches:
-            known = self.caches[0].look_up(batch.number, augment.views[batch.number])
-        if known.descriptors is None:
-            images = augment(images, batch.number)
+        images = augment(batch.image.to(device, non_blocking=True), batch.number)
         jitter = pick(moves, batch.number, device)
-        self.meters.add(engine.train(Batch(images, batch.label.to(device), known, jitter)))
-
-    def _batches(self, half: int, batches: list[list[int]]) -> Iterator[Sample]:
-        """Of the training (0) or the validation images (1)."""
-        workers = self.config.data.workers
-        if self.caches:
-            return self.caches[half].batches(batches, workers)
-        return load((self.train_images, self.validation_images)[half], batches, workers)
+        self.meters.add(engine.train(Batch(images, batch.label.to(device), jitter)))
 
     def _all_agree_to_stop(self) -> bool:
         """One process that stops alone would leave the others waiting for it."""
@@ -202,11 +176,10 @@ class Trainer:
         meters, device = Meters(), self.processes.device
         batches = in_order(len(self.validation_images), self.config.training.batch_size)
         mine = batches[self.processes.rank :: self.processes.world]
-        for batch in self._batches(1, mine):
+        for batch in load(self.validation_images, mine, self.config.data.workers):
             self._note_unreadable(batch, self.unreadable[1])
-            known = self.caches[1].look_up(batch.number) if self.caches else Known()
             with engine.autocast():
-                meters.add(engine.step(Batch(batch.image.to(device), batch.label.to(device), known)))
+                meters.add(engine.step(Batch(batch.image.to(device), batch.label.to(device))))
         return self._means(meters, "validation")
 
     def _means(self, meters: Meters, half: str) -> dict[str, float]:

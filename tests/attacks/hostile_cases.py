@@ -193,7 +193,7 @@ ENTRIES: tuple[Callable[[Path], object], ...] = (
 def model(folder: Path) -> Path:
     """A checkpoint that has not learned anything, with a history."""
     data = DataConfig(root=tree("cub", folder), image_side=SIDE, validation=0.2)
-    parts = ModelConfig(backbone="squeezenet1_1", weights=None, scales=2, sizes=[SIDE], hidden=8)
+    parts = ModelConfig(backbone="test_resnet", weights=None, scales=2, sizes=[SIDE], hidden=8)
     classes = sorted(f"{11 + n:03}.{name}" for n, name in enumerate(CLASSES))
     config = Config(data=data, model=parts)
     state = {"model": parts.build(len(classes)).state_dict(), "classes": classes, "config": config.to_dict()}
