@@ -179,8 +179,8 @@ def _read(path: str | Path) -> dict[str, Tensor]:
         state: dict[str, Tensor] = load_file(path)
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    if not state:
-        raise ValueError("it is empty")  # timm would download its own
+    if not isinstance(state, dict) or not state:  # timm would download its own
+        raise ValueError("it holds no weights by name")
     return state
 
 

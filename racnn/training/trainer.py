@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ class Trainer:
         while self.at.epoch < phase.epochs and self.at.bad_epochs < self.config.training.patience:
             self._train_epoch(phase, engine)
             self._end_epoch(phase, engine)
-            self._save(phase, engine)
+            self._save(engine)
         self.processes.wait()
         best = self.output / BEST
         state = checkpoint.load(best, self.processes.device)
@@ -126,7 +127,7 @@ class Trainer:
         self.done.append(PhaseResult(phase, self.at.best, self.at.epoch))
         self.at = Position(step=self.at.step)
         self.processes.wait()
-        self._save(None, None)
+        self._save(None)
 
     def _train_epoch(self, phase: Phase, engine: Engine) -> None:
         config, count = self.config.training, len(self.train_images)
@@ -136,29 +137,30 @@ class Trainer:
         shape = count, len(self.model.sizes) - 1, self.model.num_windows
         jitter = config.jitter if phase.kind in ("classify", "fuse") else 0.0
         moves = draw_moves(shape, jitter, config.seed, order)
-        batches = load(self.train_images, steps[self.at.step_in_epoch :], self.config.data.workers)
         engine.start_epoch()
-        self.reporter.start_epoch(
-            f"{phase.name}, epoch {self.at.epoch + 1}", len(steps), self.at.step_in_epoch
-        )
-        for position in range(self.at.step_in_epoch, len(steps)):
+        done, device = self.at.step_in_epoch, self.processes.device
+        self.reporter.start_epoch(f"{phase.name}, epoch {self.at.epoch + 1}", len(steps), done)
+        batches = self._read(self.train_images, self.unreadable[0], steps[done:])
+        for position, batch in enumerate(batches, done):
             engine.start_step(self.at.step, (self.at.epoch + position / len(steps)) / phase.epochs)
-            self._train_step(engine, next(batches), augment, moves)
+            images = augment(batch.image.to(device, non_blocking=True), batch.number)
+            moved = pick(moves, batch.number, device)
+            self.meters.add(engine.train(Batch(images, batch.label.to(device), moved)))
             self.at.step += 1
             self.at.step_in_epoch = position + 1
             self.reporter.step()
             stop = self._all_agree_to_stop()
             if stop or (config.checkpoint_every and self.at.step % config.checkpoint_every == 0):
-                self._save(phase, engine)
+                self._save(engine)
             if stop:
                 raise Stopped
 
-    def _train_step(self, engine: Engine, batch: Sample, augment: Augmentation, moves: Tensor | None) -> None:
-        self._note_unreadable(batch, self.unreadable[0])
-        device = self.processes.device
-        images = augment(batch.image.to(device, non_blocking=True), batch.number)
-        jitter = pick(moves, batch.number, device)
-        self.meters.add(engine.train(Batch(images, batch.label.to(device), jitter)))
+    def _read(self, images: Images, unreadable: Unreadable, batches: list[list[int]]) -> Iterator[Sample]:
+        """Batches one after another; what cannot be read is named."""
+        for batch in load(images, batches, self.config.data.workers):
+            for path in unreadable.note(batch):
+                self.reporter.note(f"cannot be read, left out: {printable(path)}")
+            yield batch
 
     def _all_agree_to_stop(self) -> bool:
         """One process that stops alone would leave the others waiting for it."""
@@ -176,8 +178,7 @@ class Trainer:
         meters, device = Meters(), self.processes.device
         batches = in_order(len(self.validation_images), self.config.training.batch_size)
         mine = batches[self.processes.rank :: self.processes.world]
-        for batch in load(self.validation_images, mine, self.config.data.workers):
-            self._note_unreadable(batch, self.unreadable[1])
+        for batch in self._read(self.validation_images, self.unreadable[1], mine):
             with engine.autocast():
                 meters.add(engine.step(Batch(batch.image.to(device), batch.label.to(device))))
         return self._means(meters, "validation")
@@ -198,12 +199,12 @@ class Trainer:
         if phase.kind in ("imitate", "rank") and self.at.step_in_epoch == self.at.epoch == 0:
             validation = self.validate(engine)
             if validation and math.isfinite(validation["loss"]):
-                self._keep(phase, validation["loss"])
+                self._keep(validation["loss"])
 
-    def _keep(self, phase: Phase, loss: float) -> None:
+    def _keep(self, loss: float) -> None:
         self.at.best = loss
         if self.processes.is_first:
-            checkpoint.save(self._state(phase) | {"loss": loss}, self.output / BEST)
+            checkpoint.save(self._state(), self.output / BEST)
 
     def _end_epoch(self, phase: Phase, engine: Engine) -> None:
         train = self._means(self.meters, "training")
@@ -217,49 +218,36 @@ class Trainer:
         worth_it = at.best == math.inf or loss < at.best - self.config.training.tolerance * abs(at.best)
         at.bad_epochs = 0 if worth_it else at.bad_epochs + 1
         if loss < at.best:
-            self._keep(phase, loss)
-        tracked = self._tracked_images()
-        windows = self._windows_of(tracked, phase)
+            self._keep(loss)
+        tracked, windows = self._track(phase)
         record = {"phase": phase.name, "epoch": at.epoch + 1, "step": at.step, "train": train}
         record |= {"validation": validation, "windows": windows}
         self.history.append(record)
         self.reporter.end_epoch(record, tracked)
         at.epoch, at.step_in_epoch, self.meters = at.epoch + 1, 0, Meters()
 
-    def _tracked_images(self) -> list[Tensor]:
-        """(3, S, S) of a few images, on the first process, to see how their windows move."""
+    @torch.no_grad()
+    def _track(self, phase: Phase) -> tuple[list[Tensor], list[Any]]:
+        """A few images (3, S, S), on the first process, and scale x image x window x (tx, ty, tl)."""
         images = self.validation_images if len(self.validation_images) else self.train_images
         count = min(self.config.training.track, len(images)) if self.processes.is_first else 0
-        return [images[i].image for i in range(count)]
+        if not count:
+            return [], []
+        tracked = [images[i].image for i in range(count)]
+        pixels = torch.stack(tracked).to(self.processes.device)
+        output = self.model.eval()(pixels, "proposed" if phase.kind == "imitate" else phase.windows)
+        return tracked, [(windows * 100).round().div(100).tolist() for windows in output.windows]
 
-    @torch.no_grad()
-    def _windows_of(self, images: list[Tensor], phase: Phase) -> list[Any]:
-        """Scale x image x window x (tx, ty, tl)."""
-        if not images:
-            return []
-        self.model.eval()
-        pixels = torch.stack(images).to(self.processes.device)
-        output = self.model(pixels, "proposed" if phase.kind == "imitate" else phase.windows)
-        return [(windows * 100).round().div(100).tolist() for windows in output.windows]
+    def _state(self) -> dict[str, Any]:
+        weights, config = self.model.state_dict(), self.config.to_dict()
+        return {"model": weights, "classes": list(self.classes), "config": config}
 
-    def _note_unreadable(self, batch: Sample, unreadable: Unreadable) -> None:
-        for path in unreadable.note(batch):
-            self.reporter.note(f"cannot be read, left out: {printable(path)}")
-
-    def _state(self, phase: Phase | None) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "classes": list(self.classes),
-            "config": self.config.to_dict(),
-            "phase": phase.name if phase else None,
-        }
-
-    def _save(self, phase: Phase | None, engine: Engine | None) -> None:
+    def _save(self, engine: Engine | None) -> None:
         """``last.pt``: all that decides how the run goes on. To be called on all processes."""
         sums = self.meters.totals(self.processes)
         if not self.processes.is_first:
             return
-        state = self._state(phase) | {
+        state = self._state() | {
             "optimizer": engine.optimizer.state_dict() if engine else None,
             "done": [asdict(result) for result in self.done],
             "history": self.history,

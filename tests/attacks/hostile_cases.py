@@ -198,7 +198,7 @@ def model(folder: Path) -> Path:
     config = Config(data=data, model=parts)
     state = {"model": parts.build(len(classes)).state_dict(), "classes": classes, "config": config.to_dict()}
     path = folder / "run/best.pt"
-    checkpoint.save(state | {"phase": None}, path)
+    checkpoint.save(state, path)
     windows = [[[[20.0, 20.0, 10.0]]] * 3]
     checkpoint.save_json(
         [{"phase": "fuse", "epoch": n, "windows": windows} for n in (1, 2)], path.with_name("history.json")

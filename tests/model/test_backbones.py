@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from trees import make_cub, random_images, tiny_backbone
 
@@ -19,8 +20,6 @@ from racnn.training.phases import Phase, set_trainable
 from racnn.training.processes import Processes
 from racnn.training.step import Batch
 from racnn.training.trainer import Trainer
-
-timm = pytest.importorskip("timm")
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 CLASSIFY = Phase("classify", "classify", "response", 1)
@@ -146,9 +145,13 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileNotFoundError, match="weights must be 'DEFAULT', None or a file's path"):
         make_backbone(name, tmp_path / "missing.pt", 64)
     file = tmp_path / "other.pt"
-    for content in ({"stem.weight": torch.zeros(3)}, {}, [1], 3):
+    for content, why in (
+        ({"stem.weight": torch.zeros(3)}, "Missing key"),
+        ({}, "no weights"),
+        (3, "no weights"),
+    ):
         torch.save(content, file)
-        with pytest.raises(ValueError, match=r"weights must be a state dict of .*other.pt"):
+        with pytest.raises(ValueError, match=rf"weights must be a state dict of .*other.pt.*{why}"):
             make_backbone(name, file, 64)
     file.write_bytes(b"no weights")
     with pytest.raises(ValueError, match="weights must be a state dict") as caught:

@@ -33,7 +33,7 @@ def best(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     classes = ["011.red", "012.green", "013.blue"]
     state = {"model": model.build(3).state_dict(), "classes": classes, "config": config.to_dict()}
-    checkpoint.save(state | {"phase": None}, tmp_path / "run/best.pt")
+    checkpoint.save(state, tmp_path / "run/best.pt")
     epochs = [{"phase": "rank 1", "epoch": n, "windows": WINDOWS} for n in (1, 2)]
     (tmp_path / "run/history.json").write_text(json.dumps(epochs))
     return tmp_path / "run/best.pt"

@@ -114,7 +114,6 @@ def test_the_file_answers_as_the_model(options: dict[str, Any], ending: str, tmp
 @pytest.mark.parametrize("ending", [".pt2", ".onnx"])
 @pytest.mark.parametrize(("descriptor", "side"), [("mean", 272), ("fc", 64)])
 def test_a_vision_transformer(descriptor: str, side: int, ending: str, tmp_path: Path) -> None:
-    pytest.importorskip("timm")
     check(make((side, 48), 2, backbone="test_vit", descriptor=descriptor, side=64), ending, tmp_path)
 
 
