@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Trains a configuration over seeds, with learned windows and with what they must beat.
+"""Trains a configuration over seeds, with learned windows and with one larger input.
 
 Every variant of every seed is a run of ``python -m racnn train`` in a folder of its own: one that was
 interrupted is resumed, one that is finished is not repeated. The test half is looked at when all runs are
@@ -23,13 +23,13 @@ SECTION = Section(accuracy.accuracy_table, accuracy.note, "Accuracy of scales an
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/birds.yaml")
+    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs/digits.yaml")
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs, kept between calls")
     SECTION.add_arguments(parser)
-    parser.add_argument("--name", default="birds", help="of the results")
+    parser.add_argument("--name", default="digits", help="of the results")
     return parser.parse_args()
 
 

@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if on_gpu else "cpu")
-    parser.add_argument("--backbone", default="vgg19" if on_gpu else "mobilenet_v3_small")
+    parser.add_argument("--backbone", default="vgg19" if on_gpu else "mobilenetv3_small_100")
     parser.add_argument("--sizes", type=int, nargs="+", default=[448, 224, 224], help="side of each scale")
     parser.add_argument("--batch", type=int, default=32 if on_gpu else 4)
     parser.add_argument("--rounds", type=int, default=21 if on_gpu else 7)

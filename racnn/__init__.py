@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """RA-CNN on top of :func:`racnn_ops.attention_crop`: the model, its losses, its data, its training."""
 
-from .backbones import Backbone, backbone_names
+from .backbones import Backbone
 from .loading import load_model
 from .losses import classification_loss, diversity_loss, ranking_loss
 from .model import RACNN
@@ -13,7 +13,6 @@ __all__ = [
     "Backbone",
     "RACNNOutput",
     "Usage",
-    "backbone_names",
     "classification_loss",
     "diversity_loss",
     "load_model",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .data import READERS
 from .losses import MARGIN
 from .model import RACNN
+from .windows import INITIAL_HALF_SIDE
 
 Schedule = Literal["paper", "fixed"]
 
@@ -47,6 +48,7 @@ class ModelConfig:
 
     backbone: str = "vgg19"
     weights: str | None = "DEFAULT"
+    descriptor: Literal["mean", "fc"] = "mean"
     scales: int = 3
     sizes: list[int] = field(default_factory=lambda: [448, 224, 224])
     windows: int = 1
@@ -54,6 +56,7 @@ class ModelConfig:
     mask_steepness: float | None = None
     chain_gradient: bool = True
     half_side_bounds: list[float] = field(default_factory=lambda: [1 / 3, 1.0])
+    initial_half_side: float = INITIAL_HALF_SIDE
     hidden: int = 1024
     dropout: float = 0.0
     fusion_dropout: float = 0.0
@@ -81,12 +84,11 @@ class TrainingConfig:
         jitter: while classifiers and fusion learn, windows are moved at random by up to this share of their
             half side, and scaled by up to ``exp(jitter)``. Otherwise a classifier memorises its training
             images as seen through the windows of the day, and the ranking loss finds no better ones.
-        optimizer: "sgd" with ``momentum``, or "adamw".
-        weight_decay: of weights, not of biases; of classifiers and fusion heads ``decay_classifier`` and
-            ``decay_fusion``, unless they are None.
-        lr_backbone, lr_classifier, lr_apn, lr_fusion: learning rates. The fusion heads read descriptors of
-            length 1, far shorter than the classifiers', and want a larger one.
-        lr_schedule: within a phase: "constant", or "cosine" to 0.
+        optimizer: "sgd", with momentum 0.9, or "adamw".
+        weight_decay: of weights, not of biases.
+        lr_backbone, lr_classifier, lr_apn, lr_fusion: learning rates, which fall to 0 in each phase as a
+            cosine does. The fusion heads read descriptors of length 1, far shorter than the classifiers', and
+            want a larger one.
         margin: of the ranking loss.
         rank_gradient: how the ranking loss reaches windows: "exact", by its derivative; "boxcar", by the
             surrogate of the authors' release, see :class:`racnn_ops.Boxcar`; "difference", over
@@ -97,11 +99,9 @@ class TrainingConfig:
             "fused", p_{1..s} < p_{1..s+1}: a look must add to what is known. Fusion then learns before
             windows.
         diversity: weight of the overlap of an image's windows.
-        freeze_blocks: so many leading children of every backbone keep their weights; -1: all of them.
+        freeze_blocks: so many leading blocks of every backbone keep their weights, see
+            :func:`racnn.backbones.blocks`; -1: all of it.
         freeze_batch_norm: batch norms of trained backbones keep their statistics.
-        cache: keep what frozen backbones say about fixed crops; needs freeze_blocks -1 and min_crop 1.
-        views: of every training image that the cache keeps; every second one is mirrored (``data.flip``),
-            and each has a ``jitter`` of its own.
         channels_last: memory format of the network; some are much faster in it.
         amp: "bf16" autocast.
         checkpoint_every: steps between checkpoints within an epoch; 0: after each epoch only.
@@ -122,15 +122,11 @@ class TrainingConfig:
     batch_size: int = 16
     jitter: float = 0.0
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = 0.9
     weight_decay: float = 5e-4
-    decay_classifier: float | None = None
-    decay_fusion: float | None = None
     lr_backbone: float = 1e-3
     lr_classifier: float = 1e-2
     lr_apn: float = 1e-3
     lr_fusion: float = 0.1
-    lr_schedule: Literal["constant", "cosine"] = "cosine"
     margin: float = MARGIN
     rank_gradient: Literal["exact", "boxcar", "difference", "antithetic"] = "exact"
     difference_step: float = 0.3
@@ -138,8 +134,6 @@ class TrainingConfig:
     diversity: float = 0.0
     freeze_blocks: int = 0
     freeze_batch_norm: bool = False
-    cache: bool = False
-    views: int = 2
     channels_last: bool = False
     amp: Literal["none", "bf16"] = "none"
     checkpoint_every: int = 0
@@ -195,7 +189,7 @@ class Config:
         t, d = self.training, self.data
         if d.name not in READERS:
             raise ValueError(f"data.name must be one of {', '.join(map(repr, READERS))}, got {d.name!r}")
-        for name in ("batch_size", "rounds", "patience", "views"):
+        for name in ("batch_size", "rounds", "patience"):
             _at_least(f"training.{name}", getattr(t, name), 1)
         for name in ("classify", "imitate", "rank", "fuse"):
             _at_least(f"training.{name}_epochs", getattr(t, f"{name}_epochs"), 0)
@@ -208,8 +202,6 @@ class Config:
             raise ValueError(f"training.jitter must be in [0, 1], got {t.jitter}")
         if not 0 < t.difference_step <= 1:
             raise ValueError(f"training.difference_step must be in (0, 1], got {t.difference_step}")
-        if t.cache and (t.freeze_blocks != -1 or d.min_crop != 1):
-            raise ValueError("training.cache needs training.freeze_blocks -1 and data.min_crop 1")
         return self
 
 

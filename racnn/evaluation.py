@@ -136,17 +136,15 @@ def evaluate(
     for batch in load(images, in_order(len(images), batch_size), workers):
         unreadable.note(batch)
         pixels, labels = batch.image.to(device), batch.label.to(device)
-        coarse = None
         for source in sources:
             given: str | list[Tensor] = source
             if source == "box":
                 given = _box_windows(model, batch.box.to(device), float(images.side))
             start = _now(device)
             with autocast(amp, device):
-                output: RACNNOutput = model(pixels, given, coarse_features=coarse, generator=generator)
+                output: RACNNOutput = model(pixels, given, generator=generator)
             if source == windows:
                 seconds += _now(device) - start
-                coarse = output.features[0]
             readable = labels >= 0
             if source == "box":
                 readable &= ~batch.box.to(device).isnan().any(1)

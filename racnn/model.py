@@ -15,12 +15,12 @@ from racnn_ops import AttentionCrop, attention_crop
 
 from . import pretrained
 from . import windows as geometry
-from .backbones import BackboneFactory, feature_shape, make_backbone
+from .backbones import DESCRIPTORS, BackboneFactory, make_backbone, measure
 from .output import RACNNOutput
 from .parts import FusionHead, Scale
 from .pretrained import Usage
 from .proposal import AttentionProposal
-from .windows import Bounds
+from .windows import INITIAL_HALF_SIDE, Bounds
 
 CROP_FROM = ("previous", "image")
 WINDOW_SOURCES = ("proposed", "response", "centre", "random")
@@ -31,12 +31,15 @@ class RACNN(nn.Module):
 
     Args:
         num_classes: at least 2.
-        backbone: a name of :func:`racnn.backbone_names`, or a callable that takes ``weights`` and returns a
-            module from images to feature maps; called once a scale, as scales share no parameters.
+        backbone: the name of a model in timm, such as ``"resnet50"`` or ``"vit_small_patch14_dinov2"``;
+            ``"small"``, for training from scratch; or a callable that takes ``weights`` and returns a module
+            from images to feature maps, called once a scale, as scales share no parameters.
         scales: at least 1; 1 is the backbone alone.
         sizes (int or sequence of int): side of each scale's input, in pixels. The last one counts for all
             further scales.
         weights: ``"DEFAULT"`` (pretrained), the path of a state dict, or None (random).
+        descriptor: what a scale's classifier and fusion read of its feature map: ``"mean"``, its mean, or
+            ``"fc"``, what the backbone's own layers make of it before its classifier (VGG: fc6 and fc7).
         windows: K, windows an image at every scale but the first. Each proposes one window at the next scale;
             a scale's descriptor is that of its windows one after another.
         crop_from: ``"previous"`` cuts a scale's input out of the previous one's, as in the paper;
@@ -44,6 +47,8 @@ class RACNN(nn.Module):
         mask_steepness: see :func:`racnn_ops.attention_crop`.
         chain_gradient: whether a scale's loss reaches windows coarser than its own (in the release not).
         half_side_bounds (float, float): of tl, as shares of the coarser scale's tl. The paper: at least 1/3.
+        initial_half_side: tl of windows that are not learned and of untrained APNs, as a share of the coarser
+            scale's side. The paper: 1/4, half the side.
         hidden: width of the APN's hidden layer.
         dropout: before each scale's classifier.
         fusion_dropout: share of images for which a fusion head does not see a coarser descriptor while it
@@ -72,11 +77,13 @@ class RACNN(nn.Module):
         sizes: int | Sequence[int] = (448, 224, 224),
         *,
         weights: str | Path | None = "DEFAULT",
+        descriptor: str = "mean",
         windows: int = 1,
         crop_from: str = "previous",
         mask_steepness: float | None = None,
         chain_gradient: bool = True,
         half_side_bounds: Sequence[float] = (1 / 3, 1.0),
+        initial_half_side: float = INITIAL_HALF_SIDE,
         hidden: int = 1024,
         dropout: float = 0.0,
         fusion_dropout: float = 0.0,
@@ -92,33 +99,44 @@ class RACNN(nn.Module):
         ):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if crop_from not in CROP_FROM:
-            raise ValueError(f"crop_from must be one of {', '.join(map(repr, CROP_FROM))}, got {crop_from!r}")
+        for name, choice, allowed in (
+            ("crop_from", crop_from, CROP_FROM),
+            ("descriptor", descriptor, DESCRIPTORS),
+        ):
+            if choice not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {choice!r}")
         for name, share in (("dropout", dropout), ("fusion_dropout", fusion_dropout)):
             if not 0 <= share < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {share!r}")
         if len(half_side_bounds) != 2:
             raise ValueError(f"half_side_bounds must be a pair, got {half_side_bounds!r}")
+        if not 0 < initial_half_side <= 0.5:
+            raise ValueError(f"initial_half_side must be in (0, 0.5], got {initial_half_side!r}")
         self.num_classes, self.sizes = num_classes, _check_sizes(sizes, scales)
         self.num_windows, self.crop_from, self.chain_gradient = windows, crop_from, chain_gradient
         self.crop_options: dict[str, Any] = {"boundary": "border", "mask_steepness": mask_steepness}
         AttentionCrop(self.sizes[0], **self.crop_options)  # refuses options that no crop can have
-        self.bounds = Bounds(*half_side_bounds).check()
+        self.bounds, self.initial_half_side = Bounds(*half_side_bounds).check(), initial_half_side
 
         self.scales = nn.ModuleList()
-        channels = []
+        widths = []
         for n, size in enumerate(self.sizes, 1):
-            made = make_backbone(backbone, weights)
-            shape = feature_shape(made.features, size)
+            made = make_backbone(backbone, weights, size, descriptor)
+            shape, width = measure(made.features, size, descriptor)
             proposal = None
             if n < scales:
-                count = windows if n == 1 else 1
-                proposal = AttentionProposal(shape, count=count, hidden=hidden, bounds=self.bounds)
-            channels.append(shape[0] * (windows if n > 1 else 1))
-            self.scales.append(Scale(made.features, channels[-1], num_classes, dropout, proposal))
+                proposal = AttentionProposal(
+                    shape,
+                    count=windows if n == 1 else 1,
+                    hidden=hidden,
+                    bounds=self.bounds,
+                    half_side=initial_half_side,
+                )
+            widths.append(width * (windows if n > 1 else 1))
+            self.scales.append(Scale(made.features, descriptor, widths[-1], num_classes, dropout, proposal))
         # Scale n's head fuses scales 1 to n.
         self.fusion = nn.ModuleList(
-            FusionHead(channels[:n], num_classes, fusion_dropout) for n in range(2, scales + 1)
+            FusionHead(widths[:n], num_classes, fusion_dropout) for n in range(2, scales + 1)
         )
         self.register_buffer("mean", torch.tensor(made.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(made.std).view(1, -1, 1, 1), persistent=False)
@@ -158,7 +176,6 @@ class RACNN(nn.Module):
         windows: str | Sequence[Tensor] = "proposed",
         *,
         scales: int | None = None,
-        coarse_features: Tensor | None = None,
         jitter: Sequence[Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> RACNNOutput:
@@ -167,10 +184,9 @@ class RACNN(nn.Module):
         Args:
             images (Tensor[B, 3, S, S]): uint8, or floats in [0, 1].
             windows: where windows come from: ``"proposed"`` by the APNs; ``"response"``, around the highest
-                responses of the features; ``"centre"`` or ``"random"``, half as wide as the coarser window;
-                or N - 1 tensors (B, K, 3), pixels of ``images``.
+                responses of the features; ``"centre"`` or ``"random"``, all of the initial half side; or
+                N - 1 tensors (B, K, 3), pixels of ``images``.
             scales: look no closer than this one; all by default.
-            coarse_features (Tensor[B, C, h, w], optional): scale 1's feature map, where it is known already.
             jitter: N - 1 tensors (B, K, 3) that move the windows, see :func:`racnn.windows.moved`; not those
                 that are given as tensors.
             generator: of ``"random"`` windows.
@@ -178,8 +194,8 @@ class RACNN(nn.Module):
         self._check(images, windows)
         side = float(images.shape[-1])
         crops = [self._first_input(images)]
-        coarse: Tensor = self._features(0, crops[0]) if coarse_features is None else coarse_features
-        features, descriptors = [coarse], [_pooled(coarse)]
+        coarse, descriptor = self.each_scale()[0].look(crops[0])
+        features, descriptors = [coarse], [descriptor]
         parent = geometry.whole(images.shape[0], side, crops[0]).unsqueeze(1)
         absolute: list[Tensor] = []
         relative: list[Tensor] = []
@@ -195,8 +211,9 @@ class RACNN(nn.Module):
                 relative.append(geometry.relative_to(self._link(parent), absolute[-1]))
             parent = absolute[-1]
             crops.append(self._crop(images, crops[-1], absolute[-1], relative[-1], self.sizes[n]))
-            features.append(self._features(n, crops[-1].flatten(0, 1)))
-            descriptors.append(_pooled(features[-1]).unflatten(0, parent.shape[:2]).flatten(1))
+            maps, descriptor = self.each_scale()[n].look(crops[-1].flatten(0, 1))
+            features.append(maps)
+            descriptors.append(descriptor.unflatten(0, parent.shape[:2]).flatten(1))
         seen = (descriptors, absolute, relative, crops, features)
         return RACNNOutput(*self.classify(descriptors), *map(tuple, seen))
 
@@ -213,9 +230,9 @@ class RACNN(nn.Module):
         parent = whole if n == 2 else seen.windows[n - 3]
         absolute = geometry.compose(parent.unsqueeze(2), relative).flatten(1, 2)
         crops = self._crop(images, seen.crops[n - 2], absolute, relative.flatten(1, 2), self.sizes[n - 1])
-        pooled = _pooled(self._features(n - 1, crops.flatten(0, 1))).unflatten(0, (images.shape[0], *shape))
-        descriptors: Tensor = pooled.transpose(1, 2).flatten(2)
-        return descriptors
+        _, descriptor = self.each_scale()[n - 1].look(crops.flatten(0, 1))
+        each: Tensor = descriptor.unflatten(0, (images.shape[0], *shape)).transpose(1, 2)
+        return each.flatten(2)
 
     def classify(self, descriptors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Logits of each scale, and of scales 1 to 2, 1 to 3, ... fused, from descriptors (B, D).
@@ -232,10 +249,6 @@ class RACNN(nn.Module):
     def each_scale(self) -> list[Scale]:
         return [scale for scale in self.scales if isinstance(scale, Scale)]
 
-    def _features(self, n: int, images: Tensor) -> Tensor:
-        features: Tensor = self.scales[n].features(images)  # type: ignore[operator]
-        return features
-
     def _first_input(self, images: Tensor) -> Tensor:
         pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         size = self.sizes[0]
@@ -249,9 +262,9 @@ class RACNN(nn.Module):
         if source == "proposed":
             found: Tensor = self.proposal(n)(features)
         elif source == "response":
-            found = geometry.highest_response(features, count)
+            found = geometry.highest_response(features, count, self.initial_half_side)
         else:
-            half = geometry.INITIAL_HALF_SIDE
+            half = self.initial_half_side
             found = torch.full((features.shape[0], count, 3), 0.5, device=features.device)
             found[..., 2] = half
             if source == "random":
@@ -300,11 +313,6 @@ class RACNN(nn.Module):
             raise ValueError(
                 f"windows must be {len(self.scales) - 1} tensors of shape {expected}, got shapes {shapes}"
             )
-
-
-def _pooled(features: Tensor) -> Tensor:
-    """Descriptors (B, C) of feature maps (B, C, h, w)."""
-    return features.float().mean((2, 3))
 
 
 def _check_sizes(sizes: int | Sequence[int], scales: int) -> tuple[int, ...]:

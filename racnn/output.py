@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ class RACNNOutput:
     Attributes:
         logits: N x (B, classes), one for each scale.
         fused_logits: N - 1 x (B, classes), of scales 1 to 2, 1 to 3, ... together.
-        descriptors: N x (B, D), pooled features, of K windows one after another; not normalised.
+        descriptors: N x (B, D), of K windows one after another; not normalised.
         windows: N - 1 x (B, K, 3), ``tx, ty, tl`` in pixels of the images given to the model.
         relative_windows: the same in units of the coarser window's side.
         crops: N x what the backbones saw, normalised: (B, 3, s, s), then (B, K, 3, s, s).
@@ -40,17 +39,12 @@ class RACNNOutput:
 
     def by_name(self) -> dict[str, Tensor]:
         """Logits of ``"1"``, ``"2"``, ..., ``"1+2"``, ``"1+2+3"``, ...: the rows of the paper's tables."""
-        return named_logits(self.logits, self.fused_logits)
+        named = {str(n): logits for n, logits in enumerate(self.logits, 1)}
+        return named | {fusion_name(n): logits for n, logits in enumerate(self.fused_logits, 2)}
 
 
 # torch.export and other transformations take it apart, and put it together again.
 torch.export.register_dataclass(RACNNOutput, serialized_type_name="racnn.RACNNOutput")
-
-
-def named_logits(logits: Sequence[Tensor], fused_logits: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Names for single scales and for the first two, three, ... scales fused."""
-    named = {str(n): scale for n, scale in enumerate(logits, 1)}
-    return named | {fusion_name(n): fused for n, fused in enumerate(fused_logits, 2)}
 
 
 def fusion_name(scales: int) -> str:

@@ -9,25 +9,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .backbones import look
 from .proposal import AttentionProposal
 
 
 class Scale(nn.Module):
-    """One scale: features, a linear classifier of the pooled features, and, except the last, an APN."""
+    """One scale: features, a linear classifier of their descriptor, and, except the last, an APN.
+
+    Args:
+        features: a backbone.
+        descriptor: ``"mean"`` or ``"fc"``, see :class:`racnn.RACNN`.
+        width: numbers of a descriptor.
+    """
 
     def __init__(
         self,
         features: nn.Module,
+        descriptor: str,
         width: int,
         num_classes: int,
         dropout: float,
         proposal: AttentionProposal | None,
     ) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.descriptor = features, descriptor
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(width, num_classes)
         self.proposal = proposal
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Feature maps (B, C, h, w) and descriptors (B, D) of normalised images."""
+        return look(self.features, images, self.descriptor)
 
     def classify(self, descriptor: Tensor) -> Tensor:
         return _in_float32(self.classifier, self.dropout(descriptor))
@@ -42,10 +54,10 @@ class FusionHead(nn.Module):
     coarser scales have memorised their training images the head would rely on them and look no closer.
     """
 
-    def __init__(self, channels: Sequence[int], num_classes: int, dropout: float = 0.0) -> None:
+    def __init__(self, widths: Sequence[int], num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = dropout
-        self.classifier = nn.Linear(sum(channels), num_classes)
+        self.classifier = nn.Linear(sum(widths), num_classes)
 
     def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
         normalised = [F.normalize(d.float(), dim=-1) for d in descriptors]

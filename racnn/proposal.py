@@ -19,20 +19,27 @@ class AttentionProposal(nn.Module):
     """Two fully connected layers, tanh between, that propose where to look next (paper, equation 2).
 
     The output is bounded so that a window lies inside its image and keeps to ``bounds`` with a live gradient
-    everywhere. Untrained it proposes the paper's initial half side in the middle of the image, or, for
-    several windows, on a circle around it: equal windows would get equal gradients for ever.
+    everywhere. Untrained it proposes the initial half side in the middle of the image, or, for several
+    windows, on a circle around it: equal windows would get equal gradients for ever.
 
     Args:
         feature_shape (int, int, int): C, h, w of the feature map.
         count: windows an image.
         hidden: width of the hidden layer.
         bounds: of the half side, as shares of the coarser scale's.
+        half_side: the initial one, as a share of the coarser side; brought inside ``bounds``.
 
     Shapes: features (B, C, h, w); result (B, count, 3) relative windows, float32 or wider.
     """
 
     def __init__(
-        self, feature_shape: tuple[int, int, int], *, count: int = 1, hidden: int = 1024, bounds: Bounds
+        self,
+        feature_shape: tuple[int, int, int],
+        *,
+        count: int = 1,
+        hidden: int = 1024,
+        bounds: Bounds,
+        half_side: float = windows.INITIAL_HALF_SIDE,
     ) -> None:
         super().__init__()
         channels, height, width = feature_shape
@@ -43,7 +50,7 @@ class AttentionProposal(nn.Module):
         self.output = nn.Linear(hidden, 3 * count)
         nn.init.normal_(self.output.weight, std=1e-3)
         with torch.no_grad():
-            self.output.bias.copy_(windows.unbounded(_initial(count, bounds), bounds).flatten())
+            self.output.bias.copy_(windows.unbounded(_initial(count, bounds, half_side), bounds).flatten())
 
     def forward(self, features: Tensor) -> Tensor:
         raw = self.output(torch.tanh(self.hidden(self.pool(features).flatten(1))))
@@ -58,10 +65,10 @@ class AttentionProposal(nn.Module):
         return ((share < margin) | (share > 1 - margin)).float().mean()
 
 
-def _initial(count: int, bounds: Bounds) -> Tensor:
+def _initial(count: int, bounds: Bounds, half_side: float) -> Tensor:
     lower, upper = bounds.relative()
     slack = 0.05 * (upper - lower)
-    half = min(max(windows.INITIAL_HALF_SIDE, lower + slack), upper - slack)
+    half = min(max(half_side, lower + slack), upper - slack)
     radius = 0.0 if count == 1 else 0.5 * (0.5 - half)
     angles = [2 * math.pi * k / count for k in range(count)]
     return torch.tensor([[0.5 + radius * math.cos(a), 0.5 + radius * math.sin(a), half] for a in angles])

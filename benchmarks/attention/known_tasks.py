@@ -12,7 +12,7 @@ from torch import Tensor
 from racnn import classification_loss, windows
 from racnn.config import TrainingConfig
 from racnn.training.phases import Phase
-from racnn.training.step import Batch, Known, TrainingStep
+from racnn.training.step import Batch, TrainingStep
 
 from .digits import SIDE, Canvases
 from .methods import Method, Reader, negative_probability, probability_slope, use
@@ -81,7 +81,7 @@ def train_reader(canvases: Canvases, steps: int, seed: int) -> Reader:
 @torch.no_grad()
 def read(reader: Reader, scene: Scene, looked: Tensor) -> tuple[float, float]:
     """Accuracy of scales 1 and 2, the latter through windows (N, 3)."""
-    logits = reader(scene.canvases.images, [looked.unsqueeze(1)], coarse_features=scene.features).logits
+    logits = reader(scene.canvases.images, [looked.unsqueeze(1)]).logits
     right = [(scale.argmax(1) == scene.canvases.labels).float().mean().item() for scale in logits]
     return right[0], right[1]
 
@@ -131,13 +131,13 @@ def _uphill(
     reader: Reader, scene: Scene, looked: Tensor, method: Method, generator: torch.Generator
 ) -> Tensor:
     """(N, 3): what the method takes for the gradient of ``-p``."""
-    images, labels, features = scene.canvases.images, scene.canvases.labels, scene.features
+    images, labels = scene.canvases.images, scene.canvases.labels
     if method.step:
-        return -probability_slope(reader, images, labels, looked, method.step, features)
+        return -probability_slope(reader, images, labels, looked, method.step)
     moves = method.moved * torch.randn(looked.shape, generator=generator)
     centre, half = looked[:, :2], looked[:, 2:]
     moved = torch.cat((centre + moves[:, :2] * half, half * moves[:, 2:].exp()), 1)
-    return torch.autograd.grad(negative_probability(reader, images, labels, moved, features), looked)[0]
+    return torch.autograd.grad(negative_probability(reader, images, labels, moved), looked)[0]
 
 
 @torch.no_grad()
@@ -191,7 +191,7 @@ def _train(
         optimizer.param_groups[0]["lr"] = rate * (1 - number / steps)
         part = scene.pick(torch.randint(len(scene.tight), (BATCH,), generator=generator))
         moves = (moved * torch.randn(BATCH, 1, 3, generator=generator),) if moved else None
-        batch = Batch(part.canvases.images, part.canvases.labels, Known(part.features), moves)
+        batch = Batch(part.canvases.images, part.canvases.labels, moves)
         loss = step(batch)["loss"]
         optimizer.zero_grad()
         loss.backward()

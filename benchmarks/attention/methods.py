@@ -45,26 +45,22 @@ def use(model: RACNN, method: Method) -> None:
         model.crop_options["boxcar"] = method.boxcar
 
 
-def negative_probability(
-    model: RACNN, images: Tensor, labels: Tensor, looked: Tensor, features: Tensor | None = None
-) -> Tensor:
+def negative_probability(model: RACNN, images: Tensor, labels: Tensor, looked: Tensor) -> Tensor:
     """Minus the sum of p of the true class at scale 2 through windows (B, 3), in pixels: their loss.
 
     It must be this and not p, whose gradient is the opposite: the surrogates do not see the sign.
     """
     rest = [looked.detach()] * (len(model.sizes) - 2)
     given = [window.unsqueeze(1) for window in (looked, *rest)]
-    output = model(images, given, scales=2, coarse_features=features)
+    output = model(images, given, scales=2)
     return -output.probabilities[1].gather(1, labels[:, None]).sum()
 
 
-def probability_slope(
-    model: RACNN, images: Tensor, labels: Tensor, looked: Tensor, step: float, features: Tensor | None = None
-) -> Tensor:
+def probability_slope(model: RACNN, images: Tensor, labels: Tensor, looked: Tensor, step: float) -> Tensor:
     """(B, 3): central differences of the same p, per pixel."""
     side = images.shape[-1]
     with torch.no_grad():
-        seen = model(images, scales=1, coarse_features=features)
+        seen = model(images, scales=1)
     looks = Looks(model, images, labels, seen, 2)
     return slopes(looks, looked.detach().unsqueeze(1) / side, step)[:, 0] / side
 

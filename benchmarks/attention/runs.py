@@ -26,28 +26,10 @@ LONG = "as long"  # classifiers learn as long as in all phases of the schedule t
 MAIN = "difference"  # also judged through other windows than its own
 
 
-def fixed(windows: str) -> dict[str, Any]:
-    return {
-        "training.schedule": "fixed",
-        "training.fixed_windows": windows,
-        "training.classify_epochs": LONG,
-    }
-
-
-# Variant -> what differs from the configuration: how the ranking loss reaches windows; windows that are not
-# learned, with classifiers trained on them as long; crops out of scale 1's input instead of the image; one
-# larger input, about as expensive as two scales; three scales.
+# Variant -> what differs from the configuration. A larger input costs about what two scales cost.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "difference": {"training.rank_gradient": "difference"},
-    # In float32: bfloat16 would add noise to a derivative.
-    "exact": {"training.rank_gradient": "exact", "training.amp": "none"},
-    "boxcar": {"training.rank_gradient": "boxcar"},
-    "response": fixed("response"),
-    "centre": fixed("centre"),
-    "random": fixed("random"),
-    "cut from scale 1": {"model.crop_from": "previous"},
+    MAIN: {"training.rank_gradient": "difference"},
     "larger input": {"model.scales": 1, "model.sizes": LARGER, "training.classify_epochs": LONG},
-    "three scales": {"model.scales": 3, "model.chain_gradient": False},
 }
 
 ALONE, SINGLE = (MAIN, "2"), ("larger input", "1")

@@ -391,6 +391,7 @@ def build(row: Row, classes: int) -> RACNN:
         crop_from="image",
         mask_steepness=row.mask,
         half_side_bounds=(row.lower, 1.0),
+        initial_half_side=row.half,
         hidden=256,
         fusion_dropout=row.fusion_dropout,
         chain_gradient=False,

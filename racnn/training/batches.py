@@ -143,15 +143,13 @@ class Augmentation:
     :func:`racnn_ops.attention_crop`, from uint8 to uint8.
 
     Attributes:
-        views (Tensor[count]): which view of an image is used, of so many as ``views`` says.
-        mirrored (Tensor[count]): whether it is mirrored: every second view is.
+        mirrored (Tensor[count]): whether an image is mirrored: every other one is.
     """
 
-    def __init__(self, count: int, config: DataConfig, seed: int, epoch: int, views: int = 2) -> None:
+    def __init__(self, count: int, config: DataConfig, seed: int, epoch: int) -> None:
         generator = torch.Generator().manual_seed(_mix(seed + 7, epoch))
         numbers = torch.rand((count, 4), generator=generator)
-        self.views = (views * numbers[:, 0]).long()
-        self.mirrored = (self.views % 2 == 1) & config.flip
+        self.mirrored = (numbers[:, 0] >= 0.5) & config.flip
         half = (config.min_crop + (1 - config.min_crop) * numbers[:, 1:2]) / 2
         self.windows = torch.cat((half + (1 - 2 * half) * numbers[:, 2:], half), 1)
         self.crops = config.min_crop < 1

@@ -43,7 +43,7 @@ class Engine:
         """
         seed = (self.config.seed * 1_000_003 + number) * 1009 + self.processes.rank
         torch.manual_seed(seed % 2**63)
-        set_rates(self.optimizer, self.config.lr_schedule, progress)
+        set_rates(self.optimizer, progress)
         self.optimizer.zero_grad(set_to_none=True)
 
     def train(self, batch: Batch) -> dict[str, Tensor]:

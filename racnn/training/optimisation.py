@@ -11,6 +11,7 @@ from torch import nn
 from ..config import TrainingConfig
 from ..model import RACNN
 
+MOMENTUM = 0.9
 MARKS = {".proposal.": "apn", ".features.": "backbone", ".fusion.": "fusion"}
 """Parts of parameters' names; what has none of them is a classifier."""
 
@@ -28,8 +29,7 @@ def parameter_groups(model: RACNN, config: TrainingConfig) -> list[dict[str, obj
             parts.setdefault((part, parameter.dim() > 1), []).append(parameter)
     groups: list[dict[str, object]] = []
     for (part, is_weight), parameters in sorted(parts.items(), key=lambda item: item[0]):
-        rate, decay = getattr(config, f"lr_{part}"), getattr(config, f"decay_{part}", None)
-        decay = (config.weight_decay if decay is None else decay) if is_weight else 0.0
+        rate, decay = getattr(config, f"lr_{part}"), config.weight_decay if is_weight else 0.0
         groups.append({"params": parameters, "peak_lr": rate, "lr": rate, "weight_decay": decay})
     return groups
 
@@ -38,11 +38,11 @@ def make_optimizer(model: RACNN, config: TrainingConfig) -> torch.optim.Optimize
     groups = parameter_groups(model, config)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups)
-    return torch.optim.SGD(groups, lr=config.lr_classifier, momentum=config.momentum)
+    return torch.optim.SGD(groups, lr=config.lr_classifier, momentum=MOMENTUM)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, schedule: str, progress: float) -> None:
-    """``progress``: the share of the phase that is over."""
-    factor = 0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0
+def set_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
+    """They fall to 0 as a cosine does; ``progress``: the share of the phase that is over."""
+    factor = 0.5 * (1 + math.cos(math.pi * progress))
     for group in optimizer.param_groups:
         group["lr"] = factor * group["peak_lr"]

@@ -6,6 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
+from ..backbones import blocks
 from ..config import TrainingConfig
 from ..model import RACNN
 
@@ -87,7 +90,7 @@ def set_trainable(model: RACNN, phase: Phase, config: TrainingConfig) -> None:
     model.requires_grad_(False)
     for scale in model.each_scale():
         if phase.kind == "classify":
-            _thaw_backbone(list(scale.features.children()), config)
+            _thaw_backbone(scale.features, config)
             scale.dropout.train()
             scale.classifier.requires_grad_(True).train()
         if phase.kind in ("imitate", "rank") and scale.proposal is not None:
@@ -96,11 +99,15 @@ def set_trainable(model: RACNN, phase: Phase, config: TrainingConfig) -> None:
         model.fusion.requires_grad_(True).train()
 
 
-def _thaw_backbone(blocks: list, config: TrainingConfig) -> None:  # type: ignore[type-arg]
-    frozen = len(blocks) if config.freeze_blocks == -1 else config.freeze_blocks
-    for block in blocks[frozen:]:
-        block.requires_grad_(True).train()
-        if config.freeze_batch_norm:
-            for module in block.modules():
-                if "BatchNorm" in type(module).__name__:
-                    module.eval()
+def _thaw_backbone(features: nn.Module, config: TrainingConfig) -> None:
+    if config.freeze_blocks == -1:
+        return
+    features.requires_grad_(True).train()
+    for block in blocks(features)[: config.freeze_blocks] if config.freeze_blocks else ():
+        for parameter in block:
+            parameter.requires_grad_(False)
+    for module in features.modules():
+        frozen = config.freeze_batch_norm and "BatchNorm" in type(module).__name__
+        parameters = list(module.parameters())
+        if frozen or (parameters and not any(p.requires_grad for p in parameters)):
+            module.eval()

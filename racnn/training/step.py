@@ -13,27 +13,16 @@ from .. import windows as geometry
 from ..config import TrainingConfig
 from ..losses import classification_loss, diversity_loss, imitation_loss, ranking_hinges
 from ..model import RACNN
-from ..output import named_logits
+from ..output import RACNNOutput
 from .differences import WAYS, Looks
 from .phases import Phase
 
 
-class Known(NamedTuple):
-    """What frozen parts said before about the images of a batch; None: not known.
-
-    Shapes: coarse_features (B, C, h, w); descriptors N x (B, D).
-    """
-
-    coarse_features: Tensor | None = None
-    descriptors: tuple[Tensor, ...] | None = None
-
-
 class Batch(NamedTuple):
-    """Of images (B, 3, S, S), uint8, empty where descriptors are known; jitter is N - 1 x (B, K, 3)."""
+    """Of images (B, 3, S, S), uint8; jitter is N - 1 x (B, K, 3)."""
 
     images: Tensor
     labels: Tensor
-    known: Known = Known()
     jitter: tuple[Tensor, ...] | None = None
 
 
@@ -44,17 +33,18 @@ Result = tuple[Tensor, Windows, dict[str, Tensor]]
 
 def classify(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Result:
     """Scales learn from L_cls; the APNs are fixed."""
-    logits, fused, relative = _look(model, batch, windows)
-    return classification_loss(logits, batch.labels), relative, _accuracy(logits, fused, batch.labels)
+    seen = model(batch.images, windows, jitter=batch.jitter)
+    loss = classification_loss(seen.logits, batch.labels)
+    return loss, seen.relative_windows, _accuracy(seen, batch.labels)
 
 
 def imitate(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Result:
     """APNs learn to propose the windows around the highest response; the scales are fixed."""
     scales, count = len(model.sizes) - 1, model.num_windows  # what the last scale sees teaches no APN
     with torch.no_grad():
-        coarse = batch.known.coarse_features
-        features = model(batch.images, windows, scales=scales, coarse_features=coarse).features
-    targets = [geometry.highest_response(maps, 1 if n else count) for n, maps in enumerate(features)]
+        features = model(batch.images, windows, scales=scales).features
+    half = model.initial_half_side
+    targets = [geometry.highest_response(maps, 1 if n else count, half) for n, maps in enumerate(features)]
     relative = _propose(model, features)
     loss = imitation_loss(relative, [target.reshape(-1, count, 3) for target in targets], batch.labels)
     return loss, relative, {}
@@ -63,9 +53,9 @@ def imitate(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) ->
 def rank(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Result:
     """APNs learn from L_rank, and to keep an image's windows apart; the scales are fixed."""
     learns, slopes_of = torch.is_grad_enabled(), WAYS.get(config.rank_gradient)
-    images, labels, known, jitter = batch
+    images, labels, jitter = batch
     with torch.set_grad_enabled(learns and slopes_of is None):
-        seen = model(images, windows, coarse_features=known.coarse_features, jitter=jitter)
+        seen = model(images, windows, jitter=jitter)
     fused = config.rank_on == "fused"
     ranked = (seen.logits[0], *seen.fused_logits) if fused else seen.logits
     hinges, valid = ranking_hinges(ranked, labels, config.margin), (labels >= 0).sum().clamp(min=1)
@@ -81,15 +71,16 @@ def rank(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Re
             towards = (slopes * (here - found)).sum((1, 2))
             loss = loss + ((hinges[n - 2] > 0) * towards).sum() / valid
     overlap = diversity_loss(looked)
-    terms = _accuracy(seen.logits, seen.fused_logits, labels) | {"overlap": overlap}
+    terms = _accuracy(seen, labels) | {"overlap": overlap}
     terms |= {f"hinge active {n}-{n + 1}": (h > 0).sum() / valid for n, h in enumerate(hinges, 1)}
     return loss + config.diversity * overlap, relative, terms
 
 
 def fuse(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Result:
     """The fusion heads learn from L_cls; all else is fixed."""
-    logits, fused, relative = _look(model, batch, windows)
-    return classification_loss(fused, batch.labels), relative, _accuracy(logits, fused, batch.labels)
+    seen = model(batch.images, windows, jitter=batch.jitter)
+    loss = classification_loss(seen.fused_logits, batch.labels)
+    return loss, seen.relative_windows, _accuracy(seen, batch.labels)
 
 
 class TrainingStep(nn.Module):
@@ -124,15 +115,6 @@ class TrainingStep(nn.Module):
         return norms
 
 
-def _look(model: RACNN, batch: Batch, windows: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Windows]:
-    """Logits, fused logits and relative windows; no windows where descriptors are known."""
-    images, _, known, jitter = batch
-    if known.descriptors is not None:
-        return *model.classify(known.descriptors), ()
-    seen = model(images, windows, coarse_features=known.coarse_features, jitter=jitter)
-    return seen.logits, seen.fused_logits, seen.relative_windows
-
-
 def _propose(model: RACNN, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Relative windows N - 1 x (B, K, 3), with gradients of the APNs alone."""
     shape = (-1, model.num_windows, 3)
@@ -140,9 +122,9 @@ def _propose(model: RACNN, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 @torch.no_grad()
-def _accuracy(logits: Sequence[Tensor], fused_logits: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
-    named = named_logits(logits, fused_logits).items()
-    return {f"sum top-1 {name}": (scale.argmax(1) == labels).sum() for name, scale in named}
+def _accuracy(seen: RACNNOutput, labels: Tensor) -> dict[str, Tensor]:
+    named = seen.by_name().items()
+    return {f"sum top-1 {name}": (logits.argmax(1) == labels).sum() for name, logits in named}
 
 
 @torch.no_grad()

@@ -21,14 +21,13 @@ from ..model import RACNN
 from ..output import printable
 from . import checkpoint
 from .batches import Augmentation, Loader, draw_moves, epoch_batches, in_order, pick
-from .cache import Cache
 from .engine import Engine
 from .folder import BEST, HISTORY, LAST, RunFolder, fingerprint
 from .meters import Meters
 from .phases import Phase, PhaseResult, next_phase
 from .processes import Processes
 from .reporting import Reporter
-from .step import Batch, Known
+from .step import Batch
 
 BOXCAR = Boxcar(scale=1e-3)
 """As released but for its scale, which acts as the learning rate does: 1e-7 would drown in Adam's epsilon."""
@@ -89,16 +88,6 @@ class Trainer:
             self.model.crop_options |= {"window_grad": "boxcar", "boxcar": BOXCAR}
         if training.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.caches: tuple[Cache, ...] = ()
-        if training.cache:
-            seed, jitter = training.seed, training.jitter
-            views, flip, amp = training.views, data.flip, training.amp
-            self.caches = (
-                Cache(
-                    self.model, self.train_images, views=views, flip=flip, jitter=jitter, seed=seed, amp=amp
-                ),
-                Cache(self.model, self.validation_images, seed=seed, amp=amp),
-            )
         self.done: list[PhaseResult] = []
         self.history: list[dict[str, Any]] = []
         self.at, self.meters = Position(), Meters()
@@ -125,9 +114,6 @@ class Trainer:
         return self.model.eval()
 
     def _run_phase(self, phase: Phase) -> None:
-        self.model.eval()
-        for cache in self.caches:
-            cache.prepare(phase)
         engine = Engine(self.model, phase, self.config.training, self.processes)
         if self._optimizer_state is not None:
             engine.optimizer.load_state_dict(self._optimizer_state)
@@ -137,7 +123,7 @@ class Trainer:
         while self.at.epoch < phase.epochs and self.at.bad_epochs < self.config.training.patience:
             self._train_epoch(phase, engine)
             self._end_epoch(phase, engine)
-            self._save(phase, engine)
+            self._save(engine)
         self.processes.wait()
         best = self.output / BEST
         state = checkpoint.load(best, self.processes.device)
@@ -146,48 +132,40 @@ class Trainer:
         self.done.append(PhaseResult(phase, self.at.best, self.at.epoch))
         self.at = Position(step=self.at.step)
         self.processes.wait()
-        self._save(None, None)
+        self._save(None)
 
     def _train_epoch(self, phase: Phase, engine: Engine) -> None:
         config, count = self.config.training, len(self.train_images)
         order = 1000 * len(self.done) + self.at.epoch  # every epoch of the run has its own
         steps = epoch_batches(count, config.batch_size, config.seed, order, self.processes)
-        augment = Augmentation(count, self.config.data, config.seed, order, config.views)
+        augment = Augmentation(count, self.config.data, config.seed, order)
         shape = count, len(self.model.sizes) - 1, self.model.num_windows
         jitter = config.jitter if phase.kind in ("classify", "fuse") else 0.0
         moves = draw_moves(shape, jitter, config.seed, order)
-        batches = self._batches(0, steps[self.at.step_in_epoch :])
         engine.start_epoch()
-        self.reporter.start_epoch(
-            f"{phase.name}, epoch {self.at.epoch + 1}", len(steps), self.at.step_in_epoch
-        )
-        for position in range(self.at.step_in_epoch, len(steps)):
+        done, device = self.at.step_in_epoch, self.processes.device
+        self.reporter.start_epoch(f"{phase.name}, epoch {self.at.epoch + 1}", len(steps), done)
+        batches = self._read(0, steps[done:])
+        for position, batch in enumerate(batches, done):
             engine.start_step(self.at.step, (self.at.epoch + position / len(steps)) / phase.epochs)
-            self._train_step(engine, next(batches), augment, moves)
+            images, moved = augment(batch.image, batch.number), pick(moves, batch.number, device)
+            self.meters.add(engine.train(Batch(images, batch.label, moved)))
             self.at.step += 1
             self.at.step_in_epoch = position + 1
             self.reporter.step()
             stop = self._all_agree_to_stop()
             if stop or (config.checkpoint_every and self.at.step % config.checkpoint_every == 0):
-                self._save(phase, engine)
+                self._save(engine)
             if stop:
                 raise Stopped
 
-    def _train_step(self, engine: Engine, batch: Sample, augment: Augmentation, moves: Tensor | None) -> None:
-        self._note_unreadable(batch, self.unreadable[0])
-        device = self.processes.device
-        images, known = batch.image.to(device, non_blocking=True), Known()
-        if self.caches:
-            known = self.caches[0].look_up(batch.number, augment.views[batch.number])
-        if known.descriptors is None:
-            images = augment(images, batch.number)
-        jitter = pick(moves, batch.number, device)
-        self.meters.add(engine.train(Batch(images, batch.label.to(device, non_blocking=True), known, jitter)))
-
-    def _batches(self, half: int, batches: list[list[int]]) -> Iterator[Sample]:
-        """Of the training (0) or the validation images (1)."""
-        load = self.loaders[half]
-        return self.caches[half].batches(batches, load) if self.caches else load(batches)
+    def _read(self, half: int, batches: list[list[int]]) -> Iterator[Sample]:
+        """Batches of the training (0) or the validation images (1); what cannot be read is named."""
+        for batch in self.loaders[half](batches):
+            for path in self.unreadable[half].note(batch):
+                self.reporter.note(f"cannot be read, left out: {printable(path)}")
+            image, label = (part.to(self.processes.device, non_blocking=True) for part in batch[:2])
+            yield Sample(image, label, *batch[2:])
 
     def _all_agree_to_stop(self) -> bool:
         """One process that stops alone would leave the others waiting for it."""
@@ -202,15 +180,12 @@ class Trainer:
         if len(self.validation_images) == 0:
             return {}
         self.model.eval()
-        meters, device = Meters(), self.processes.device
+        meters = Meters()
         batches = in_order(len(self.validation_images), self.config.training.batch_size)
         mine = batches[self.processes.rank :: self.processes.world]
-        for batch in self._batches(1, mine):
-            self._note_unreadable(batch, self.unreadable[1])
-            known = self.caches[1].look_up(batch.number) if self.caches else Known()
+        for batch in self._read(1, mine):
             with engine.autocast():
-                images = batch.image.to(device, non_blocking=True)
-                meters.add(engine.step(Batch(images, batch.label.to(device, non_blocking=True), known)))
+                meters.add(engine.step(Batch(batch.image, batch.label)))
         return self._means(meters, "validation")
 
     def _means(self, meters: Meters, half: str) -> dict[str, float]:
@@ -229,12 +204,12 @@ class Trainer:
         if phase.kind in ("imitate", "rank") and self.at.step_in_epoch == self.at.epoch == 0:
             validation = self.validate(engine)
             if validation and math.isfinite(validation["loss"]):
-                self._keep(phase, validation["loss"])
+                self._keep(validation["loss"])
 
-    def _keep(self, phase: Phase, loss: float) -> None:
+    def _keep(self, loss: float) -> None:
         self.at.best = loss
         if self.processes.is_first:
-            checkpoint.save(self._state(phase) | {"loss": loss}, self.output / BEST)
+            checkpoint.save(self._state(), self.output / BEST)
 
     def _end_epoch(self, phase: Phase, engine: Engine) -> None:
         train = self._means(self.meters, "training")
@@ -248,49 +223,36 @@ class Trainer:
         worth_it = at.best == math.inf or loss < at.best - self.config.training.tolerance * abs(at.best)
         at.bad_epochs = 0 if worth_it else at.bad_epochs + 1
         if loss < at.best:
-            self._keep(phase, loss)
-        tracked = self._tracked_images()
-        windows = self._windows_of(tracked, phase)
+            self._keep(loss)
+        tracked, windows = self._track(phase)
         record = {"phase": phase.name, "epoch": at.epoch + 1, "step": at.step, "train": train}
         record |= {"validation": validation, "windows": windows}
         self.history.append(record)
         self.reporter.end_epoch(record, tracked)
         at.epoch, at.step_in_epoch, self.meters = at.epoch + 1, 0, Meters()
 
-    def _tracked_images(self) -> list[Tensor]:
-        """(3, S, S) of a few images, on the first process, to see how their windows move."""
+    @torch.no_grad()
+    def _track(self, phase: Phase) -> tuple[list[Tensor], list[Any]]:
+        """A few images (3, S, S), on the first process, and scale x image x window x (tx, ty, tl)."""
         images = self.validation_images if len(self.validation_images) else self.train_images
         count = min(self.config.training.track, len(images)) if self.processes.is_first else 0
-        return [images[i].image for i in range(count)]
+        if not count:
+            return [], []
+        tracked = [images[i].image for i in range(count)]
+        pixels = torch.stack(tracked).to(self.processes.device)
+        output = self.model.eval()(pixels, "proposed" if phase.kind == "imitate" else phase.windows)
+        return tracked, [(windows * 100).round().div(100).tolist() for windows in output.windows]
 
-    @torch.no_grad()
-    def _windows_of(self, images: list[Tensor], phase: Phase) -> list[Any]:
-        """Scale x image x window x (tx, ty, tl)."""
-        if not images:
-            return []
-        self.model.eval()
-        pixels = torch.stack(images).to(self.processes.device)
-        output = self.model(pixels, "proposed" if phase.kind == "imitate" else phase.windows)
-        return [(windows * 100).round().div(100).tolist() for windows in output.windows]
+    def _state(self) -> dict[str, Any]:
+        weights, config = self.model.state_dict(), self.config.to_dict()
+        return {"model": weights, "classes": list(self.classes), "config": config}
 
-    def _note_unreadable(self, batch: Sample, unreadable: Unreadable) -> None:
-        for path in unreadable.note(batch):
-            self.reporter.note(f"cannot be read, left out: {printable(path)}")
-
-    def _state(self, phase: Phase | None) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "classes": list(self.classes),
-            "config": self.config.to_dict(),
-            "phase": phase.name if phase else None,
-        }
-
-    def _save(self, phase: Phase | None, engine: Engine | None) -> None:
+    def _save(self, engine: Engine | None) -> None:
         """``last.pt``: all that decides how the run goes on. To be called on all processes."""
         sums = self.meters.totals(self.processes)
         if not self.processes.is_first:
             return
-        state = self._state(phase) | {
+        state = self._state() | {
             "optimizer": engine.optimizer.state_dict() if engine else None,
             "done": [asdict(result) for result in self.done],
             "history": self.history,

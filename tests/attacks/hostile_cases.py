@@ -193,12 +193,12 @@ ENTRIES: tuple[Callable[[Path], object], ...] = (
 def model(folder: Path) -> Path:
     """A checkpoint that has not learned anything, with a history."""
     data = DataConfig(root=tree("cub", folder), image_side=SIDE, validation=0.2)
-    parts = ModelConfig(backbone="squeezenet1_1", weights=None, scales=2, sizes=[SIDE], hidden=8)
+    parts = ModelConfig(backbone="test_resnet", weights=None, scales=2, sizes=[SIDE], hidden=8)
     classes = sorted(f"{11 + n:03}.{name}" for n, name in enumerate(CLASSES))
     config = Config(data=data, model=parts)
     state = {"model": parts.build(len(classes)).state_dict(), "classes": classes, "config": config.to_dict()}
     path = folder / "run/best.pt"
-    checkpoint.save(state | {"phase": None}, path)
+    checkpoint.save(state, path)
     windows = [[[[20.0, 20.0, 10.0]]] * 3]
     checkpoint.save_json(
         [{"phase": "fuse", "epoch": n, "windows": windows} for n in (1, 2)], path.with_name("history.json")

@@ -17,7 +17,7 @@ def run(*options: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_three_ways_of_cropping_are_timed(tmp_path: Path) -> None:
-    options = ("--backbone", "squeezenet1_1", "--sizes", 48, 32, "--batch", 2, "--rounds", 2)
+    options = ("--backbone", "test_resnet", "--sizes", 48, 32, "--batch", 2, "--rounds", 2)
     result = run(*options, "--device", "cpu", "--threads", 1, "--output", tmp_path)
     assert result.returncode == 0, result.stderr
     (path,) = tmp_path.glob("model-cpu-*.json")

@@ -60,7 +60,7 @@ def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
     root = make_cub(tmp_path / "data")
     config = Config(
         DataConfig(root=root, image_side=40),
-        ModelConfig("squeezenet1_1", None, scales=3, sizes=[32], crop_from="image", hidden=8),
+        ModelConfig("test_resnet", None, scales=3, sizes=[32], crop_from="image", hidden=8),
         TrainingConfig(device="cpu"),
     )
     model = config.model.build(3)

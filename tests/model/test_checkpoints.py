@@ -18,7 +18,7 @@ from racnn.training import checkpoint
 
 @pytest.fixture(scope="module")
 def good() -> dict[str, Any]:
-    config = Config(model=ModelConfig(backbone="squeezenet1_1", weights=None, scales=1, sizes=[32]))
+    config = Config(model=ModelConfig(backbone="test_resnet", weights=None, scales=1, sizes=[32]))
     weights = config.model.build(2).state_dict()
     return {"model": weights, "classes": ["red", "blue"], "config": config.to_dict()}
 

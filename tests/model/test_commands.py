@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A registered network without batch norm, small enough for images of 32 pixels.
 CONFIG = """
 data: {name: cub, root: ROOT, image_side: 40, validation: 0.2}
-model: {backbone: squeezenet1_1, weights: null, scales: 2, sizes: [32], hidden: 8}
+model: {backbone: test_convnext, weights: null, scales: 2, sizes: [32], hidden: 8}
 training: {batch_size: 6, classify_epochs: 1, imitate_epochs: 1, rank_epochs: 1, fuse_epochs: 1, rounds: 1,
            device: cpu, checkpoint_every: 1, track: 2}
 """
@@ -167,7 +167,7 @@ def test_evaluate_predict_and_visualize(
     assert main(["evaluate", "--checkpoint", str(best), "--output", str(tmp_path / "result.json")]) == 0
     assert "top-1 (top-5) %, 9 images" in capsys.readouterr().out
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result["config"]["model"]["backbone"] == "squeezenet1_1"
+    assert result["config"]["model"]["backbone"] == "test_convnext"
     assert set(result["baselines"]) == {"response", "centre", "random", "box"}
     pictures = sorted(config.parent.glob("data/images/*/*.jpg"))[:2]
     assert main(["predict", "--checkpoint", str(best), *map(str, pictures)]) == 0

@@ -30,10 +30,11 @@ def make(
     *,
     side: int = SIDE,
     source: str = "proposed",
+    backbone: Any = tiny_backbone,
     **options: Any,
 ) -> RACNN:
     torch.manual_seed(0)
-    model = RACNN(3, tiny_backbone, scales, sizes, weights=None, hidden=16, **options).eval()
+    model = RACNN(3, backbone, scales, sizes, weights=None, hidden=16, **options).eval()
     for n in range(1, scales):  # an untrained APN proposes nearly the same for all images
         nn.init.normal_(model.proposal(n).output.weight, std=0.3)
     model.usage = Usage(side, CLASSES, source)
@@ -107,6 +108,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_the_file_answers_as_the_model(options: dict[str, Any], ending: str, tmp_path: Path) -> None:
     check(make(**options), ending, tmp_path)
+
+
+# Tokens in a grid of 17 x 17, which the APN pools to 14 x 14; and the network's own head.
+@pytest.mark.parametrize("ending", [".pt2", ".onnx"])
+@pytest.mark.parametrize(("descriptor", "side"), [("mean", 272), ("fc", 64)])
+def test_a_vision_transformer(descriptor: str, side: int, ending: str, tmp_path: Path) -> None:
+    check(make((side, 48), 2, backbone="test_vit", descriptor=descriptor, side=64), ending, tmp_path)
 
 
 def test_windows_of_a_model_without_apns(tmp_path: Path) -> None:

