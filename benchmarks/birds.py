@@ -145,7 +145,8 @@ def main() -> None:
     names = arguments.rows or list(ROWS[program.kind])
     found: dict[str, list[dict[str, Any]]] = {}
     for name in names:
-        found[name] = [program.study(name, seed) for seed in arguments.seeds]
+        seeds = arguments.seeds[:1] if ROWS[program.kind][name].once else arguments.seeds
+        found[name] = [program.study(name, seed) for seed in seeds]
     rows = chosen(found)
     hits = {name: [run["test"] for run in runs] for name, runs in rows.items()}
     report |= {

@@ -23,6 +23,9 @@ SHIFTED = {
 }
 CUT = {f"one input of 184, centre {100 * s:.0f} %": Row(184, 1, share=s) for s in (0.65, 0.75, 0.85)}
 
+MASK = 10 / (448 / 2)
+"""The paper's k = 10, of coordinates from -1 to 1, per pixel of these images."""
+
 BIRDS: dict[str, Row] = {
     "antithetic": Row(),
     "one input of 128": Row(128, 1),
@@ -40,7 +43,7 @@ BIRDS: dict[str, Row] = {
     "fused p": Row(rank_on="fused"),
     "fusion on moved windows": Row(windows="as antithetic", jitter_fusion=0.8, fusion_dropout=0.5),
     "three scales": Row(scales=3),
-    "three windows": Row(count=3),
+    "three windows": Row(count=3, once=True),
     "one input of 96": Row(96, 1),
     "one input of 224": Row(224, 1),
     "one input of 96, centre 75 %": Row(96, 1, share=0.75),
@@ -48,8 +51,8 @@ BIRDS: dict[str, Row] = {
     "one input of 224, centre 75 %": Row(224, 1, share=0.75),
     "attention at 96": Row(96, windows="as antithetic"),
     "attention at 184": Row(184, windows="as antithetic"),
-    "soft mask": Row(mask=10 * 2 / 448),
-    "to convergence": Row(rounds=4),
+    "soft mask": Row(mask=MASK, once=True),
+    "to convergence": Row(rounds=4, once=True),
 }
 
 SCENE = {"lower": 0.2, "half": 1 / 6}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from racnn import Backbone
+from racnn.backbones import TimmFeatures
 
 LAYERS = {  # of a block: this implementation's -> timm's
     "_expand_conv": "conv_pw",
@@ -37,19 +38,7 @@ def lite0(weights: str | Path | None = None) -> Backbone:
     network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
     network.load_state_dict(timms_names(torch.load(path, map_location="cpu", weights_only=True), network))
     fold_batch_norms(network.eval())
-    return Backbone(Features(network), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-
-
-class Features(nn.Module):
-    """Without the pooling, of any network of timm."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
-        return features
+    return Backbone(TimmFeatures(network), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
 def fold_batch_norms(network: nn.Module) -> None:

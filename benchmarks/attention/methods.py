@@ -23,16 +23,12 @@ class Method(NamedTuple):
     Attributes:
         window_grad: ``"exact"``, ``"thirds"``, or ``"boxcar"`` with these options (None: the model's).
         moved: the gradient is taken at a window moved at random, with this standard deviation in half sides.
-        looks: windows over which the gradient is averaged, the first one unmoved.
-        blur: standard deviation, in pixels, by which the images are blurred.
         step: of a central difference, in half sides; 0: a gradient.
     """
 
     window_grad: str = "exact"
     boxcar: Boxcar | None = None
     moved: float = 0.0
-    looks: int = 1
-    blur: float = 0.0
     step: float = 0.0
 
 
@@ -50,9 +46,7 @@ def negative_probability(model: RACNN, images: Tensor, labels: Tensor, looked: T
 
     It must be this and not p, whose gradient is the opposite: the surrogates do not see the sign.
     """
-    rest = [looked.detach()] * (len(model.sizes) - 2)
-    given = [window.unsqueeze(1) for window in (looked, *rest)]
-    output = model(images, given, scales=2)
+    output = model(images, [looked.unsqueeze(1)])
     return -output.probabilities[1].gather(1, labels[:, None]).sum()
 
 

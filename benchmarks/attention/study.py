@@ -50,6 +50,9 @@ class Row:
             look at all.
         share: of the image's side that is seen, around its centre.
         jitter: of windows while classifiers learn; ``jitter_fusion``: while fusion does.
+        mask: ``mask_steepness`` of the crops.
+        lower, half: the least and the initial half side of windows, as :class:`racnn.RACNN` takes them.
+        once: whether one seed is all that it gets.
     """
 
     side: int = 128
@@ -66,6 +69,7 @@ class Row:
     mask: float | None = None
     lower: float = 1 / 3
     half: float = geometry.INITIAL_HALF_SIDE
+    once: bool = False
 
     @property
     def cost(self) -> float:

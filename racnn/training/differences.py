@@ -3,7 +3,7 @@
 
 On photographs, p as a function of the window is rough at the scale of a pixel: its derivative, however exact,
 says little about where p is higher some pixels further on, and what it says changes from pixel to pixel. A
-difference over a step of about a third of the half side says it (``benchmarks/window_directions.py``): the
+difference over a step of about a third of the half side says it (``benchmarks/looks.py``): the
 gradient of p as averaged over moved windows, which first-order estimates of rough functions miss (Suh et al.,
 "Do Differentiable Simulators Give Better Policy Gradients?", ICML 2022).
 

@@ -83,7 +83,7 @@ def test_a_run_leaves_the_tree_as_it_was(results_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["ablation", "bench_crop", "bench_model", "demo", "known_windows", "window_directions"]
+    "script", ["ablation", "bench_crop", "bench_model", "birds", "demo", "known_windows", "looks"]
 )
 def test_programs_write_where_git_does_not_look(script: str) -> None:
     help = run(f"{script}.py", "--help")
