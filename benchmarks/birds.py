@@ -64,7 +64,8 @@ class Program:
             made: dict[str, Half] = {}
             for seed, (half, read) in enumerate(self.read.items()):
                 scenes = self.kind == "scenes"
-                whole: Half = Scenes(read, CELL, LAYOUTS, seed) if scenes else Mirrored(read)
+                views = LAYOUTS if half == "train" else 1
+                whole: Half = Scenes(read, CELL, views, seed) if scenes else Mirrored(read)
                 made[half] = whole if share == 1 else photographs.Centre(whole, share)
             self._halves[share] = made
         return self._halves[share]

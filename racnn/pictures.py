@@ -70,12 +70,10 @@ def class_response(model: RACNN, output: RACNNOutput, n: int) -> Tensor:
     descriptor is no mean of the feature map, the plain sum over channels, around which the paper's first
     windows lie.
     """
-    maps, descriptor = output.features[n - 1].float(), output.descriptors[n - 1]
-    maps = maps.unflatten(0, (len(descriptor), -1))
-    means = maps.mean((1, 3, 4))
-    if means.shape == descriptor.shape and torch.allclose(means, descriptor.float(), rtol=1e-3, atol=1e-4):
-        weights: Tensor = model.each_scale()[n - 1].classifier.weight[output.logits[n - 1].argmax(1)]
-        maps = maps * weights[:, None, :, None, None]
+    scale, logits = model.each_scale()[n - 1], output.logits[n - 1]
+    maps = output.features[n - 1].float().unflatten(0, (len(logits), -1))
+    if scale.descriptor == "mean":
+        maps = maps * scale.classifier.weight[logits.argmax(1)].view(*maps.shape[:3], 1, 1)
     response: Tensor = maps.sum(2)
     return response
 

@@ -23,7 +23,7 @@ from racnn.training import checkpoint
 
 @pytest.fixture(scope="module")
 def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = ModelConfig(backbone="squeezenet1_1", weights=None, scales=3, sizes=[32], hidden=8, windows=2)
+    model = ModelConfig(backbone="test_resnet", weights=None, scales=3, sizes=[32], hidden=8, windows=2)
     config = Config(data=DataConfig(image_side=32), model=model)
     torch.manual_seed(0)
     state = {"model": model.build(3).state_dict(), "classes": ["a", "b, c", "d"], "config": config.to_dict()}
@@ -163,19 +163,18 @@ def test_nothing_to_look_at_is_said(best: Path, tmp_path: Path, capsys: pytest.C
         assert "there are no images to look at in" in capsys.readouterr().err
 
 
-def known_output(model: RACNN, average: bool) -> RACNNOutput:
+def known_output(model: RACNN) -> RACNNOutput:
     """Two images; scale 1 sees class 2 in channel 3 alone, at row 1, column 2 of the second image; channel 5
-    is stronger, elsewhere. Scale 2 has two windows."""
+    is stronger, elsewhere. Scale 2 has two windows: it sees it in channel 3 of the first and 5 of the second."""
     maps = torch.zeros(2, 12, 4, 4)
     maps[1, 3, 1, 2], maps[1, 5, 3, 0] = 1.0, 5.0
     finer = maps.repeat_interleave(2, 0)
     finer[3] = finer[3].flip(-1)
-    descriptors = (maps.mean((2, 3)), finer.unflatten(0, (2, 2)).mean((1, 3, 4)))
-    if not average:
-        descriptors = (maps.amax((2, 3)), descriptors[1])
+    descriptors = (maps.mean((2, 3)), finer.mean((2, 3)).unflatten(0, (2, 2)).flatten(1))
     for scale in model.each_scale():
         torch.nn.init.zeros_(scale.classifier.weight)
         scale.classifier.weight.data[2, 3] = 1.0
+    model.each_scale()[1].classifier.weight.data[2, 12 + 5] = 1.0
     logits, fused = model.classify(descriptors)
     return RACNNOutput(logits, fused, descriptors, (), (), (), (maps, finer))
 
@@ -192,12 +191,12 @@ def test_heat_is_highest_where_the_class_is_seen(tmp_path: Path) -> None:
     for scale in model.each_scale():
         torch.nn.init.zeros_(scale.classifier.bias)
     with torch.no_grad():
-        output = known_output(model, average=True)
+        output = known_output(model)
         assert output.logits[0][1].argmax() == 2
         assert pictures.class_response(model, output, 1).shape == (2, 1, 4, 4)
         assert peak(pictures.class_response(model, output, 1)[1, 0]) == (1, 2)
-        assert [peak(window) for window in pictures.class_response(model, output, 2)[1]] == [(1, 2), (1, 1)]
-        output = known_output(model, average=False)
+        assert [peak(window) for window in pictures.class_response(model, output, 2)[1]] == [(1, 2), (3, 3)]
+        model.each_scale()[0].descriptor = "fc"
         assert peak(pictures.class_response(model, output, 1)[1, 0]) == (3, 0)
 
 
