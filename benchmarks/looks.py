@@ -109,8 +109,8 @@ def estimates(signal: Signal) -> dict[str, tuple[Tensor, str]]:
     )
     found["exact, blurred images"] = derivative(lambda w: signal(w, blurred), here), "1 + b"
     found["on scale 1's features"] = derivative(signal.on_features, here), "0"
-    found["antithetic"] = antithetic_slopes(looks, one, STEP)[:, 0] * units, "2"
-    three = [antithetic_slopes(looks, one, STEP)[:, 0] for _ in range(3)]
+    found["antithetic"] = antithetic_slopes(looks, one, 0.6)[:, 0] * units, "2"
+    three = [antithetic_slopes(looks, one, 0.6)[:, 0] for _ in range(3)]
     found["antithetic, mean of 3"] = torch.stack(three).mean(0) * units, "6"
     for step in (0.3, 0.6):
         found[f"difference over {step} half sides"] = slopes(looks, one, step)[:, 0] * units, "6"
@@ -237,7 +237,7 @@ def main() -> None:
     program = Program(arguments.root, arguments.runs, scenes=False)
     found_gains, found_slopes = [], []
     for seed in arguments.seeds:
-        study = program.started("antithetic", seed)
+        study = program.started("difference", seed)
         for numbers in study.held_out.split(BATCH):
             with study.recall("train", 0, numbers):
                 signal = Signal(study, numbers)

@@ -94,7 +94,7 @@ class TrainingConfig:
             surrogate of the authors' release, see :class:`racnn_ops.Boxcar`; "difference", over
             ``difference_step`` half sides (:mod:`racnn.training.differences`): 6 K looks more at every scale,
             and far less noise on photographs; "antithetic", an estimate of that by 2 looks, there and back
-            along a random move.
+            along one axis of every window, drawn at random.
         rank_on: whose probabilities the ranking loss compares: "scales", p_s < p_{s+1}, as in the paper;
             "fused", p_{1..s} < p_{1..s+1}: a look must add to what is known. Fusion then learns before
             windows.

@@ -56,7 +56,7 @@ def note(report: Report) -> str:
 CURVES = {
     "whole image": [f"one input of {side}" for side in (96, 128, 184, 224)],
     "centre 75 %": [f"one input of {side}, centre 75 %" for side in (96, 128, 184, 224)],
-    "attention, scales 1+2": ["attention at 96", "antithetic", "attention at 184"],
+    "attention, scales 1+2": ["attention at 96", "difference", "attention at 184"],
 }
 
 

@@ -59,7 +59,7 @@ class Row:
     scales: int = 2
     count: int = 1
     windows: str | tuple[float, float, float] = "proposed"
-    gradient: str = "antithetic"
+    gradient: str = "difference"
     rank_on: str = "scales"
     rounds: int = 1
     share: float = 1.0
@@ -89,7 +89,7 @@ class Row:
             fuse_epochs=EPOCHS["fuse"],
             rounds=self.rounds,
             rank_gradient="exact" if self.gradient == "features" else self.gradient,  # type: ignore[arg-type]
-            difference_step=0.6 if self.gradient == "difference" else 0.4,
+            difference_step=0.6,
             rank_on=self.rank_on,  # type: ignore[arg-type]
             freeze_blocks=-1,
             seed=seed,

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import windows as geometry
@@ -68,19 +69,20 @@ def slopes(looks: Looks, relative: Tensor, step: float) -> Tensor:
 
 @torch.no_grad()
 def antithetic_slopes(looks: Looks, relative: Tensor, step: float) -> Tensor:
-    """An estimate of the same by two looks, for any K: all windows moved at random, there and back.
+    """An estimate of the same by two looks, for any K: every window goes there and back along one of its
+    axes, drawn at random. Its mean is that of :func:`slopes`.
 
-    Its mean is the gradient of p averaged over normal moves of standard deviation ``step`` (antithetic
-    sampling: Nesterov and Spokoiny, "Random Gradient-Free Minimization of Convex Functions", 2017).
+    Moves along all axes at once, as random smoothing has them (Nesterov and Spokoiny, "Random Gradient-Free
+    Minimization of Convex Functions", 2017), would judge a window's size while it is off its place.
 
     Returns:
-        Tensor[B, K, 3]: per unit of the coarser window's side.
+        Tensor[B, K, 3]: per unit of the coarser window's side; 0 along the axes that were not drawn.
     """
-    moves = step * torch.randn_like(relative).unsqueeze(1)
-    ends, rise = _rise(looks, relative, moves)
-    # Moves are in units of the half side: so are both ways, the one that was gone and that of the gradient.
-    way = (ends[0] - ends[1]).squeeze(1) / (2 * relative[..., 2:])
-    return rise.unsqueeze(2) * way / (2 * relative[..., 2:] * step**2)
+    numbers = relative.shape[2]
+    axes = F.one_hot(torch.randint(numbers, relative.shape[:2], device=relative.device), numbers)
+    ends, rise = _rise(looks, relative, step * axes.unsqueeze(1).to(relative))
+    way = (ends[0] - ends[1]).squeeze(1)
+    return torch.where((axes > 0) & (way > 1e-6), numbers * rise.unsqueeze(2) / way.clamp(min=1e-6), 0)
 
 
 def _rise(looks: Looks, relative: Tensor, moves: Tensor) -> tuple[list[Tensor], Tensor]:

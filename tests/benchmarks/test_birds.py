@@ -116,12 +116,12 @@ def test_controls_are_chosen_on_validation_images() -> None:
 
 
 SMALL = {
-    "antithetic": study.Row(32),
+    "difference": study.Row(32),
     "again": study.Row(32, gradient="exact", rank_on="fused", rounds=2),
     "features": study.Row(32, gradient="features"),
-    "three": study.Row(32, scales=3, count=2, gradient="difference"),
+    "three": study.Row(32, scales=3, count=2, gradient="antithetic"),
     "box": study.Row(32, windows="box"),
-    "same": study.Row(32, windows="as antithetic"),
+    "same": study.Row(32, windows="as difference"),
     "constant": study.Row(32, windows=(0.3, 0.4, 0.2), jitter=0.0),
     "single": study.Row(32, 1, share=0.75),
 }
@@ -163,7 +163,7 @@ def test_a_small_run(small: list[str], kind: str, monkeypatch: pytest.MonkeyPatc
     boxes = [run["quality"]["iou"] for run in report["rows"]["box"]]
     assert min(boxes) > 0.95
     assert max(run["quality"]["iou"] for run in report["rows"]["constant"]) < 0.9
-    assert report["rows"]["same"][0]["quality"] == report["rows"]["antithetic"][0]["quality"]
+    assert report["rows"]["same"][0]["quality"] == report["rows"]["difference"][0]["quality"]
     assert report["rows"]["three"][0]["cost"] == 5 * (32 / 128) ** 2
     # What is there is not run again, and says the same.
     monkeypatch.setattr(study.Study, "run", None)
@@ -177,7 +177,7 @@ def test_a_row_is_the_same_from_the_start_of_another(
 ) -> None:
     root = Path(small[2])
     found = []
-    for runs, names in (("one", ["antithetic", "features"]), ("two", ["features"])):
+    for runs, names in (("one", ["difference", "features"]), ("two", ["features"])):
         program = birds.Program(root, tmp_path / runs, scenes=False)
         found.append([program.study(name, 0) for name in names][-1])
     assert found[0] == found[1]
@@ -186,7 +186,7 @@ def test_a_row_is_the_same_from_the_start_of_another(
 def test_windows_learn(small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each phase changes what it is to change, and no more."""
     program = birds.Program(Path(small[2]), tmp_path / "runs", scenes=False)
-    trained = program._new(SMALL["antithetic"], 0)
+    trained = program._new(SMALL["difference"], 0)
     before = {name: value.clone() for name, value in trained.state().items()}
     trained.run()
     after = trained.state()
@@ -222,9 +222,9 @@ def test_looks_follow_a_run(small: list[str], monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(looks, "BATCH", 2)
     options = [*small, "--seeds", "0"]
     monkeypatch.setattr(sys, "argv", options)
-    with pytest.raises(SystemExit, match=r"birds\.py must have run the row 'antithetic' with seed 0"):
+    with pytest.raises(SystemExit, match=r"birds\.py must have run the row 'difference' with seed 0"):
         looks.main()
-    monkeypatch.setattr(sys, "argv", [*options, "--rows", "antithetic"])
+    monkeypatch.setattr(sys, "argv", [*options, "--rows", "difference"])
     birds.main()
     monkeypatch.setattr(sys, "argv", options)
     looks.main()

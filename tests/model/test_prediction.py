@@ -165,7 +165,7 @@ def test_nothing_to_look_at_is_said(best: Path, tmp_path: Path, capsys: pytest.C
 
 def known_output(model: RACNN) -> RACNNOutput:
     """Two images; scale 1 sees class 2 in channel 3 alone, at row 1, column 2 of the second image; channel 5
-    is stronger, elsewhere. Scale 2 has two windows: it sees it in channel 3 of the first and 5 of the second."""
+    is stronger, elsewhere. Scale 2 sees it in channel 3 of its first window, in channel 5 of its second."""
     maps = torch.zeros(2, 12, 4, 4)
     maps[1, 3, 1, 2], maps[1, 5, 3, 0] = 1.0, 5.0
     finer = maps.repeat_interleave(2, 0)
