@@ -16,7 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-READMES = tuple(ROOT / path for path in ("README.md", "racnn/README.md", "racnn_ops/README.md"))
+READMES = tuple(
+    ROOT / path for path in ("README.md", "racnn/README.md", "racnn/REFERENCE.md", "racnn_ops/README.md")
+)
 MARK = re.compile(r"^<!-- (\S+):(?:begin|end) -->$", re.MULTILINE)
 SECTION = re.compile(r"^(<!-- (\S+):begin -->\n).*?^(<!-- \2:end -->)$", re.MULTILINE | re.DOTALL)
 RELATIVE_LINK = re.compile(r"\]\((?![a-z]+:|[/#])([^)]+)\)")

@@ -81,7 +81,7 @@ class TrainingConfig:
             rate the best epochs are the last: then no less than a phase has epochs.
         tolerance: what counts as better, relative; the alternation ends when neither loss changes by more.
         batch_size: images a step, over all processes.
-        jitter: while classifiers and fusion learn, windows are moved at random by up to this share of their
+        jitter: while classifiers learn, windows are moved at random by up to this share of their
             half side, and scaled by up to ``exp(jitter)``. Otherwise a classifier memorises its training
             images as seen through the windows of the day, and the ranking loss finds no better ones.
         optimizer: "sgd", with momentum 0.9, or "adamw".

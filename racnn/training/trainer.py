@@ -140,7 +140,7 @@ class Trainer:
         steps = epoch_batches(count, config.batch_size, config.seed, order, self.processes)
         augment = Augmentation(count, self.config.data, config.seed, order)
         shape = count, len(self.model.sizes) - 1, self.model.num_windows
-        jitter = config.jitter if phase.kind in ("classify", "fuse") else 0.0
+        jitter = config.jitter if phase.kind == "classify" else 0.0
         moves = draw_moves(shape, jitter, config.seed, order)
         engine.start_epoch()
         done, device = self.at.step_in_epoch, self.processes.device

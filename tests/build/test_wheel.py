@@ -48,7 +48,14 @@ def cmake_build(source: Path, wheel: Path) -> Path:
 
 @pytest.mark.parametrize(
     "readme",
-    ["README.md", "racnn/README.md", "racnn_ops/README.md", "racnn_ops/REPLACES.md", "CONTRIBUTING.md"],
+    [
+        "README.md",
+        "racnn/README.md",
+        "racnn/REFERENCE.md",
+        "racnn_ops/README.md",
+        "racnn_ops/REPLACES.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_links_of_the_readmes_lead_somewhere(source: Path, readme: str) -> None:
     text = (source / readme).read_text(encoding="utf-8")
