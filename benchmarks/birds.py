@@ -122,7 +122,7 @@ class Program:
         """Rows that differ in how windows learn from the ranking loss have the same start."""
         if row.windows != "proposed":
             return None
-        same = (row.side, row.scales, row.count, row.jitter, row.mask, row.lower, row.half, seed)
+        same = (*row.sizes, row.scales, row.count, row.jitter, row.mask, row.lower, row.half, seed)
         return self.runs / f"start-{'-'.join(map(str, same))}.pt"
 
     def _windows(self, name: str, seed: int) -> Path:

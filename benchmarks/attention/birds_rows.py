@@ -55,16 +55,15 @@ BIRDS: dict[str, Row] = {
     "to convergence": Row(rounds=4, once=True),
 }
 
-SCENE = {"lower": 0.2, "half": 1 / 6}
+SCENE: dict[str, Any] = {"side": 224, "fine": 128, "lower": 0.2}
 SCENES: dict[str, Row] = {
     "difference": Row(**SCENE),
-    "one input of 128": Row(128, 1),
-    "one input of 184": Row(184, 1),
-    "one input of 184, centre 75 %": Row(184, 1, share=0.75),
-    "one input of 184, centre 50 %": Row(184, 1, share=0.5),
+    "one input of 256": Row(256, 1),
+    "one input of 256, centre 75 %": Row(256, 1, share=0.75),
+    "one input of 256, centre 50 %": Row(256, 1, share=0.5),
     "response": Row(windows="response", **SCENE),
-    "random": Row(windows="random", **SCENE),
     "centre": Row(windows="centre", **SCENE),
+    "random": Row(windows="random", **SCENE),
     "box": Row(windows="box", **SCENE),
 }
 ROWS = {"birds": BIRDS, "scenes": SCENES}
@@ -87,8 +86,8 @@ CLAIMS = {
         *against(("to convergence", "1+2"), MAIN),
     ],
     "scenes": [
-        *against(MAIN, ("difference", "1"), ALONE, ("one input of 184", "1")),
-        *against(MAIN, ("one input of 184, centre 75 %", "1"), ("one input of 184, centre 50 %", "1")),
+        *against(MAIN, ("difference", "1"), ALONE, ("one input of 256", "1")),
+        *against(MAIN, ("one input of 256, centre 75 %", "1"), ("one input of 256, centre 50 %", "1")),
         *against(MAIN, ("response", "1+2"), ("centre", "1+2"), ("random", "1+2"), ("box", "1+2")),
     ],
 }

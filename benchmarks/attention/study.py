@@ -41,7 +41,7 @@ class Row:
     """A row of the table: what is trained.
 
     Attributes:
-        side: of every scale's input, in pixels.
+        side: of every scale's input, in pixels; ``fine``: of the finer scales', where it is another.
         scales: 1 is a single look.
         windows: ``"proposed"``; ``"response"``, ``"centre"``, ``"random"``; ``"box"``, around the true boxes;
             a relative window ``(tx, ty, tl)``, the same for all images; or ``"as ROW"``, those that another
@@ -57,6 +57,7 @@ class Row:
 
     side: int = 128
     scales: int = 2
+    fine: int | None = None
     count: int = 1
     windows: str | tuple[float, float, float] = "proposed"
     gradient: str = "difference"
@@ -74,8 +75,12 @@ class Row:
     @property
     def cost(self) -> float:
         """Of looking at an image, in looks of 128 x 128 pixels."""
-        looks = 1 + (self.scales - 1) * self.count
-        return looks * (self.side / 128) ** 2
+        fine = (self.scales - 1) * self.count * self.sizes[-1] ** 2
+        return (self.side**2 + fine) / 128**2
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return self.side, self.fine or self.side
 
     def config(self, seed: int) -> TrainingConfig:
         """The schedule; classifiers of windows that are not learned learn as long."""
@@ -397,7 +402,7 @@ def build(row: Row, classes: int) -> RACNN:
         classes,
         lambda weights: made,
         row.scales,
-        [row.side],
+        row.sizes,
         weights=None,
         windows=row.count,
         crop_from="image",
