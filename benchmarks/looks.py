@@ -29,7 +29,7 @@ from attention.spread import spread
 from attention.study import BATCH, BOXCAR, Study
 from birds import Program
 from racnn import windows as geometry
-from racnn.training.differences import Looks, antithetic_slopes, slopes
+from racnn.training.differences import TrueClassProbability, antithetic_slopes, slopes
 from racnn_ops import attention_crop
 from record import provenance
 from record.section import Report, Section, table
@@ -55,18 +55,19 @@ class Signal:
         self.pixels = study.pixels("train", 0, numbers)
         self.labels = study.halves["train"].labels[numbers]
         with torch.no_grad(), study.recall("train", 0, numbers):
-            self.seen = self.model(self.pixels, "proposed")
-        self.start = self.seen.relative_windows[0][:, 0]
+            self.output = self.model(self.pixels)
+        self.start = self.output.relative_windows[0][:, 0]
 
-    def looks(self, pixels: Tensor | None = None) -> Looks:
-        return Looks(self.model, self.pixels if pixels is None else pixels, self.labels, self.seen, 2)
+    def probability(self, pixels: Tensor | None = None) -> TrueClassProbability:
+        pixels = self.pixels if pixels is None else pixels
+        return TrueClassProbability(self.model, pixels, self.labels, self.output, 2)
 
     def __call__(self, windows: Tensor, pixels: Tensor | None = None) -> Tensor:
-        return self.looks(pixels).probabilities(windows[:, None, None])[:, 0]
+        return self.probability(pixels)(windows[:, None, None])[:, 0]
 
     def on_features(self, windows: Tensor) -> Tensor:
         """The same by scale 1's classifier, of windows cut out of its feature map."""
-        maps = self.seen.features[0]
+        maps = self.output.features[0]
         crops = attention_crop(maps, windows * maps.shape[-1], 4, interpolation="area", boundary="border")
         logits = self.model.each_scale()[0].classify(crops.mean((2, 3)))
         return logits.softmax(1).gather(1, self.labels[:, None])[:, 0]
@@ -93,7 +94,7 @@ def estimates(signal: Signal) -> dict[str, tuple[Tensor, str]]:
     """Estimate -> (B, 3) in units of the half side and of its logarithm, and what it costs."""
     here, units = signal.start, signal.start[:, 2:]
     bounds, model = signal.model.bounds, signal.model
-    looks, one = signal.looks(), here.unsqueeze(1)
+    probability, one = signal.probability(), here.unsqueeze(1)
     moved = [geometry.moved(here, 0.3 * torch.randn_like(here), bounds) for _ in range(6)]
     blurred = gaussian_blur(signal.pixels.float() / 255, 21, 3.5)
     found = {"exact": (derivative(signal, here), "1 + b")}
@@ -109,11 +110,11 @@ def estimates(signal: Signal) -> dict[str, tuple[Tensor, str]]:
     )
     found["exact, blurred images"] = derivative(lambda w: signal(w, blurred), here), "1 + b"
     found["on scale 1's features"] = derivative(signal.on_features, here), "0"
-    found["antithetic"] = antithetic_slopes(looks, one, 0.6)[:, 0] * units, "2"
-    three = [antithetic_slopes(looks, one, 0.6)[:, 0] for _ in range(3)]
+    found["antithetic"] = antithetic_slopes(probability, one, 0.6)[:, 0] * units, "2"
+    three = [antithetic_slopes(probability, one, 0.6)[:, 0] for _ in range(3)]
     found["antithetic, mean of 3"] = torch.stack(three).mean(0) * units, "6"
     for step in (0.3, 0.6):
-        found[f"difference over {step} half sides"] = slopes(looks, one, step)[:, 0] * units, "6"
+        found[f"difference over {step} half sides"] = slopes(probability, one, step)[:, 0] * units, "6"
     found["way to the box"] = way_to_box(signal), ""
     found["random"] = torch.randn_like(here), ""
     return found

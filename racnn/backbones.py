@@ -210,7 +210,7 @@ def blocks(features: nn.Module) -> list[list[nn.Parameter]]:
     return [groups[number] for number in sorted(groups)]
 
 
-def look(features: nn.Module, images: Tensor, descriptor: str) -> tuple[Tensor, Tensor]:
+def extract(features: nn.Module, images: Tensor, descriptor: str) -> tuple[Tensor, Tensor]:
     """Feature maps (B, C, h, w) and descriptors (B, D): their mean, or what the backbone's head gives."""
     if descriptor == "fc":
         maps, described = features.with_head(images)  # type: ignore[operator]

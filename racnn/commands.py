@@ -172,7 +172,7 @@ def evaluate(
         result = evaluation.evaluate(
             model,
             images,
-            windows=model.usage.windows,
+            window_source=model.usage.window_source,
             baselines=baselines,
             batch_size=batch_size,
             workers=config.data.workers,

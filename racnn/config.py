@@ -10,9 +10,7 @@ from typing import Any, Literal
 from .data import READERS
 from .losses import MARGIN
 from .model import RACNN
-from .windows import INITIAL_HALF_SIDE
-
-Schedule = Literal["paper", "fixed"]
+from .windows import INITIAL_HALF_SIDE, WindowSource
 
 
 @dataclass
@@ -51,7 +49,7 @@ class ModelConfig:
     descriptor: Literal["mean", "fc"] = "mean"
     scales: int = 3
     sizes: list[int] = field(default_factory=lambda: [448, 224, 224])
-    windows: int = 1
+    num_windows: int = 1
     crop_from: Literal["previous", "image"] = "previous"
     mask_steepness: float | None = None
     chain_gradient: bool = True
@@ -72,9 +70,8 @@ class TrainingConfig:
     """How to learn.
 
     Attributes:
-        schedule: "paper": classifiers, APN pre-training, alternation, fusion; "fixed": classifiers on windows
-            that are not learned, fusion: the ablation.
-        fixed_windows: of the schedule "fixed".
+        window_source: "proposed": the paper's schedule: classifiers, APN pre-training, alternation, fusion;
+            another: classifiers and fusion alone, on windows that are not learned.
         classify_epochs, imitate_epochs, rank_epochs, fuse_epochs: at most, for each phase.
         rounds: of the alternation, at most.
         patience: a phase ends after so many epochs without a better validation loss. With a falling learning
@@ -110,8 +107,7 @@ class TrainingConfig:
         seed: of weights, order, augmentation and the validation split.
     """
 
-    schedule: Schedule = "paper"
-    fixed_windows: Literal["response", "centre", "random"] = "response"
+    window_source: WindowSource = "proposed"
     classify_epochs: int = 30
     imitate_epochs: int = 10
     rank_epochs: int = 10

@@ -101,33 +101,35 @@ def evaluate(
     model: RACNN,
     images: Images,
     *,
-    windows: str = "proposed",
+    window_source: str = "proposed",
     baselines: bool = True,
     batch_size: int = 32,
     workers: int = 0,
     seed: int = 0,
     amp: str = "none",
-    note: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """Look at every image once, and once more for each baseline.
 
     Args:
-        windows: the model's own, ``"proposed"``, or what it was trained with instead.
+        window_source: the model's own, ``"proposed"``, or what it was trained with instead.
         amp: autocast as while training, see :class:`racnn.config.TrainingConfig`.
-        note: called with the number of images after each batch, for a progress bar.
+        progress: called with the number of images after each batch, for a progress bar.
 
     Returns:
         ``accuracy`` (name -> top1, top5, shares), ``hits`` (name -> a digit an image, see
-        :meth:`Accuracy.hits`), ``attention`` (scale -> inside, covered, iou), ``baselines`` (windows -> the
-        same three), ``images``, ``unreadable`` (paths) and ``images_per_second``
-        of the model with its own windows, without reading images.
+        :meth:`Accuracy.hits`), ``attention`` (scale -> inside, covered, iou), ``window_source``,
+        ``baselines`` (another source -> the same three), ``images``, ``unreadable`` (paths) and
+        ``images_per_second`` of the model with its own windows, without reading images.
 
     Raises:
         ValueError: there are no images, or none that can be read.
     """
     model.eval()
     device = model.mean.device
-    sources = [windows, *(b for b in BASELINES if b != windows)] if baselines else [windows]
+    sources = [window_source]
+    if baselines:
+        sources += [source for source in BASELINES if source != window_source]
     if len(model.sizes) == 1:
         sources = sources[:1]
     accuracy = {source: Accuracy() for source in sources}
@@ -137,13 +139,13 @@ def evaluate(
         unreadable.note(batch)
         pixels, labels = batch.image.to(device), batch.label.to(device)
         for source in sources:
-            given: str | list[Tensor] = source
+            origin: dict[str, Any] = {"window_source": source}
             if source == "box":
-                given = _box_windows(model, batch.box.to(device), float(images.side))
+                origin = {"windows": _box_windows(model, batch.box.to(device), float(images.side))}
             start = _now(device)
             with autocast(amp, device):
-                output: RACNNOutput = model(pixels, given, generator=generator)
-            if source == windows:
+                output: RACNNOutput = model(pixels, **origin, generator=generator)
+            if source == window_source:
                 seconds += _now(device) - start
             readable = labels >= 0
             if source == "box":
@@ -151,8 +153,8 @@ def evaluate(
             accuracy[source].add(output, torch.where(readable, labels, -1))
             boxes = torch.where((labels >= 0)[:, None], batch.box.to(device), torch.nan)
             attention[source].add(output.windows, boxes, float(images.side))
-        note(len(labels))
-    if accuracy[windows].images == 0:
+        progress(len(labels))
+    if accuracy[window_source].images == 0:
         first = f", the first is {printable(unreadable.paths[0])}" if unreadable.paths else ""
         raise ValueError(f"there are no images to look at: {len(unreadable.paths)} cannot be read{first}")
     results = {
@@ -164,10 +166,10 @@ def evaluate(
         for source in sources
         if accuracy[source].images
     }
-    return results.pop(windows) | {
-        "windows": windows,
+    return results.pop(window_source) | {
+        "window_source": window_source,
         "baselines": results,
-        "images": accuracy[windows].images,
+        "images": accuracy[window_source].images,
         "unreadable": [str(path) for path in unreadable.paths],
         "images_per_second": len(images) / max(seconds, 1e-9),
     }
@@ -190,7 +192,7 @@ def _now(device: torch.device) -> float:
 
 def tables(result: dict[str, Any]) -> list[Table]:
     """The paper's tables: accuracy by scales and windows, attention by scale."""
-    rows = {result["windows"]: result, **result["baselines"]}
+    rows = {result["window_source"]: result, **result["baselines"]}
     names = list(result["accuracy"])
     accuracy = Table("windows", *names, title=f"top-1 (top-5) %, {result['images']} images")
     for source, values in rows.items():

@@ -32,13 +32,13 @@ class Inference(nn.Module):
 
     def __init__(self, model: RACNN) -> None:
         super().__init__()
-        self.model, self.windows = model, model.usage.windows
+        self.model, self.window_source = model, model.usage.window_source
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        seen = self.model(images, self.windows)
-        named = {f"logits_{n}": logits for n, logits in enumerate(seen.logits, 1)}
-        named |= {f"fused_logits_{n}": logits for n, logits in enumerate(seen.fused_logits, 2)}
-        return named | {f"windows_{n}": windows for n, windows in enumerate(seen.windows, 2)}
+        output = self.model(images, window_source=self.window_source)
+        named = {f"logits_{n}": logits for n, logits in enumerate(output.logits, 1)}
+        named |= {f"fused_logits_{n}": logits for n, logits in enumerate(output.fused_logits, 2)}
+        return named | {f"windows_{n}": windows for n, windows in enumerate(output.windows, 2)}
 
 
 def export(model: RACNN, file: str | Path) -> None:
@@ -62,8 +62,10 @@ def export(model: RACNN, file: str | Path) -> None:
     path = Path(file)
     write = writer_of(path)
     usage = model.usage.check(model.num_classes)
-    if usage.windows == "random":
-        raise ValueError("windows must not be 'random' for a model to be exported: a file has no generator")
+    if usage.window_source == "random":
+        raise ValueError(
+            "window_source must not be 'random' for a model to be exported: a file has no generator"
+        )
     if model.training:
         raise ValueError("the model must be in evaluation mode to be exported: call model.eval()")
     images = torch.zeros(

@@ -48,9 +48,8 @@ def load_run(path: Path, device: str = "auto") -> tuple[RACNN, Config]:
     with checkpoint.naming(path):
         model = config.model.build(len(classes), pretrained=False)
         checkpoint.load_weights(model, state["model"])
-        learned = config.training.schedule != "fixed"
-        windows = "proposed" if learned else config.training.fixed_windows
-        model.usage = Usage(config.data.image_side, classes, windows).check(len(classes))
+        source = config.training.window_source
+        model.usage = Usage(config.data.image_side, classes, source).check(len(classes))
     if config.training.channels_last:
         model.to(memory_format=torch.channels_last)
     return model.to(place).eval(), config

@@ -23,7 +23,6 @@ from .proposal import AttentionProposal
 from .windows import INITIAL_HALF_SIDE, Bounds
 
 CROP_FROM = ("previous", "image")
-WINDOW_SOURCES = ("proposed", "response", "centre", "random")
 
 
 class RACNN(nn.Module):
@@ -40,8 +39,8 @@ class RACNN(nn.Module):
         weights: ``"DEFAULT"`` (pretrained), the path of a state dict, or None (random).
         descriptor: what a scale's classifier and fusion read of its feature map: ``"mean"``, its mean, or
             ``"fc"``, what the backbone's own layers make of it before its classifier (VGG: fc6 and fc7).
-        windows: K, windows an image at every scale but the first. Each proposes one window at the next scale;
-            a scale's descriptor is that of its windows one after another.
+        num_windows: K, windows an image at every scale but the first. Each proposes one window at the next
+            scale; a scale's descriptor is that of its windows one after another.
         crop_from: ``"previous"`` cuts a scale's input out of the previous one's, as in the paper;
             ``"image"`` composes the windows and cuts it out of the image, so that it sees real pixels.
         mask_steepness: see :func:`racnn_ops.attention_crop`.
@@ -78,7 +77,7 @@ class RACNN(nn.Module):
         *,
         weights: str | Path | None = "DEFAULT",
         descriptor: str = "mean",
-        windows: int = 1,
+        num_windows: int = 1,
         crop_from: str = "previous",
         mask_steepness: float | None = None,
         chain_gradient: bool = True,
@@ -94,7 +93,7 @@ class RACNN(nn.Module):
         for name, value, least in (
             ("num_classes", num_classes, 2),
             ("scales", scales, 1),
-            ("windows", windows, 1),
+            ("num_windows", num_windows, 1),
             ("hidden", hidden, 1),
         ):
             if not isinstance(value, int) or value < least:
@@ -113,7 +112,7 @@ class RACNN(nn.Module):
         if not 0 < initial_half_side <= 0.5:
             raise ValueError(f"initial_half_side must be in (0, 0.5], got {initial_half_side!r}")
         self.num_classes, self.sizes = num_classes, _check_sizes(sizes, scales)
-        self.num_windows, self.crop_from, self.chain_gradient = windows, crop_from, chain_gradient
+        self.num_windows, self.crop_from, self.chain_gradient = num_windows, crop_from, chain_gradient
         self.crop_options: dict[str, Any] = {"boundary": "border", "mask_steepness": mask_steepness}
         AttentionCrop(self.sizes[0], **self.crop_options)  # refuses options that no crop can have
         self.bounds, self.initial_half_side = Bounds(*half_side_bounds).check(), initial_half_side
@@ -127,12 +126,12 @@ class RACNN(nn.Module):
             if n < scales:
                 proposal = AttentionProposal(
                     shape,
-                    count=windows if n == 1 else 1,
+                    count=num_windows if n == 1 else 1,
                     hidden=hidden,
                     bounds=self.bounds,
                     half_side=initial_half_side,
                 )
-            widths.append(width * (windows if n > 1 else 1))
+            widths.append(width * (num_windows if n > 1 else 1))
             self.scales.append(Scale(made.features, descriptor, widths[-1], num_classes, dropout, proposal))
         # Scale n's head fuses scales 1 to n.
         self.fusion = nn.ModuleList(
@@ -173,8 +172,9 @@ class RACNN(nn.Module):
     def forward(
         self,
         images: Tensor,
-        windows: str | Sequence[Tensor] = "proposed",
+        windows: Sequence[Tensor] | None = None,
         *,
+        window_source: str = "proposed",
         scales: int | None = None,
         jitter: Sequence[Tensor] | None = None,
         generator: torch.Generator | None = None,
@@ -183,27 +183,28 @@ class RACNN(nn.Module):
 
         Args:
             images (Tensor[B, 3, S, S]): uint8, or floats in [0, 1].
-            windows: where windows come from: ``"proposed"`` by the APNs; ``"response"``, around the highest
-                responses of the features; ``"centre"`` or ``"random"``, all of the initial half side; or
-                N - 1 tensors (B, K, 3), pixels of ``images``.
+            windows: N - 1 tensors (B, K, 3), pixels of ``images``, in place of those of a source.
+            window_source: where windows come from: ``"proposed"`` by the APNs; ``"response"``, around the
+                highest responses of the features; ``"centre"`` or ``"random"``, all of the initial half side.
             scales: look no closer than this one; all by default.
-            jitter: N - 1 tensors (B, K, 3) that move the windows, see :func:`racnn.windows.moved`; not those
-                that are given as tensors.
+            jitter: N - 1 tensors (B, K, 3) that move the windows of a source, see
+                :func:`racnn.windows.moved`.
             generator: of ``"random"`` windows.
         """
-        self._check(images, windows)
+        self._check(images, windows, window_source)
         side = float(images.shape[-1])
         crops = [self._first_input(images)]
-        coarse, descriptor = self.each_scale()[0].look(crops[0])
+        coarse, descriptor = self.each_scale()[0].extract(crops[0])
         features, descriptors = [coarse], [descriptor]
         parent = geometry.whole(images.shape[0], side, crops[0]).unsqueeze(1)
         absolute: list[Tensor] = []
         relative: list[Tensor] = []
         for n in range(1, scales or len(self.scales)):
-            if isinstance(windows, str):
-                found = self._look(windows, n, self._link(features[-1]) if n > 1 else coarse, generator)
+            if windows is None:
+                maps = self._link(features[-1]) if n > 1 else coarse
+                unmoved = self._relative_windows(window_source, n, maps, generator)
                 relative.append(
-                    found if jitter is None else geometry.moved(found, jitter[n - 1], self.bounds)
+                    unmoved if jitter is None else geometry.moved(unmoved, jitter[n - 1], self.bounds)
                 )
                 absolute.append(geometry.compose(self._link(parent), relative[-1]))
             else:
@@ -211,26 +212,27 @@ class RACNN(nn.Module):
                 relative.append(geometry.relative_to(self._link(parent), absolute[-1]))
             parent = absolute[-1]
             crops.append(self._crop(images, crops[-1], absolute[-1], relative[-1], self.sizes[n]))
-            maps, descriptor = self.each_scale()[n].look(crops[-1].flatten(0, 1))
+            maps, descriptor = self.each_scale()[n].extract(crops[-1].flatten(0, 1))
             features.append(maps)
             descriptors.append(descriptor.unflatten(0, parent.shape[:2]).flatten(1))
-        seen = (descriptors, absolute, relative, crops, features)
-        return RACNNOutput(*self.classify(descriptors), *map(tuple, seen))
+        by_scale = (descriptors, absolute, relative, crops, features)
+        return RACNNOutput(*self.classify(descriptors), *map(tuple, by_scale))
 
-    def look_again(self, images: Tensor, seen: RACNNOutput, n: int, relative: Tensor) -> Tensor:
-        """Descriptors (B, L, D) of scale ``n``, from 2 on, by L looks through other windows than ``seen``.
+    def descriptors_at(self, images: Tensor, output: RACNNOutput, n: int, relative: Tensor) -> Tensor:
+        """Descriptors (B, L, D) of scale ``n``, from 2 on, at L times K windows in place of those it had.
 
         Args:
+            output: the model's of these images.
             relative (Tensor[B, L, K, 3]): in units of scale ``n - 1``'s side; that scale stays as it is.
         """
-        relative = relative.transpose(1, 2)  # a coarser scale's crops have all looks of their child
+        relative = relative.transpose(1, 2)  # a coarser scale's crops have all L of their child
         shape = relative.shape[1:3]
         side = float(images.shape[-1])
         whole = geometry.whole(images.shape[0], side, relative).unsqueeze(1)
-        parent = whole if n == 2 else seen.windows[n - 3]
+        parent = whole if n == 2 else output.windows[n - 3]
         absolute = geometry.compose(parent.unsqueeze(2), relative).flatten(1, 2)
-        crops = self._crop(images, seen.crops[n - 2], absolute, relative.flatten(1, 2), self.sizes[n - 1])
-        _, descriptor = self.each_scale()[n - 1].look(crops.flatten(0, 1))
+        crops = self._crop(images, output.crops[n - 2], absolute, relative.flatten(1, 2), self.sizes[n - 1])
+        _, descriptor = self.each_scale()[n - 1].extract(crops.flatten(0, 1))
         each: Tensor = descriptor.unflatten(0, (images.shape[0], *shape)).transpose(1, 2)
         return each.flatten(2)
 
@@ -256,22 +258,24 @@ class RACNN(nn.Module):
             pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
         return (pixels - self.mean) / self.std
 
-    def _look(self, source: str, n: int, features: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _relative_windows(
+        self, source: str, n: int, features: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
         """Relative windows (B, K, 3) of scale n + 1."""
         count = self.num_windows if n == 1 else 1
         if source == "proposed":
-            found: Tensor = self.proposal(n)(features)
+            relative: Tensor = self.proposal(n)(features)
         elif source == "response":
-            found = geometry.highest_response(features, count, self.initial_half_side)
+            relative = geometry.highest_response(features, count, self.initial_half_side)
         else:
             half = self.initial_half_side
-            found = torch.full((features.shape[0], count, 3), 0.5, device=features.device)
-            found[..., 2] = half
+            relative = torch.full((features.shape[0], count, 3), 0.5, device=features.device)
+            relative[..., 2] = half
             if source == "random":
-                place = torch.rand((*found.shape[:2], 2), generator=generator)
-                found[..., :2] = half + (1 - 2 * half) * place.to(found)
+                place = torch.rand((*relative.shape[:2], 2), generator=generator)
+                relative[..., :2] = half + (1 - 2 * half) * place.to(relative)
         # From scale 2 on, features are those of B * K crops.
-        return found.reshape(-1, self.num_windows, 3)
+        return relative.reshape(-1, self.num_windows, 3)
 
     def _link(self, value: Tensor) -> Tensor:
         return value if self.chain_gradient else value.detach()
@@ -285,7 +289,7 @@ class RACNN(nn.Module):
         pixels = relative * previous.shape[-1]
         source = self._link(previous)
         if previous.dim() == 5:
-            # Every window of the coarser scale has its own children, one or all looks at one.
+            # Every window of the coarser scale has its own children, one or L of them.
             source = source.flatten(0, 1)
             pixels = pixels.reshape(source.shape[0], -1, 3)
         return self.cut(source, pixels, size).reshape(*absolute.shape[:2], -1, size, size)
@@ -297,18 +301,18 @@ class RACNN(nn.Module):
         """
         return attention_crop(images, windows.contiguous(), size, **self.crop_options, **normalisation)
 
-    def _check(self, images: Tensor, windows: str | Sequence[Tensor]) -> None:
+    def _check(self, images: Tensor, windows: Sequence[Tensor] | None, window_source: str) -> None:
         if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
             raise ValueError(
                 f"images must have shape (B, 3, S, S); resize or pad others: got {tuple(images.shape)}"
             )
-        if isinstance(windows, str):
-            if windows not in WINDOW_SOURCES:
-                allowed = ", ".join(map(repr, WINDOW_SOURCES))
-                raise ValueError(f"windows must be tensors or one of {allowed}, got {windows!r}")
+        geometry.check_source(window_source)
+        if windows is None:
             return
+        if window_source != "proposed":
+            raise ValueError(f"window_source must not be given together with windows, got {window_source!r}")
         expected = (images.shape[0], self.num_windows, 3)
-        shapes = [tuple(given.shape) for given in windows]
+        shapes = [tuple(scale.shape) if isinstance(scale, Tensor) else scale for scale in windows]
         if shapes != [expected] * (len(self.scales) - 1):
             raise ValueError(
                 f"windows must be {len(self.scales) - 1} tensors of shape {expected}, got shapes {shapes}"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones import look
+from .backbones import extract
 from .proposal import AttentionProposal
 
 
@@ -37,9 +37,9 @@ class Scale(nn.Module):
         self.classifier = nn.Linear(width, num_classes)
         self.proposal = proposal
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Feature maps (B, C, h, w) and descriptors (B, D) of normalised images."""
-        return look(self.features, images, self.descriptor)
+        return extract(self.features, images, self.descriptor)
 
     def classify(self, descriptor: Tensor) -> Tensor:
         return _in_float32(self.classifier, self.dropout(descriptor))
@@ -62,8 +62,8 @@ class FusionHead(nn.Module):
     def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
         normalised = [F.normalize(d.float(), dim=-1) for d in descriptors]
         if self.training and self.dropout:
-            seen = torch.rand((len(normalised) - 1, len(normalised[0]), 1)) >= self.dropout
-            normalised[:-1] = [d * kept.to(d) for d, kept in zip(normalised[:-1], seen, strict=True)]
+            kept = torch.rand((len(normalised) - 1, len(normalised[0]), 1)) >= self.dropout
+            normalised[:-1] = [d * keep.to(d) for d, keep in zip(normalised[:-1], kept, strict=True)]
         return _in_float32(self.classifier, torch.cat(normalised, -1))
 
 

@@ -88,7 +88,7 @@ def draw_image(model: RACNN, image: Tensor, file: Path, heat: bool = False) -> N
     """
     model.eval()
     classes = model.usage.names(model.num_classes)
-    output = model(image.unsqueeze(0).to(model.mean.device), model.usage.windows)
+    output = model(image.unsqueeze(0).to(model.mean.device), window_source=model.usage.window_source)
     size = len(output.crops) + 1, 1 + heat
     figure, grid = plt.subplots(
         size[1], size[0], figsize=(3.2 * size[0], 3.6 * size[1] + 0.5), squeeze=False, layout="constrained"
@@ -123,7 +123,8 @@ def draw_contact_sheet(model: RACNN, images: Sequence[Tensor], label: int, file:
     if not images:
         raise ValueError(f"there are no images of {classes[label]!r}")
     model.eval()
-    output = model(torch.stack(list(images)).to(model.mean.device), model.usage.windows)
+    pixels = torch.stack(list(images)).to(model.mean.device)
+    output = model(pixels, window_source=model.usage.window_source)
     fused = list(output.by_name().values())[-1]
     columns = min(len(images), 4)
     rows = -(-len(images) // columns)

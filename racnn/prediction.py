@@ -106,7 +106,7 @@ def predict(
     for pixels, notes in each(loader):
         rows: Iterator[tuple[Any, ...]] = iter(())
         if len(pixels):
-            output = model(pixels.to(device, non_blocking=True), usage.windows)
+            output = model(pixels.to(device, non_blocking=True), window_source=usage.window_source)
             likeliest = output.by_name()[best].float().softmax(1).topk(min(top, len(names)))
             corners = [geometry.corners(scale).tolist() for scale in output.windows]
             rows = zip(likeliest.values.tolist(), likeliest.indices.tolist(), *corners, strict=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .output import printable
 from .targets import check_new, written_whole
+from .windows import check_source
 
 if TYPE_CHECKING:
     from .model import RACNN
@@ -24,7 +25,7 @@ LARGEST_SIDE = 8192
 """Of images, in pixels: beyond it a number is a mistake, or damage that would take all memory."""
 VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-KEYS = {"version", "arguments", "classes", "windows", "preprocessing", "sha256"}
+KEYS = {"version", "arguments", "classes", "window_source", "preprocessing", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,18 @@ class Usage:
     Attributes:
         image_side: of the square images that it was trained on, in pixels.
         classes: a list or tuple of their names, in the order of the logits; empty: unknown.
-        windows: where its windows come from, see :meth:`racnn.RACNN.forward`.
+        window_source: where its windows come from, see :meth:`racnn.RACNN.forward`.
     """
 
     image_side: int
     classes: Sequence[str] = ()
-    windows: str = "proposed"
+    window_source: str = "proposed"
 
     def names(self, num_classes: int) -> Sequence[str]:
         """Of the classes, made up where they are unknown."""
         return self.classes or [f"class {n}" for n in range(num_classes)]
 
     def check(self, num_classes: int) -> Usage:
-        from .model import WINDOW_SOURCES
-
         side = self.image_side
         if type(side) is not int or not 8 <= side <= LARGEST_SIDE:
             raise ValueError(f"image_side must be a whole number from 8 to {LARGEST_SIDE}, got {side!r}")
@@ -57,9 +56,7 @@ class Usage:
             raise ValueError(f"classes must be names, got {self.classes!r}")
         if len(self.classes) not in (0, num_classes):
             raise ValueError(f"classes must be {num_classes} names or none, got {len(self.classes)}")
-        if self.windows not in WINDOW_SOURCES:
-            allowed = ", ".join(map(repr, WINDOW_SOURCES))
-            raise ValueError(f"windows must be one of {allowed}, got {self.windows!r}")
+        check_source(self.window_source)
         return self
 
 
@@ -79,7 +76,7 @@ def save(model: RACNN, folder: Path) -> None:
         "version": VERSION,
         "arguments": dict(model.arguments),
         "classes": list(usage.classes),
-        "windows": usage.windows,
+        "window_source": usage.window_source,
         "preprocessing": {"image_side": usage.image_side} | _normalisation(model),
         "sha256": hashlib.sha256(weights).hexdigest(),  # safetensors has no checksum of its own
     }
@@ -124,7 +121,7 @@ def _load(kind: type[RACNN], folder: Path, safetensors: Any) -> RACNN:
     if f"scales.{arguments['scales'] - 1}.classifier.bias" not in state:  # before any number of them is built
         raise ValueError(f"{WEIGHTS} does not hold {arguments['scales']!r} scales")
     model = kind(**arguments, weights=None)
-    model.usage = Usage(preprocessing["image_side"], config["classes"], config["windows"])
+    model.usage = Usage(preprocessing["image_side"], config["classes"], config["window_source"])
     model.usage.check(model.num_classes)
     if preprocessing != preprocessing | _normalisation(model):
         raise ValueError(f"the backbone's mean and std are {_normalisation(model)} in this version")

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from . import windows
+from . import windows as geometry
 from .windows import Bounds
 
 LARGEST_MAP = 14
@@ -39,7 +39,7 @@ class AttentionProposal(nn.Module):
         count: int = 1,
         hidden: int = 1024,
         bounds: Bounds,
-        half_side: float = windows.INITIAL_HALF_SIDE,
+        half_side: float = geometry.INITIAL_HALF_SIDE,
     ) -> None:
         super().__init__()
         channels, height, width = feature_shape
@@ -50,13 +50,13 @@ class AttentionProposal(nn.Module):
         self.output = nn.Linear(hidden, 3 * count)
         nn.init.normal_(self.output.weight, std=1e-3)
         with torch.no_grad():
-            self.output.bias.copy_(windows.unbounded(_initial(count, bounds, half_side), bounds).flatten())
+            self.output.bias.copy_(geometry.unbounded(_initial(count, bounds, half_side), bounds).flatten())
 
     def forward(self, features: Tensor) -> Tensor:
         raw = self.output(torch.tanh(self.hidden(self.pool(features).flatten(1))))
         # Positions need more digits than bfloat16 has.
         raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
-        return windows.bounded(raw.unflatten(1, (self.count, 3)), self.bounds)
+        return geometry.bounded(raw.unflatten(1, (self.count, 3)), self.bounds)
 
     def share_at_bounds(self, relative: Tensor, margin: float = 0.02) -> Tensor:
         """Share of half sides within ``margin`` of their range from its ends: a scalar for the log."""

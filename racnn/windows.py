@@ -7,13 +7,23 @@ take and give (..., 3) and are differentiable.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 INITIAL_HALF_SIDE = 0.25
 """The paper's initial square has half the side of the image (section 3.4), so its half side is a quarter."""
+
+WindowSource = Literal["proposed", "response", "centre", "random"]
+"""Where a model's windows come from, see :meth:`racnn.RACNN.forward`."""
+
+
+def check_source(window_source: str) -> None:
+    """Raises ValueError for what is no :data:`WindowSource`."""
+    if window_source not in get_args(WindowSource):
+        allowed = ", ".join(map(repr, get_args(WindowSource)))
+        raise ValueError(f"window_source must be one of {allowed}, got {window_source!r}")
 
 
 class Bounds(NamedTuple):

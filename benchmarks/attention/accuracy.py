@@ -21,9 +21,9 @@ def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Variant -> accuracy by scales, attention by scale, and both of other windows with its weights."""
     summary: dict[str, Any] = {}
     for variant, runs in results.items():
-        others = {windows: [run["baselines"][windows] for run in runs] for windows in runs[0]["baselines"]}
+        others = {source: [run["baselines"][source] for run in runs] for source in runs[0]["baselines"]}
         summary[variant] = over_seeds(runs)
-        summary[variant]["same weights"] = {windows: over_seeds(found) for windows, found in others.items()}
+        summary[variant]["same weights"] = {source: over_seeds(found) for source, found in others.items()}
     return summary
 
 
@@ -32,13 +32,13 @@ def hits_of(results: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str
     hits = {}
     for variant, runs in results.items():
         hits[variant] = [run["hits"] for run in runs]
-        for windows in runs[0]["baselines"]:
-            hits[with_weights_of(windows, variant)] = [run["baselines"][windows]["hits"] for run in runs]
+        for source in runs[0]["baselines"]:
+            hits[with_weights_of(source, variant)] = [run["baselines"][source]["hits"] for run in runs]
     return hits
 
 
-def with_weights_of(windows: str, variant: str) -> str:
-    return f"{windows}, weights of {variant}"
+def with_weights_of(source: str, variant: str) -> str:
+    return f"{source}, weights of {variant}"
 
 
 def over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -55,9 +55,9 @@ def over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def table_rows(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Variants, then other windows with the weights of the one that was judged through them."""
     others = [
-        (with_weights_of(windows, variant), found)
+        (with_weights_of(source, variant), found)
         for variant, values in summary.items()
-        for windows, found in values["same weights"].items()
+        for source, found in values["same weights"].items()
     ]
     return [*summary.items(), *others]
 

@@ -68,13 +68,13 @@ class Experiment:
     def run_alone(self, scene: tasks.Scene, method: Method, rate: float, steps: int) -> dict[str, Any]:
         part = scene.pick(torch.arange(self.effort.alone_canvases))
         many, start = tasks.starts(part, seed=0)
-        trace, looked = tasks.descend(self.reader, many, start, method, rate, steps)
+        trace, windows = tasks.descend(self.reader, many, start, method, rate, steps)
         found = (trace >= tasks.FOUND).float().mean(1)
         by_start = trace[-1].view(len(tasks.DISTANCES), len(tasks.FACTORS), -1).mean(2)
         return {
             "iou": trace[-1].mean().item(),
             "found": found[-1].item(),
-            "half_side": (looked[:, 2] / many.tight[:, 2]).mean().item(),
+            "half_side": (windows[:, 2] / many.tight[:, 2]).mean().item(),
             "iou_by_start": by_start.tolist(),
             "iou_by_step": trace.mean(1).tolist(),
             "found_by_step": found.tolist(),

@@ -14,7 +14,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from racnn import windows
+from racnn import windows as geometry
 
 from .digits import SIDE, make_canvases
 
@@ -74,7 +74,7 @@ def _examples(report: dict[str, Any], name: str) -> list[list[float]]:
 def _draw_examples(axes: Any, report: dict[str, Any], colours: dict[str, str]) -> None:
     count = report["effort"]["test"]
     canvases = make_canvases("test", count, 3 * report["seeds"][0] + 2)
-    tight = windows.around(canvases.boxes, float(SIDE))
+    tight = geometry.around(canvases.boxes, float(SIDE))
     for number, axis in enumerate(axes):
         axis.imshow(canvases.images[number].permute(1, 2, 0).numpy(), alpha=0.75)
         _square(axis, tight[number].tolist(), "white", 2.6)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from racnn import classification_loss, windows
+from racnn import classification_loss
+from racnn import windows as geometry
 from racnn.config import TrainingConfig
 from racnn.training.phases import Phase
 from racnn.training.step import Batch, TrainingStep
@@ -41,7 +42,7 @@ class Scene(NamedTuple):
 
     @staticmethod
     def of(canvases: Canvases, reader: Reader | None = None) -> Scene:
-        tight = windows.around(canvases.boxes, float(SIDE))
+        tight = geometry.around(canvases.boxes, float(SIDE))
         features = torch.zeros(len(tight), 0)
         if reader is not None:
             with torch.no_grad():
@@ -54,8 +55,8 @@ class Scene(NamedTuple):
         )
 
 
-def iou(looked: Tensor, tight: Tensor) -> Tensor:
-    return windows.overlap(windows.corners(looked), windows.corners(tight))
+def iou(windows: Tensor, tight: Tensor) -> Tensor:
+    return geometry.overlap(geometry.corners(windows), geometry.corners(tight))
 
 
 def train_reader(canvases: Canvases, steps: int, seed: int) -> Reader:
@@ -68,8 +69,8 @@ def train_reader(canvases: Canvases, steps: int, seed: int) -> Reader:
     for _ in range(steps):
         part = scene.pick(torch.randint(len(scene.tight), (BATCH,)))
         moves = torch.randn(BATCH, 3) * torch.tensor(JITTER)
-        looked = windows.moved(part.tight / SIDE, moves, reader.bounds) * SIDE
-        output = reader(part.canvases.images, [looked.unsqueeze(1)])
+        windows = geometry.moved(part.tight / SIDE, moves, reader.bounds) * SIDE
+        output = reader(part.canvases.images, [windows.unsqueeze(1)])
         loss = classification_loss(output.logits, part.canvases.labels)
         optimizer.zero_grad()
         loss.backward()
@@ -79,9 +80,9 @@ def train_reader(canvases: Canvases, steps: int, seed: int) -> Reader:
 
 
 @torch.no_grad()
-def read(reader: Reader, scene: Scene, looked: Tensor) -> tuple[float, float]:
+def read(reader: Reader, scene: Scene, windows: Tensor) -> tuple[float, float]:
     """Accuracy of scales 1 and 2, the latter through windows (N, 3)."""
-    logits = reader(scene.canvases.images, [looked.unsqueeze(1)]).logits
+    logits = reader(scene.canvases.images, [windows.unsqueeze(1)]).logits
     right = [(scale.argmax(1) == scene.canvases.labels).float().mean().item() for scale in logits]
     return right[0], right[1]
 
@@ -95,7 +96,7 @@ def starts(scene: Scene, seed: int) -> tuple[Scene, Tensor]:
             angle = 2 * math.pi * torch.rand(len(scene.tight), generator=generator)
             way = distance * torch.stack((angle.cos(), angle.sin()), 1)
             centre, half = scene.tight[:, :2], scene.tight[:, 2:]
-            found.append(windows.inside(torch.cat((centre + half * way, factor * half), 1), float(SIDE)))
+            found.append(geometry.inside(torch.cat((centre + half * way, factor * half), 1), float(SIDE)))
     return scene.pick(torch.arange(len(scene.tight)).repeat(len(found))), torch.cat(found)
 
 
@@ -113,45 +114,45 @@ def descend(
     """
     use(reader, method)
     generator = torch.Generator().manual_seed(0)
-    looked = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([looked], rate, eps=EPSILON)
+    windows = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([windows], rate, eps=EPSILON)
     trace = [iou(start, scene.tight)]
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
-        looked.grad = _uphill(reader, scene, looked, method, generator)
+        windows.grad = _uphill(reader, scene, windows, method, generator)
         optimizer.step()
         with torch.no_grad():
-            looked[:, 2].clamp_(min=LEAST * SIDE / 2)
-            looked.copy_(windows.inside(looked, float(SIDE)))
-        trace.append(iou(looked.detach(), scene.tight))
-    return torch.stack(trace), looked.detach()
+            windows[:, 2].clamp_(min=LEAST * SIDE / 2)
+            windows.copy_(geometry.inside(windows, float(SIDE)))
+        trace.append(iou(windows.detach(), scene.tight))
+    return torch.stack(trace), windows.detach()
 
 
 def _uphill(
-    reader: Reader, scene: Scene, looked: Tensor, method: Method, generator: torch.Generator
+    reader: Reader, scene: Scene, windows: Tensor, method: Method, generator: torch.Generator
 ) -> Tensor:
     """(N, 3): what the method takes for the gradient of ``-p``."""
     images, labels = scene.canvases.images, scene.canvases.labels
     if method.step:
-        return -probability_slope(reader, images, labels, looked, method.step)
-    moves = method.moved * torch.randn(looked.shape, generator=generator)
-    centre, half = looked[:, :2], looked[:, 2:]
+        return -probability_slope(reader, images, labels, windows, method.step)
+    moves = method.moved * torch.randn(windows.shape, generator=generator)
+    centre, half = windows[:, :2], windows[:, 2:]
     moved = torch.cat((centre + moves[:, :2] * half, half * moves[:, 2:].exp()), 1)
-    return torch.autograd.grad(negative_probability(reader, images, labels, moved), looked)[0]
+    return torch.autograd.grad(negative_probability(reader, images, labels, moved), windows)[0]
 
 
 @torch.no_grad()
 def judge(reader: Reader, scene: Scene) -> dict[str, float]:
     """What the APN proposes for canvases that it has not seen."""
-    looked = reader.proposal(1)(scene.features)[:, 0] * SIDE
-    overlaps, boxes = iou(looked, scene.tight), scene.canvases.boxes
-    covered = windows.intersection(windows.corners(looked), boxes) / windows.area(boxes)
+    windows = reader.proposal(1)(scene.features)[:, 0] * SIDE
+    overlaps, boxes = iou(windows, scene.tight), scene.canvases.boxes
+    covered = geometry.intersection(geometry.corners(windows), boxes) / geometry.area(boxes)
     return {
         "iou": overlaps.mean().item(),
         "found": (overlaps >= FOUND).float().mean().item(),
         "inside": (covered >= 0.9).float().mean().item(),
-        "half_side": (looked[:, 2] / scene.tight[:, 2]).mean().item(),
-        "accuracy": read(reader, scene, looked)[1],
+        "half_side": (windows[:, 2] / scene.tight[:, 2]).mean().item(),
+        "accuracy": read(reader, scene, windows)[1],
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from racnn import RACNN, Backbone
-from racnn.training.differences import Looks, slopes
+from racnn.training.differences import TrueClassProbability, slopes
 from racnn_ops import Boxcar
 
 
@@ -41,22 +41,22 @@ def use(model: RACNN, method: Method) -> None:
         model.crop_options["boxcar"] = method.boxcar
 
 
-def negative_probability(model: RACNN, images: Tensor, labels: Tensor, looked: Tensor) -> Tensor:
+def negative_probability(model: RACNN, images: Tensor, labels: Tensor, windows: Tensor) -> Tensor:
     """Minus the sum of p of the true class at scale 2 through windows (B, 3), in pixels: their loss.
 
     It must be this and not p, whose gradient is the opposite: the surrogates do not see the sign.
     """
-    output = model(images, [looked.unsqueeze(1)])
+    output = model(images, [windows.unsqueeze(1)])
     return -output.probabilities[1].gather(1, labels[:, None]).sum()
 
 
-def probability_slope(model: RACNN, images: Tensor, labels: Tensor, looked: Tensor, step: float) -> Tensor:
+def probability_slope(model: RACNN, images: Tensor, labels: Tensor, windows: Tensor, step: float) -> Tensor:
     """(B, 3): central differences of the same p, per pixel."""
     side = images.shape[-1]
     with torch.no_grad():
-        seen = model(images, scales=1)
-    looks = Looks(model, images, labels, seen, 2)
-    return slopes(looks, looked.detach().unsqueeze(1) / side, step)[:, 0] / side
+        output = model(images, scales=1)
+    probability = TrueClassProbability(model, images, labels, output, 2)
+    return slopes(probability, windows.detach().unsqueeze(1) / side, step)[:, 0] / side
 
 
 def thirds_window_grad(grad_output: Tensor) -> Tensor:

@@ -79,7 +79,11 @@ def judge(folder: Path, root: Path, baselines: bool) -> dict[str, Any]:
         model, config = load_run(folder / BEST)
         images, _ = half_of_data(config, "test", root)
         found = evaluate(
-            model, images, windows=model.usage.windows, baselines=baselines, amp=config.training.amp
+            model,
+            images,
+            window_source=model.usage.window_source,
+            baselines=baselines,
+            amp=config.training.amp,
         )
         checkpoint.save_json(found, path)
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

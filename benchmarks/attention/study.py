@@ -29,7 +29,7 @@ from .lite0 import lite0
 from .photographs import Half
 
 BATCH = 32
-LOOKS = 64  # images a batch where nothing learns
+INFERENCE_BATCH = 64  # images a batch where nothing learns
 RATES = {"classify": 1e-3, "imitate": 5e-4, "rank": 5e-4, "fuse": 2e-2}
 DECAYS = {"classify": 10.0, "imitate": 0.1, "rank": 0.1, "fuse": 0.03}
 EPOCHS = {"classify": 20, "imitate": 6, "rank": 6, "fuse": 20}
@@ -87,7 +87,7 @@ class Row:
         learned = self.windows == "proposed"
         rounds = 2 + self.rounds
         return TrainingConfig(
-            schedule="paper" if learned else "fixed",
+            window_source="proposed" if learned else "response",
             classify_epochs=EPOCHS["classify"] * (1 if learned else rounds),
             imitate_epochs=EPOCHS["imitate"],
             rank_epochs=EPOCHS["rank"],
@@ -130,8 +130,8 @@ class FromRecalled(RACNN):
         return super()._first_input(images)
 
 
-class Seen(NamedTuple):
-    """What all images of a half look like in one view: N x (images, D), N - 1 x (images, K, 3)."""
+class Description(NamedTuple):
+    """Of all images of a half in one view: N x (images, D), N - 1 x (images, K, 3)."""
 
     descriptors: list[Tensor]
     windows: list[Tensor]
@@ -165,7 +165,7 @@ class Study:
         self.recalled = Recalled(tables)
         self.model.scales[0].features = self.recalled  # type: ignore[union-attr]
         self.generator = torch.Generator().manual_seed(seed)
-        self.looked: dict[tuple[Any, ...], Seen] = {}
+        self.described: dict[tuple[Any, ...], Description] = {}
 
     def run(self, start: Path | None = None) -> None:
         """All phases.
@@ -201,30 +201,31 @@ class Study:
     # Descriptors: what the networks say of windows that stay.
 
     @torch.no_grad()
-    def look(self, half: str, view: int, source: str, jitter: float) -> Seen:
-        """At all images of a half; kept until windows change."""
-        key = (half, view, None if self.row.given else source, jitter)
-        if key in self.looked:
-            return self.looked[key]
-        found: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
+    def describe(self, half: str, view: int, window_source: str, jitter: float) -> Description:
+        """All images of a half; kept until windows change."""
+        key = (half, view, None if self.row.given else window_source, jitter)
+        if key in self.described:
+            return self.described[key]
+        batches: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
         self.model.eval()
         data = self.halves[half]
         generator = torch.Generator().manual_seed(hash_of(self.seed, half, view))
-        for numbers in torch.arange(len(data.labels)).split(LOOKS):
+        for numbers in torch.arange(len(data.labels)).split(INFERENCE_BATCH):
             shape = (len(numbers), self.row.scales - 1, self.row.count, 3)
             moves = jitter * (2 * torch.rand(shape, generator=generator) - 1)
             with self.recall(half, view % data.views, numbers), autocast():
-                seen = self.model(
+                given = self._given(half, view % data.views, numbers, moves)
+                output = self.model(
                     self.pixels(half, view % data.views, numbers),
-                    self._given(half, view % data.views, numbers, moves) or source,
+                    given,
+                    window_source=window_source if given is None else "proposed",
                     jitter=moves.unbind(1) if jitter else None,
                     generator=generator,
                 )
-            found.append((seen.descriptors, seen.relative_windows))
-        pairs = [list(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)]
-        seen_all = Seen(*pairs) if self.row.scales > 1 else Seen(pairs[0], [])
-        self.looked[key] = seen_all
-        return seen_all
+            batches.append((output.descriptors, output.relative_windows))
+        pairs = [list(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*batches, strict=True)]
+        self.described[key] = Description(*pairs) if self.row.scales > 1 else Description(pairs[0], [])
+        return self.described[key]
 
     def _given(self, half: str, view: int, numbers: Tensor, moves: Tensor) -> list[Tensor] | None:
         """Windows that no model proposes, in pixels and moved; None where one does."""
@@ -262,9 +263,10 @@ class Study:
         """Classifiers or fusion heads, from descriptors."""
         fusion = phase.kind == "fuse"
         jitter = self.row.jitter_fusion if fusion else self.row.jitter
-        seen = [self.look("train", view, phase.windows, jitter).descriptors for view in self.views(jitter)]
-        views = [torch.stack(scale) for scale in zip(*seen, strict=True)]  # of each scale (views, N, D)
-        still = self.look("train", 0, phase.windows, 0.0).descriptors
+        source = phase.window_source
+        moved = [self.describe("train", view, source, jitter).descriptors for view in self.views(jitter)]
+        views = [torch.stack(scale) for scale in zip(*moved, strict=True)]  # of each scale (views, N, D)
+        still = self.describe("train", 0, source, 0.0).descriptors
         labels = self.halves["train"].labels
 
         def loss(numbers: Tensor, learns: bool) -> Tensor:
@@ -280,7 +282,7 @@ class Study:
 
     def _fit_windows(self, phase: Phase) -> tuple[float, int]:
         """The APNs, by the model's own losses."""
-        self.looked.clear()  # windows are about to change
+        self.described.clear()  # windows are about to change
         learn = imitate if phase.kind == "imitate" else rank
         if phase.kind == "rank" and self.row.gradient == "features":
             learn = rank_on_features
@@ -291,7 +293,7 @@ class Study:
             view = int(torch.randint(views, (), generator=self.generator)) if learns else 0
             batch = Batch(self.pixels("train", view, numbers), labels[numbers])
             with self.recall("train", view, numbers), autocast(self.row.gradient != "exact"):
-                return learn(self.model, batch, phase.windows, self.config)[0]
+                return learn(self.model, batch, phase.window_source, self.config)[0]
 
         return self._fit(phase, loss)
 
@@ -347,14 +349,14 @@ class Study:
     # What it is worth.
 
     @property
-    def source(self) -> str:
+    def window_source(self) -> str:
         return self.row.windows if isinstance(self.row.windows, str) else "given"
 
-    def hits(self, half: str, source: str | None = None) -> dict[str, Tensor]:
+    def hits(self, half: str, window_source: str | None = None) -> dict[str, Tensor]:
         """Name of :meth:`racnn.RACNNOutput.by_name` -> (images) bool."""
-        seen = self.look(half, 0, source or self.source, 0.0)
+        described = self.describe(half, 0, window_source or self.window_source, 0.0)
         with torch.no_grad():
-            logits, fused = self.model.classify(seen.descriptors)
+            logits, fused = self.model.classify(described.descriptors)
         named = {str(n): scale for n, scale in enumerate(logits, 1)}
         named |= {"+".join(map(str, range(1, n + 1))): f for n, f in enumerate(fused, 2)}
         return {name: scale.argmax(1) == self.halves[half].labels for name, scale in named.items()}
@@ -364,14 +366,14 @@ class Study:
         if self.row.scales == 1:
             return {}
         side = self.halves[half].side
-        windows = self.look(half, 0, self.source, 0.0).windows[0] * side
+        windows = self.describe(half, 0, self.window_source, 0.0).windows[0] * side
         found = window_quality(windows, self.halves[half].boxes(0).unsqueeze(1), float(side)).mean(1)
         return {"inside": found[:, 0], "iou": found[:, 2]}
 
     def windows(self) -> dict[str, list[Tensor]]:
         """Half -> view -> scale 2's relative windows (N, K, 3)."""
         return {
-            half: [self.look(half, v, self.source, 0.0).windows[0] for v in range(data.views)]
+            half: [self.describe(half, v, self.window_source, 0.0).windows[0] for v in range(data.views)]
             for half, data in self.halves.items()
         }
 
@@ -404,7 +406,7 @@ def build(row: Row, classes: int) -> RACNN:
         row.scales,
         row.sizes,
         weights=None,
-        windows=row.count,
+        num_windows=row.count,
         crop_from="image",
         mask_steepness=row.mask,
         half_side_bounds=(row.lower, 1.0),
@@ -420,7 +422,7 @@ def build(row: Row, classes: int) -> RACNN:
 
 
 def rank_on_features(
-    model: RACNN, batch: Batch, windows: str, config: TrainingConfig
+    model: RACNN, batch: Batch, window_source: str, config: TrainingConfig
 ) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
     """No look at all: windows are cut out of scale 1's feature map, whose classifier is to be sure."""
     with torch.no_grad():
@@ -439,7 +441,7 @@ def feature_maps(half: Half, side: int) -> list[Tensor]:
     views = []
     for view in range(half.views):
         maps = []
-        for numbers in torch.arange(len(half.labels)).split(LOOKS):
+        for numbers in torch.arange(len(half.labels)).split(INFERENCE_BATCH):
             with autocast():
                 maps.append(model(half.pixels(numbers, view)).features[0].bfloat16())
         views.append(torch.cat(maps))

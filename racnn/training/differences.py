@@ -23,34 +23,36 @@ from ..model import RACNN
 from ..output import RACNNOutput
 
 
-class Looks(NamedTuple):
-    """Whose probability is asked for: that of scale ``n`` for images (B, 3, S, S) that were ``seen``.
+class TrueClassProbability(NamedTuple):
+    """p of the true class at scale ``n``, as a function of its windows.
 
     Attributes:
+        output: the model's of the images (B, 3, S, S).
         fused: of scales 1 to ``n`` fused, instead of scale ``n`` alone.
     """
 
     model: RACNN
     images: Tensor
     labels: Tensor
-    seen: RACNNOutput
+    output: RACNNOutput
     n: int
     fused: bool = False
 
-    def probabilities(self, relative: Tensor) -> Tensor:
-        """(B, L) of the true class, through windows (B, L, K, 3)."""
-        found = self.model.look_again(self.images, self.seen, self.n, relative)
+    def __call__(self, relative: Tensor) -> Tensor:
+        """(B, L) at relative windows (B, L, K, 3)."""
+        descriptors = self.model.descriptors_at(self.images, self.output, self.n, relative)
+        many = descriptors.shape[1]
         if self.fused:
-            coarser = [d.unsqueeze(1).expand(-1, found.shape[1], -1) for d in self.seen.descriptors]
-            logits: Tensor = self.model.fusion[self.n - 2]([*coarser[: self.n - 1], found])
+            coarser = [d.unsqueeze(1).expand(-1, many, -1) for d in self.output.descriptors]
+            logits: Tensor = self.model.fusion[self.n - 2]([*coarser[: self.n - 1], descriptors])
         else:
-            logits = self.model.each_scale()[self.n - 1].classify(found)
-        true = self.labels.clamp(min=0)[:, None, None].expand(-1, found.shape[1], 1)
+            logits = self.model.each_scale()[self.n - 1].classify(descriptors)
+        true = self.labels.clamp(min=0)[:, None, None].expand(-1, many, 1)
         return logits.float().softmax(2).gather(2, true).squeeze(2)
 
 
 @torch.no_grad()
-def slopes(looks: Looks, relative: Tensor, step: float) -> Tensor:
+def slopes(probability: TrueClassProbability, relative: Tensor, step: float) -> Tensor:
     """Central differences of the true class' probability by ``relative`` (B, K, 3): 6 K looks.
 
     Args:
@@ -62,13 +64,13 @@ def slopes(looks: Looks, relative: Tensor, step: float) -> Tensor:
     """
     _, count, numbers = relative.shape
     moves = step * torch.eye(count * numbers, device=relative.device).view(-1, count, numbers)
-    ends, rise = _rise(looks, relative, moves)
-    way = (ends[0] - ends[1]).flatten(2).diagonal(dim1=1, dim2=2)
-    return torch.where(way > 1e-6, rise / way.clamp(min=1e-6), 0).view_as(relative)
+    ends, rise = _rise(probability, relative, moves)
+    distance = (ends[0] - ends[1]).flatten(2).diagonal(dim1=1, dim2=2)
+    return torch.where(distance > 1e-6, rise / distance.clamp(min=1e-6), 0).view_as(relative)
 
 
 @torch.no_grad()
-def antithetic_slopes(looks: Looks, relative: Tensor, step: float) -> Tensor:
+def antithetic_slopes(probability: TrueClassProbability, relative: Tensor, step: float) -> Tensor:
     """An estimate of the same by two looks, for any K: every window goes there and back along one of its
     axes, drawn at random. Its mean is that of :func:`slopes`.
 
@@ -80,18 +82,19 @@ def antithetic_slopes(looks: Looks, relative: Tensor, step: float) -> Tensor:
     """
     numbers = relative.shape[2]
     axes = F.one_hot(torch.randint(numbers, relative.shape[:2], device=relative.device), numbers)
-    ends, rise = _rise(looks, relative, step * axes.unsqueeze(1).to(relative))
-    way = (ends[0] - ends[1]).squeeze(1)
-    return torch.where((axes > 0) & (way > 1e-6), numbers * rise.unsqueeze(2) / way.clamp(min=1e-6), 0)
+    ends, rise = _rise(probability, relative, step * axes.unsqueeze(1).to(relative))
+    distance = (ends[0] - ends[1]).squeeze(1)
+    slope = numbers * rise.unsqueeze(2) / distance.clamp(min=1e-6)
+    return torch.where((axes > 0) & (distance > 1e-6), slope, 0)
 
 
-def _rise(looks: Looks, relative: Tensor, moves: Tensor) -> tuple[list[Tensor], Tensor]:
+def _rise(probability: TrueClassProbability, relative: Tensor, moves: Tensor) -> tuple[list[Tensor], Tensor]:
     """Where moves (B or 1, L, K, 3) end, there and back; by how much p of the true class differs, (B, L)."""
     start = relative.unsqueeze(1)
-    ends = [geometry.moved(start, sign * moves, looks.model.bounds) for sign in (1, -1)]
-    there, back = looks.probabilities(torch.cat(ends, 1)).chunk(2, 1)
+    ends = [geometry.moved(start, sign * moves, probability.model.bounds) for sign in (1, -1)]
+    there, back = probability(torch.cat(ends, 1)).chunk(2, 1)
     return ends, there - back
 
 
-WAYS = {"difference": slopes, "antithetic": antithetic_slopes}
+ESTIMATES = {"difference": slopes, "antithetic": antithetic_slopes}
 """What ``training.rank_gradient`` calls them."""

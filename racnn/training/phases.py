@@ -20,13 +20,13 @@ class Phase:
     """Attributes:
     name: unique in a run: "classify", "imitate", "classify 1", "rank 1", ..., "fuse".
     kind: what is learned, see the functions of these names in :mod:`racnn.training.step`.
-    windows: where windows come from, see :meth:`racnn.RACNN.forward`.
+    window_source: where windows come from, see :meth:`racnn.RACNN.forward`.
     epochs: at most.
     """
 
     name: str
     kind: Kind
-    windows: str
+    window_source: str
     epochs: int
 
 
@@ -45,21 +45,21 @@ def next_phase(config: TrainingConfig, scales: int, done: list[PhaseResult]) -> 
     The paper's order (section 3.4) is: classifiers on the initial windows, APNs pre-trained on them, then, by
     turns, classifiers and APNs until neither loss changes any more, then fusion of the frozen scales.
     """
-    learned = config.schedule == "paper"
-    windows = "proposed" if learned else config.fixed_windows
-    initial = "response" if learned else config.fixed_windows
+    source = config.window_source
+    learned = source == "proposed"
+    initial = "response" if learned else source
     plan = [Phase("classify", "classify", initial, config.classify_epochs)]
     if scales > 1:
         if learned:
             plan.append(Phase("imitate", "imitate", "response", config.imitate_epochs))
             for turn in range(1, config.rounds + 1):
-                plan.append(Phase(f"classify {turn}", "classify", windows, config.classify_epochs))
+                plan.append(Phase(f"classify {turn}", "classify", source, config.classify_epochs))
                 if config.rank_on == "fused":
-                    plan.append(Phase(f"fuse {turn}", "fuse", windows, config.fuse_epochs))
-                plan.append(Phase(f"rank {turn}", "rank", windows, config.rank_epochs))
+                    plan.append(Phase(f"fuse {turn}", "fuse", source, config.fuse_epochs))
+                plan.append(Phase(f"rank {turn}", "rank", source, config.rank_epochs))
             # The classifiers have the last word on the windows that were learned.
-            plan.append(Phase("classify last", "classify", windows, config.classify_epochs))
-        plan.append(Phase("fuse", "fuse", windows, config.fuse_epochs))
+            plan.append(Phase("classify last", "classify", source, config.classify_epochs))
+        plan.append(Phase("fuse", "fuse", source, config.fuse_epochs))
     if _settled(config, done):
         plan = [phase for phase in plan if not phase.name[-1].isdigit() or _is_done(phase, done)]
     remaining = [phase for phase in plan if phase.epochs > 0 and not _is_done(phase, done)]

@@ -14,7 +14,7 @@ from ..config import TrainingConfig
 from ..losses import classification_loss, diversity_loss, imitation_loss, ranking_hinges
 from ..model import RACNN
 from ..output import RACNNOutput
-from .differences import WAYS, Looks
+from .differences import ESTIMATES, TrueClassProbability
 from .phases import Phase
 
 
@@ -31,18 +31,18 @@ Result = tuple[Tensor, Windows, dict[str, Tensor]]
 """A phase's loss, the relative windows, and what else the log shows."""
 
 
-def classify(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Result:
+def classify(model: RACNN, batch: Batch, window_source: str, config: TrainingConfig) -> Result:
     """Scales learn from L_cls; the APNs are fixed."""
-    seen = model(batch.images, windows, jitter=batch.jitter)
-    loss = classification_loss(seen.logits, batch.labels)
-    return loss, seen.relative_windows, _accuracy(seen, batch.labels)
+    output = model(batch.images, window_source=window_source, jitter=batch.jitter)
+    loss = classification_loss(output.logits, batch.labels)
+    return loss, output.relative_windows, _accuracy(output, batch.labels)
 
 
-def imitate(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Result:
+def imitate(model: RACNN, batch: Batch, window_source: str, config: TrainingConfig) -> Result:
     """APNs learn to propose the windows around the highest response; the scales are fixed."""
     scales, count = len(model.sizes) - 1, model.num_windows  # what the last scale sees teaches no APN
     with torch.no_grad():
-        features = model(batch.images, windows, scales=scales).features
+        features = model(batch.images, window_source=window_source, scales=scales).features
     half = model.initial_half_side
     targets = [geometry.highest_response(maps, 1 if n else count, half) for n, maps in enumerate(features)]
     relative = _propose(model, features)
@@ -50,37 +50,37 @@ def imitate(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) ->
     return loss, relative, {}
 
 
-def rank(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Result:
+def rank(model: RACNN, batch: Batch, window_source: str, config: TrainingConfig) -> Result:
     """APNs learn from L_rank, and to keep an image's windows apart; the scales are fixed."""
-    learns, slopes_of = torch.is_grad_enabled(), WAYS.get(config.rank_gradient)
+    learns, slopes_of = torch.is_grad_enabled(), ESTIMATES.get(config.rank_gradient)
     images, labels, jitter = batch
     with torch.set_grad_enabled(learns and slopes_of is None):
-        seen = model(images, windows, jitter=jitter)
+        output = model(images, window_source=window_source, jitter=jitter)
     fused = config.rank_on == "fused"
-    ranked = (seen.logits[0], *seen.fused_logits) if fused else seen.logits
+    ranked = (output.logits[0], *output.fused_logits) if fused else output.logits
     hinges, valid = ranking_hinges(ranked, labels, config.margin), (labels >= 0).sum().clamp(min=1)
-    loss, relative, looked = hinges.sum() / valid, seen.relative_windows, seen.windows
+    loss, relative, windows = hinges.sum() / valid, output.relative_windows, output.windows
     if learns and slopes_of is not None:
-        relative = _propose(model, seen.features[:-1])
+        relative = _propose(model, output.features[:-1])
         whole = geometry.whole(len(images), float(images.shape[-1]), relative[0]).unsqueeze(1)
-        looked = tuple(map(geometry.compose, (whole, *seen.windows[:-1]), relative))
-        for n, found in enumerate(relative, 2):
-            here, step = found.detach(), config.difference_step
-            slopes = slopes_of(Looks(model, images, labels, seen, n, fused), here, step)
+        windows = tuple(map(geometry.compose, (whole, *output.windows[:-1]), relative))
+        for n, scale in enumerate(relative, 2):
+            probability = TrueClassProbability(model, images, labels, output, n, fused)
+            slopes = slopes_of(probability, scale.detach(), config.difference_step)
             # Of value 0: only its gradient, that of -p where the hinge is active, is wanted.
-            towards = (slopes * (here - found)).sum((1, 2))
-            loss = loss + ((hinges[n - 2] > 0) * towards).sum() / valid
-    overlap = diversity_loss(looked)
-    terms = _accuracy(seen, labels) | {"overlap": overlap}
+            linear = (slopes * (scale.detach() - scale)).sum((1, 2))
+            loss = loss + ((hinges[n - 2] > 0) * linear).sum() / valid
+    overlap = diversity_loss(windows)
+    terms = _accuracy(output, labels) | {"overlap": overlap}
     terms |= {f"hinge active {n}-{n + 1}": (h > 0).sum() / valid for n, h in enumerate(hinges, 1)}
     return loss + config.diversity * overlap, relative, terms
 
 
-def fuse(model: RACNN, batch: Batch, windows: str, config: TrainingConfig) -> Result:
+def fuse(model: RACNN, batch: Batch, window_source: str, config: TrainingConfig) -> Result:
     """The fusion heads learn from L_cls; all else is fixed."""
-    seen = model(batch.images, windows, jitter=batch.jitter)
-    loss = classification_loss(seen.fused_logits, batch.labels)
-    return loss, seen.relative_windows, _accuracy(seen, batch.labels)
+    output = model(batch.images, window_source=window_source, jitter=batch.jitter)
+    loss = classification_loss(output.fused_logits, batch.labels)
+    return loss, output.relative_windows, _accuracy(output, batch.labels)
 
 
 class TrainingStep(nn.Module):
@@ -97,7 +97,7 @@ class TrainingStep(nn.Module):
         self.windows: Windows = ()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        loss, relative, terms = self.learn(self.model, batch, self.phase.windows, self.config)
+        loss, relative, terms = self.learn(self.model, batch, self.phase.window_source, self.config)
         self.windows = tuple(window for window in relative if window.requires_grad)
         for window in self.windows:
             window.retain_grad()
@@ -122,17 +122,17 @@ def _propose(model: RACNN, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 @torch.no_grad()
-def _accuracy(seen: RACNNOutput, labels: Tensor) -> dict[str, Tensor]:
-    named = seen.by_name().items()
+def _accuracy(output: RACNNOutput, labels: Tensor) -> dict[str, Tensor]:
+    named = output.by_name().items()
     return {f"sum top-1 {name}": (logits.argmax(1) == labels).sum() for name, logits in named}
 
 
 @torch.no_grad()
 def _window_statistics(model: RACNN, relative: Sequence[Tensor]) -> dict[str, Tensor]:
-    found = {}
+    statistics = {}
     for n, windows in enumerate(relative, 1):
         for k, name in enumerate(("tx", "ty", "tl")):
-            found[f"{name} mean {n + 1}"] = windows[..., k].mean()
-            found[f"{name} spread {n + 1}"] = windows[..., k].std(unbiased=False)
-        found[f"at a bound {n + 1}"] = model.proposal(n).share_at_bounds(windows)
-    return found
+            statistics[f"{name} mean {n + 1}"] = windows[..., k].mean()
+            statistics[f"{name} spread {n + 1}"] = windows[..., k].std(unbiased=False)
+        statistics[f"at a bound {n + 1}"] = model.proposal(n).share_at_bounds(windows)
+    return statistics

@@ -119,7 +119,7 @@ class Trainer:
             engine.optimizer.load_state_dict(self._optimizer_state)
             self._optimizer_state = None
         if self.at.best == math.inf:
-            self._judge_start(phase, engine)
+            self._validate_start(phase, engine)
         while self.at.epoch < phase.epochs and self.at.bad_epochs < self.config.training.patience:
             self._train_epoch(phase, engine)
             self._end_epoch(phase, engine)
@@ -196,7 +196,7 @@ class Trainer:
             )
         return means
 
-    def _judge_start(self, phase: Phase, engine: Engine) -> None:
+    def _validate_start(self, phase: Phase, engine: Engine) -> None:
         """What an APN starts with is the first that its epochs have to beat.
 
         Not so classifiers: those of older windows can be better calibrated and yet fit the new ones worse.
@@ -240,7 +240,8 @@ class Trainer:
             return [], []
         tracked = [images[i].image for i in range(count)]
         pixels = torch.stack(tracked).to(self.processes.device)
-        output = self.model.eval()(pixels, "proposed" if phase.kind == "imitate" else phase.windows)
+        source = "proposed" if phase.kind == "imitate" else phase.window_source
+        output = self.model.eval()(pixels, window_source=source)
         return tracked, [(windows * 100).round().div(100).tolist() for windows in output.windows]
 
     def _state(self) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(study, "lite0", pretrained)
     monkeypatch.setattr(study, "EPOCHS", dict.fromkeys(study.EPOCHS, 1))
     monkeypatch.setattr(study, "BATCH", 3)
-    monkeypatch.setattr(study, "LOOKS", 5)
+    monkeypatch.setattr(study, "INFERENCE_BATCH", 5)
     monkeypatch.setattr(birds, "SIDE", 48)
     monkeypatch.setattr(birds, "CELL", 24)
     root = make_cub(tmp_path / "data")

@@ -72,8 +72,8 @@ class Matcher(methods.Reader):
         self.pixels = (blurred - blurred.mean((2, 3), keepdim=True)) / blurred.std((2, 3), keepdim=True)
         self.target = self.cut(self.pixels, scene.tight.unsqueeze(1), 32)
 
-    def forward(self, images: Tensor, looked: list[Tensor], **options: Any) -> SimpleNamespace:
-        difference = (self.cut(self.pixels, looked[0], 32) - self.target).square().mean((1, 2, 3, 4))
+    def forward(self, images: Tensor, windows: list[Tensor], **options: Any) -> SimpleNamespace:
+        difference = (self.cut(self.pixels, windows[0], 32) - self.target).square().mean((1, 2, 3, 4))
         p = torch.exp(-difference)[:, None] * torch.nn.functional.one_hot(self.labels, 10)
         return SimpleNamespace(probabilities=[None, p])
 

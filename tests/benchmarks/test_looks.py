@@ -18,8 +18,8 @@ class Blobs(looks.Signal):
         self.pixels, self.centres = blobs(24, seed=0)
         self.labels = torch.zeros(24, dtype=torch.long)
         with torch.no_grad():
-            self.seen = self.model(self.pixels)
-        self.start = self.seen.relative_windows[0][:, 0]
+            self.output = self.model(self.pixels)
+        self.start = self.output.relative_windows[0][:, 0]
 
     def way(self) -> torch.Tensor:
         return (self.centres / SIDE - self.start[:, :2]) / self.start[:, 2:]

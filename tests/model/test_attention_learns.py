@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from racnn import RACNN, Backbone, ranking_loss
 from racnn.config import TrainingConfig
-from racnn.training.differences import Looks, antithetic_slopes, slopes
+from racnn.training.differences import TrueClassProbability, antithetic_slopes, slopes
 from racnn.training.phases import Phase
 from racnn.training.step import Batch, TrainingStep
 
@@ -77,29 +77,29 @@ def test_small_differences_are_the_derivative(crop_from: str) -> None:
     model = surer_when_brighter(crop_from)
     images, _ = blobs(16, seed=0)
     labels = torch.zeros(16, dtype=torch.long)
-    seen = model(images)
-    relative = seen.relative_windows[0].detach().requires_grad_()
-    looks = Looks(model, images, labels, seen, 2)
-    looks.probabilities(relative.unsqueeze(1)).sum().backward()
-    found = slopes(looks, relative.detach(), 0.05)
+    output = model(images)
+    relative = output.relative_windows[0].detach().requires_grad_()
+    probability = TrueClassProbability(model, images, labels, output, 2)
+    probability(relative.unsqueeze(1)).sum().backward()
+    found = slopes(probability, relative.detach(), 0.05)
     # Not equal: between samples that lie on pixel centres, as here, a bilinear crop's derivative jumps.
     assert torch.cosine_similarity(found, relative.grad, dim=-1).min() > 0.97
     torch.testing.assert_close(found, relative.grad, rtol=0.05, atol=0.2)
 
 
 @pytest.mark.parametrize("crop_from", ["previous", "image"])
-def test_antithetic_looks_are_the_differences_on_average(crop_from: str) -> None:
+def test_antithetic_estimates_are_the_differences_on_average(crop_from: str) -> None:
     model = surer_when_brighter(crop_from)
     images, _ = blobs(1, seed=0)
     labels = torch.zeros(1, dtype=torch.long)
-    seen = model(images)
-    relative = seen.relative_windows[0].detach()
-    expected = slopes(Looks(model, images, labels, seen, 2), relative, 0.05)
+    output = model(images)
+    relative = output.relative_windows[0].detach()
+    expected = slopes(TrueClassProbability(model, images, labels, output, 2), relative, 0.05)
     many = 4000
     torch.manual_seed(0)
     copies = images.expand(many, -1, -1, -1)
-    looks = Looks(model, copies, labels.expand(many), model(copies), 2)
-    found = antithetic_slopes(looks, relative.expand(many, -1, -1), 0.05)
+    probability = TrueClassProbability(model, copies, labels.expand(many), model(copies), 2)
+    found = antithetic_slopes(probability, relative.expand(many, -1, -1), 0.05)
     assert ((found != 0).sum(2) <= 1).all()
     error = found.std(0) / many**0.5
     assert ((found.mean(0) - expected[0]).abs() < 4 * error + 0.05 * expected.abs().max()).all()
@@ -107,25 +107,25 @@ def test_antithetic_looks_are_the_differences_on_average(crop_from: str) -> None
 
 
 @pytest.mark.parametrize("crop_from", ["previous", "image"])
-def test_many_looks_are_those_one_by_one(crop_from: str) -> None:
+def test_descriptors_at_many_windows_are_those_one_by_one(crop_from: str) -> None:
     torch.manual_seed(0)
-    sizes, options = (32, 24, 24), {"windows": 2, "crop_from": crop_from, "hidden": 8}
+    sizes, options = (32, 24, 24), {"num_windows": 2, "crop_from": crop_from, "hidden": 8}
     model = RACNN(4, pooled_pixels, 3, sizes, weights=None, **options)
     images = torch.rand(3, 3, 64, 64)
     with torch.no_grad():
-        seen = model(images)
+        output = model(images)
         for n in (2, 3):
-            looks = torch.rand(3, 5, 2, 3) * 0.2 + 0.3
-            found = model.look_again(images, seen, n, looks)
+            relative = torch.rand(3, 5, 2, 3) * 0.2 + 0.3
+            found = model.descriptors_at(images, output, n, relative)
             assert found.shape[:2] == (3, 5)
             for at in range(5):
-                one = model.look_again(images, seen, n, looks[:, at : at + 1])
+                one = model.descriptors_at(images, output, n, relative[:, at : at + 1])
                 torch.testing.assert_close(found[:, at : at + 1], one)
-            same = model.look_again(images, seen, n, seen.relative_windows[n - 2].unsqueeze(1))
-            torch.testing.assert_close(same[:, 0], seen.descriptors[n - 1])
-            labels, here = torch.tensor([3, 0, 1]), seen.relative_windows[n - 2].unsqueeze(1)
-            for fused, logits in ((False, seen.logits[n - 1]), (True, seen.fused_logits[n - 2])):
-                p = Looks(model, images, labels, seen, n, fused).probabilities(here)
+            same = model.descriptors_at(images, output, n, output.relative_windows[n - 2].unsqueeze(1))
+            torch.testing.assert_close(same[:, 0], output.descriptors[n - 1])
+            labels, here = torch.tensor([3, 0, 1]), output.relative_windows[n - 2].unsqueeze(1)
+            for fused, logits in ((False, output.logits[n - 1]), (True, output.fused_logits[n - 2])):
+                p = TrueClassProbability(model, images, labels, output, n, fused)(here)
                 torch.testing.assert_close(p, logits.softmax(1).gather(1, labels[:, None]))
 
 

@@ -189,7 +189,7 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_unknown_options_and_values_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for option in ("--training.learning_rate=1", "--training.schedule=random", "--model.scales=two"):
+    for option in ("--training.learning_rate=1", "--training.window_source=box", "--model.scales=two"):
         with pytest.raises(SystemExit):
             main(["train", "--output", "x", option])
         assert "error" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def make(
 
 @torch.no_grad()
 def expected(model: RACNN, images: Tensor) -> Answers:
-    output = model(images, model.usage.windows)
+    output = model(images, window_source=model.usage.window_source)
     named = {f"logits_{n}": logits for n, logits in enumerate(output.logits, 1)}
     named |= {f"fused_logits_{n}": logits for n, logits in enumerate(output.fused_logits, 2)}
     return named | {f"windows_{n}": windows for n, windows in enumerate(output.windows, 2)}
@@ -98,9 +98,9 @@ def check(model: RACNN, ending: str, folder: Path) -> None:
 # All pairs of the three. The maps of the first's scales 1 and 2 have sides 17 and 28: APNs pool them to 14.
 OPTIONS: dict[str, dict[str, Any]] = {
     "previous": {"sizes": (68, 112, 16)},
-    "previous, windows, mask": {"windows": 2, "mask_steepness": 1.0},
+    "previous, windows, mask": {"num_windows": 2, "mask_steepness": 1.0},
     "image, mask": {"crop_from": "image", "mask_steepness": 1.0, "chain_gradient": False},
-    "image, windows": {"crop_from": "image", "windows": 2},
+    "image, windows": {"crop_from": "image", "num_windows": 2},
 }
 
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_exported_is_refused_before_any_work(tmp_path: Path) -> N
             export(model, tmp_path / name)
     with pytest.raises(ValueError, match="evaluation mode"):
         export(make().train(), tmp_path / "model.pt2")
-    with pytest.raises(ValueError, match="windows must not be 'random'"):
+    with pytest.raises(ValueError, match="window_source must not be 'random'"):
         export(make(source="random"), tmp_path / "model.pt2")
     model.usage = Usage(SIDE, ("red", "green"))
     with pytest.raises(ValueError, match="classes must be 3 names or none, got 2"):

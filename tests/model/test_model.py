@@ -21,18 +21,18 @@ def make(scales: int = 3, **options: Any) -> RACNN:
     return RACNN(5, tiny_backbone, scales, (24, 16), weights=None, hidden=16, **options)
 
 
-@pytest.mark.parametrize("windows", [1, 3])
+@pytest.mark.parametrize("num_windows", [1, 3])
 @pytest.mark.parametrize("crop_from", ["previous", "image"])
 @pytest.mark.parametrize("scales", [1, 2, 4])
-def test_shapes(scales: int, crop_from: str, windows: int) -> None:
-    model = make(scales, crop_from=crop_from, windows=windows)
+def test_shapes(scales: int, crop_from: str, num_windows: int) -> None:
+    model = make(scales, crop_from=crop_from, num_windows=num_windows)
     output = model(random_images(2))
     assert model.sizes == (24, 16, 16, 16)[:scales]
     assert [tuple(logits.shape) for logits in output.logits] == [(2, 5)] * scales
     assert [tuple(logits.shape) for logits in output.fused_logits] == [(2, 5)] * (scales - 1)
-    assert [tuple(d.shape) for d in output.descriptors] == [(2, 12), *[(2, windows * 12)] * (scales - 1)]
-    assert [tuple(w.shape) for w in output.windows] == [(2, windows, 3)] * (scales - 1)
-    expected = [(2, 3, 24, 24), *[(2, windows, 3, 16, 16)] * (scales - 1)]
+    assert [tuple(d.shape) for d in output.descriptors] == [(2, 12), *[(2, num_windows * 12)] * (scales - 1)]
+    assert [tuple(w.shape) for w in output.windows] == [(2, num_windows, 3)] * (scales - 1)
+    expected = [(2, 3, 24, 24), *[(2, num_windows, 3, 16, 16)] * (scales - 1)]
     assert [tuple(c.shape) for c in output.crops] == expected
     assert list(output.by_name()) == [
         *map(str, range(1, scales + 1)),
@@ -62,13 +62,13 @@ def test_an_untrained_apn_proposes_half_the_side_in_the_middle() -> None:
 @pytest.mark.parametrize("source", ["proposed", "response", "centre", "random"])
 def test_windows_start_with_the_initial_half_side(source: str) -> None:
     model = make(3, initial_half_side=0.4)
-    first, second = model(random_images(2, 48), source).windows
+    first, second = model(random_images(2, 48), window_source=source).windows
     torch.testing.assert_close(first[..., 2], torch.full((2, 1), 0.4 * 48), atol=0.3, rtol=0)
     torch.testing.assert_close(second[..., 2], 0.8 * first[..., 2], atol=0.3, rtol=0)
 
 
 def test_several_windows_start_apart() -> None:
-    first, second = make(2, windows=2)(random_images(1)).windows[0][0]
+    first, second = make(2, num_windows=2)(random_images(1)).windows[0][0]
     assert (first - second).abs().max() > 5
 
 
@@ -148,7 +148,8 @@ def test_the_window_gradient_is_the_derivative() -> None:
 def test_random_windows_follow_their_generator() -> None:
     model, images = make(3), random_images(4)
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
-    windows = [model(images, "random", generator=generator).windows[0] for generator in generators]
+    outputs = [model(images, window_source="random", generator=generator) for generator in generators]
+    windows = [output.windows[0] for output in outputs]
     assert torch.equal(windows[0], windows[1])
     assert not torch.equal(windows[0], windows[2])
     assert corners(windows[2]).min() >= 0
@@ -173,12 +174,12 @@ def test_fusion_hides_coarser_descriptors_while_it_learns() -> None:
             head.classifier.weight[scale, 4 * scale] = 1.0
         head.classifier.bias.zero_()
     one = torch.tensor([[3.0, 0.0, 0.0, 0.0]]).repeat(2000, 1)  # of length 1 to the head
-    seen = head.train()([one, one, one])
-    assert (seen[:, 2] == 1).all()
+    fused = head.train()([one, one, one])
+    assert (fused[:, 2] == 1).all()
     for scale in (0, 1):
-        assert set(seen[:, scale].tolist()) == {0.0, 1.0}
-        assert 0.4 < seen[:, scale].mean() < 0.6
-    assert (seen[:, 0] != seen[:, 1]).any()
+        assert set(fused[:, scale].tolist()) == {0.0, 1.0}
+        assert 0.4 < fused[:, scale].mean() < 0.6
+    assert (fused[:, 0] != fused[:, 1]).any()
     assert (head.eval()([one, one, one]) == 1).all()
 
 
@@ -193,7 +194,7 @@ def test_state_dict_round_trip() -> None:
     [
         ({"num_classes": 1}, "num_classes must be a whole number of at least 2, got 1"),
         ({"scales": 0}, "scales must be"),
-        ({"windows": 0}, "windows must be"),
+        ({"num_windows": 0}, "num_windows must be a whole number of at least 1, got 0"),
         ({"sizes": (4,)}, "sizes must be"),
         ({"sizes": ()}, "sizes must be"),
         ({"descriptor": "best"}, "descriptor must be one of 'mean', 'fc', got 'best'"),
@@ -218,7 +219,12 @@ def test_wrong_inputs_are_refused() -> None:
     model = make(3)
     with pytest.raises(ValueError, match=r"images must have shape \(B, 3, S, S\)"):
         model(torch.zeros(2, 3, 48, 40))
-    with pytest.raises(ValueError, match="windows must be tensors or one of"):
-        model(random_images(), "everywhere")
+    with pytest.raises(ValueError, match=r"window_source must be one of 'proposed', .*, got 'everywhere'"):
+        model(random_images(), window_source="everywhere")
+    windows = given_windows((20.0, 24.0, 11.0), (18.0, 25.0, 5.0))
+    with pytest.raises(ValueError, match="window_source must not be given together with windows"):
+        model(random_images(), windows, window_source="centre")
+    with pytest.raises(ValueError, match=r"windows must be 2 tensors of shape \(2, 1, 3\)"):
+        model(random_images(), "random")
     with pytest.raises(ValueError, match=r"windows must be 2 tensors of shape \(2, 1, 3\)"):
         model(random_images(), [torch.zeros(2, 1, 3)])

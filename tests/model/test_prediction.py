@@ -23,7 +23,7 @@ from racnn.training import checkpoint
 
 @pytest.fixture(scope="module")
 def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = ModelConfig(backbone="test_resnet", weights=None, scales=3, sizes=[32], hidden=8, windows=2)
+    model = ModelConfig(backbone="test_resnet", weights=None, scales=3, sizes=[32], hidden=8, num_windows=2)
     config = Config(data=DataConfig(image_side=32), model=model)
     torch.manual_seed(0)
     state = {"model": model.build(3).state_dict(), "classes": ["a", "b, c", "d"], "config": config.to_dict()}
@@ -186,7 +186,7 @@ def peak(response: torch.Tensor) -> tuple[int, int]:
 
 def test_heat_is_highest_where_the_class_is_seen(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    config.model.scales, config.model.windows = 2, 2
+    config.model.scales, config.model.num_windows = 2, 2
     model = config.model.build(3).eval()
     for scale in model.each_scale():
         torch.nn.init.zeros_(scale.classifier.bias)

@@ -25,7 +25,7 @@ CLASSES = ("red", "\u00e9 green", "blue")
 OTHERS: dict[str, Any] = {
     "scales": 2,
     "sizes": (16, 12),
-    "windows": 2,
+    "num_windows": 2,
     "crop_from": "image",
     "mask_steepness": 0.5,
     "chain_gradient": False,
@@ -64,7 +64,7 @@ def test_a_model_is_read_as_it_was_written(
     known, found = (json.loads(json.dumps(m.arguments)) for m in (model, again))
     assert found == known
     assert again.crop_options == model.crop_options
-    assert (again.usage.image_side, tuple(again.usage.classes), again.usage.windows) == (
+    assert (again.usage.image_side, tuple(again.usage.classes), again.usage.window_source) == (
         40,
         CLASSES,
         "response",
@@ -131,14 +131,14 @@ FOREIGN: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "an unknown backbone": ("arguments", other("backbone", "x"), "backbone must be"),
     "a number as backbone": ("arguments", other("backbone", 3), "backbone must be a name, got 3"),
     "another backbone": ("arguments", other("backbone", "test_resnet"), "mean and std are"),
-    "a text as windows": ("arguments", other("windows", "two"), "windows must be a whole number"),
+    "a text as number": ("arguments", other("num_windows", "two"), "num_windows must be a whole number"),
     "too large a number": ("arguments", other("num_classes", 2**63), "num_classes|Overflow"),
     "more scales": ("arguments", other("scales", 2**31), "does not hold 2147483648 scales"),
     "more layers": ("arguments", other("hidden", 9), "size mismatch"),
     "fewer classes": ("", other("classes", ["a"]), "classes must be 3 names or none, got 1"),
     "numbers as classes": ("", other("classes", [1, 2, 3]), "classes must be names"),
     "a text as classes": ("", other("classes", "abc"), "classes must be names"),
-    "other windows": ("", other("windows", "elsewhere"), "windows must be one of 'proposed'"),
+    "another source": ("", other("window_source", "elsewhere"), "window_source must be one of 'proposed'"),
     "a small side": ("preprocessing", other("image_side", 4), "image_side must be"),
     "a huge side": ("preprocessing", other("image_side", 2**31), "image_side must be"),
     "other statistics": ("preprocessing", other("mean", [0.1] * 3), "mean and std are"),
@@ -182,7 +182,7 @@ def test_every_flipped_bit_of_the_weights_is_found(folder: Path) -> None:
 def best(tmp_path: Path) -> Path:
     """A checkpoint; its run looked at the highest responses."""
     model = ModelConfig(backbone="small", weights=None, scales=2, sizes=[16], hidden=8)
-    training = TrainingConfig(schedule="fixed", fixed_windows="response")
+    training = TrainingConfig(window_source="response")
     config = Config(DataConfig(image_side=40), model, training)
     weights = make().state_dict()
     checkpoint.save(
@@ -210,11 +210,12 @@ def test_commands_take_a_folder_in_place_of_its_checkpoint(
         capsys.readouterr()
     assert shown[0] == shown[1]
     assert "green" in shown[0]
-    assert load_model(folder).usage.windows == "response"
+    assert load_model(folder).usage.window_source == "response"
     assert run("export", folder, "--to", tmp_path / "birds.pt2") == 0
     program = torch.export.load(tmp_path / "birds.pt2").module()
     images = random_images(3, 40)
-    torch.testing.assert_close(program(images)["windows_2"], make()(images, "response").windows[0])
+    expected = make()(images, window_source="response").windows[0]
+    torch.testing.assert_close(program(images)["windows_2"], expected)
 
 
 def test_commands_that_need_data_want_a_run(

@@ -44,7 +44,7 @@ def same(one: Trainer, other: Trainer) -> bool:
 
 
 def test_other_seeds_give_other_weights(birds: Path, tmp_path: Path) -> None:
-    config = tiny_config(birds, schedule="fixed")
+    config = tiny_config(birds, window_source="response")
     first = run(config, tmp_path / "0")
     other = run(replace(config, training=replace(config.training, seed=1)), tmp_path / "1")
     assert not same(first, other)
@@ -77,14 +77,14 @@ def test_an_unreadable_image_does_not_end_a_run(birds: Path, tmp_path: Path) -> 
     root = make_cub(tmp_path / "data", each=9)
     broken = read_split("cub", root).train[0].path
     broken.write_bytes(b"no picture")
-    trainer = run(tiny_config(root, schedule="fixed"), tmp_path / "run")
+    trainer = run(tiny_config(root, window_source="response"), tmp_path / "run")
     assert [path for u in trainer.unreadable for path in u.paths] == [broken]
 
 
 @pytest.mark.parametrize("half", ["training", "validation"])
 def test_a_half_without_one_readable_image_ends_the_run(tmp_path: Path, half: str) -> None:
     root = make_cub(tmp_path / "data", each=9)
-    config = tiny_config(root, schedule="fixed")
+    config = tiny_config(root, window_source="response")
     train, validation = hold_out(read_split("cub", root).train, config.data.validation, 0)
     for record in train if half == "training" else validation:
         record.path.write_bytes(b"no picture")
@@ -141,7 +141,7 @@ def test_a_phase_that_only_makes_it_worse_is_undone(birds: Path, tmp_path: Path)
 
 
 def test_runs_do_not_overwrite_each_other(birds: Path, tmp_path: Path) -> None:
-    config = tiny_config(birds, schedule="fixed")
+    config = tiny_config(birds, window_source="response")
     split = read_split("cub", birds)
     run(config, tmp_path)
     with pytest.raises(FileExistsError, match="holds a run"):

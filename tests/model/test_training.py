@@ -35,7 +35,7 @@ def test_the_papers_order() -> None:
     assert names(TrainingConfig(rounds=2), 3) == ["classify", "imitate", *turns]
     fused = ["classify 1", "fuse 1", "rank 1", "classify last", "fuse"]
     assert names(TrainingConfig(rounds=1, rank_on="fused"), 2) == ["classify", "imitate", *fused]
-    assert names(TrainingConfig(schedule="fixed"), 3) == ["classify", "fuse"]
+    assert names(TrainingConfig(window_source="response"), 3) == ["classify", "fuse"]
     assert names(TrainingConfig(), 1) == ["classify"]
 
 

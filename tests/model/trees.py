@@ -137,7 +137,7 @@ def tiny_config(root: Path, **training: Any) -> Config:
 RANDOM_RUNS: dict[str, dict[str, Any]] = {
     "paper": {"data.min_crop": 0.7},
     "autocast": {"data.min_crop": 0.7, "amp": "bf16", "diversity": 0.1, "optimizer": "adamw"},
-    "random windows": {"schedule": "fixed", "fixed_windows": "random"},
+    "random windows": {"window_source": "random"},
     "boxcar": {"rank_gradient": "boxcar"},
     "differences": {"rank_gradient": "difference", "data.workers": 1},
     "antithetic": {"rank_gradient": "antithetic"},
