@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import windows as geometry
@@ -81,8 +80,9 @@ def antithetic_slopes(probability: TrueClassProbability, relative: Tensor, step:
         Tensor[B, K, 3]: per unit of the coarser window's side; 0 along the axes that were not drawn.
     """
     numbers = relative.shape[2]
-    axes = F.one_hot(torch.randint(numbers, relative.shape[:2], device=relative.device), numbers)
-    ends, rise = _rise(probability, relative, step * axes.unsqueeze(1).to(relative))
+    drawn = torch.randint(numbers, relative.shape[:2], device=relative.device)
+    axes = torch.eye(numbers, device=relative.device)[drawn]  # one_hot would wait for the GPU
+    ends, rise = _rise(probability, relative, step * axes.unsqueeze(1))
     distance = (ends[0] - ends[1]).squeeze(1)
     slope = numbers * rise.unsqueeze(2) / distance.clamp(min=1e-6)
     return torch.where((axes > 0) & (distance > 1e-6), slope, 0)
