@@ -87,7 +87,7 @@ class Row:
         learned = self.windows == "proposed"
         rounds = 2 + self.rounds
         return TrainingConfig(
-            window_source="proposed" if learned else "response",
+            window_source="response" if self.given else self.windows,  # type: ignore[arg-type]
             classify_epochs=EPOCHS["classify"] * (1 if learned else rounds),
             imitate_epochs=EPOCHS["imitate"],
             rank_epochs=EPOCHS["rank"],

@@ -20,6 +20,7 @@ from attention import birds_rows, study
 from attention.paired import compare, judge, packed, unpacked
 from attention.photographs import Centre, Mirrored, Photographs, Scenes
 from racnn import Backbone
+from racnn.training.phases import next_phase
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/results"
 BIRD = 255
@@ -208,6 +209,13 @@ def test_committed_claims_are_those_of_the_committed_hits(name: str) -> None:
     found = judge(hits, birds_rows.CLAIMS[report["kind"]])
     assert json.loads(json.dumps(found)) == report["claims"]
     assert {row for claim in found for row in (claim["ours"][0], claim["theirs"][0])} <= report["rows"].keys()
+
+
+@pytest.mark.parametrize("source", ["response", "centre", "random"])
+def test_heads_learn_on_the_windows_that_they_are_judged_by(source: str) -> None:
+    phases = next_phase(study.Row(windows=source).config(0), 2, [])
+    assert phases is not None
+    assert phases.window_source == source
 
 
 def test_a_cost_is_that_of_all_looks() -> None:
