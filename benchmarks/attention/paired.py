@@ -7,7 +7,7 @@ and seeds, in pairs (Efron and Tibshirani, "An Introduction to the Bootstrap", 1
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -77,7 +77,7 @@ def against(ours: tuple[str, str], *theirs: tuple[str, str]) -> list[Claim]:
 
 
 def judge(hits: Mapping[str, Sequence[Mapping[str, str]]], claims: Iterable[Claim]) -> list[dict[str, Any]]:
-    """Each claim whose rows are there, for the results file.
+    """Each claim whose rows are there, for the results file; with both accuracies, means over seeds.
 
     Args:
         hits: row -> seed -> scales -> packed hits.
@@ -85,26 +85,34 @@ def judge(hits: Mapping[str, Sequence[Mapping[str, str]]], claims: Iterable[Clai
     found = []
     for claim in claims:
         if all(row in hits for row, _ in claim):
-            ours, theirs = (unpacked([seed[scales] for seed in hits[row]]) for row, scales in claim)
-            difference = compare(ours, theirs)
-            found.append({**claim._asdict(), **difference._asdict(), "verdict": difference.verdict})
+            pair = [unpacked([seed[scales] for seed in hits[row]]) for row, scales in claim]
+            difference = compare(*pair)
+            means = [float(side.double().mean()) for side in pair]
+            found.append(
+                {**claim._asdict(), "top1": means, **difference._asdict(), "verdict": difference.verdict}
+            )
     return found
 
 
-def claims_table(claims: Iterable[Mapping[str, Any]]) -> str:
-    rows = [
-        [
-            *(", ".join(claim[key]) for key in ("ours", "theirs")),
-            f"{100 * claim['mean']:+.1f} ± {100 * claim['error']:.1f}",
-            f"{100 * claim['low']:+.1f} … {100 * claim['high']:+.1f}",
-            claim["verdict"],
-        ]
-        for claim in claims
-    ]
-    return table(["row, scales", "against", "points ± s.e.", "95 %", ""], rows)
+def claims_table(claims: Iterable[Mapping[str, Any]], cost: Callable[[str, str], float] | None = None) -> str:
+    """Args:
+    cost: of a row through its scales, where it is to be shown.
+    """
+    rows = []
+    for claim in claims:
+        cells = []
+        for key, top1 in zip(("ours", "theirs"), claim["top1"], strict=True):
+            row, scales = claim[key]
+            paid = [f"{cost(row, scales):.1f}"] if cost is not None else []
+            cells += [f"{row}, {scales}", *paid, f"{100 * top1:.1f}"]
+        cells.append(f"{100 * claim['mean']:+.1f} ± {100 * claim['error']:.1f}")
+        rows.append([*cells, f"{100 * claim['low']:+.1f} … {100 * claim['high']:+.1f}", claim["verdict"]])
+    paid = ["cost"] * (cost is not None)
+    head = ["row, scales", *paid, "top-1 %", "against", *paid, "top-1 %", "points ± s.e.", "95 %", ""]
+    return table(head, rows)
 
 
 NOTE = (
-    "Below, paired differences over test images and seeds, their bootstrapped standard errors and central "
+    "Points: paired differences over test images and seeds, their bootstrapped standard errors and central "
     "95 %: more or less by over two standard errors, or not shown."
 )
