@@ -39,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--scenes", action="store_true", help="birds in large scenes")
     parser.add_argument("--rows", nargs="+", default=None, help="some rows alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--finished", action="store_true", help="run nothing: rows alone that are there")
     birds_table.SECTION.add_arguments(parser)
     arguments = parser.parse_args()
     known = ROWS["scenes" if arguments.scenes else "birds"]
@@ -85,6 +86,9 @@ class Program:
         train, held_out = hold_out(self.split.train, VALIDATION, seed)
         return torch.tensor([place[r] for r in train]), torch.tensor([place[r] for r in held_out])
 
+    def result(self, name: str, seed: int) -> Path:
+        return self.runs / f"{name.replace(' ', '-')}-{seed}.json"
+
     def started(self, name: str, seed: int) -> Study:
         """The row's model before its windows learn, from an earlier run."""
         row = ROWS[self.kind][name]
@@ -105,7 +109,7 @@ class Program:
 
     def study(self, name: str, seed: int) -> dict[str, Any]:
         """The row's results, computed where they are not there."""
-        file = self.runs / f"{name.replace(' ', '-')}-{seed}.json"
+        file = self.result(name, seed)
         if not file.is_file():
             row = ROWS[self.kind][name]
             print(f"{name}, seed {seed}", flush=True)
@@ -147,6 +151,8 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     for name in names:
         seeds = arguments.seeds[:1] if ROWS[program.kind][name].once else arguments.seeds
+        if arguments.finished and not all(program.result(name, seed).is_file() for seed in seeds):
+            continue
         found[name] = [program.study(name, seed) for seed in seeds]
     rows = chosen(found)
     hits = {name: [run["test"] for run in runs] for name, runs in rows.items()}
