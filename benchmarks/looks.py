@@ -53,6 +53,7 @@ class Signal:
     def __init__(self, study: Study, numbers: Tensor) -> None:
         self.study, self.numbers, self.model = study, numbers, study.model
         self.pixels = study.pixels("train", 0, numbers)
+        self.blurred = gaussian_blur(self.pixels.float() / 255, 49, 8.0)
         self.labels = study.halves["train"].labels[numbers]
         with torch.no_grad(), study.recall("train", 0, numbers):
             self.output = self.model(self.pixels)
@@ -74,11 +75,11 @@ class Signal:
 
     def registered(self, windows: Tensor) -> Tensor:
         """No network: minus the squared difference from what is seen at the true box, of blurred images."""
-        blurred = gaussian_blur(self.pixels.float() / 255, 49, 8.0)
-        side = blurred.shape[-1]
+        side = self.pixels.shape[-1]
         box = geometry.around(self.study.halves["train"].boxes(0)[self.numbers], float(side)).float()
         wanted, found = (
-            attention_crop(blurred, w, 64, antialias=True, boundary="border") for w in (box, windows * side)
+            attention_crop(self.blurred, w, 64, antialias=True, boundary="border")
+            for w in (box, windows * side)
         )
         return -(wanted - found).square().mean((1, 2, 3))
 
