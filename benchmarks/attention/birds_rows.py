@@ -65,6 +65,7 @@ SCENES: dict[str, Row] = {
     "centre": Row(windows="centre", **SCENE),
     "random": Row(windows="random", **SCENE),
     "box": Row(windows="box", **SCENE),
+    "three rounds": Row(rounds=3, once=True, **SCENE),
 }
 ROWS = {"birds": BIRDS, "scenes": SCENES}
 GROUPS = {CENTRE: tuple(CENTRED), CONSTANT: (*CENTRED, *SHIFTED), SINGLE: tuple(CUT)}
@@ -89,6 +90,7 @@ CLAIMS = {
         *against(MAIN, ("difference", "1"), ALONE, ("one input of 256", "1")),
         *against(MAIN, ("one input of 256, centre 75 %", "1"), ("one input of 256, centre 50 %", "1")),
         *against(MAIN, ("response", "1+2"), ("centre", "1+2"), ("random", "1+2"), ("box", "1+2")),
+        *against(("three rounds", "1+2"), MAIN, ("one input of 256, centre 75 %", "1")),
     ],
 }
 
