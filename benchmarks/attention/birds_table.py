@@ -50,9 +50,11 @@ def note(report: Report) -> str:
     )
 
 
+SIDES = (96, 128, 184, 224, 256)
 CURVES = {
-    "whole image": [f"one input of {side}" for side in (96, 128, 184, 224)],
-    "centre 75 %": [f"one input of {side}, centre 75 %" for side in (96, 128, 184, 224)],
+    "whole image": [f"one input of {side}" for side in SIDES],
+    "centre 75 %": [f"one input of {side}, centre 75 %" for side in SIDES],
+    "centre 50 %": [f"one input of {side}, centre 50 %" for side in SIDES],
     "attention, scales 1+2": ["attention at 96", "difference", "attention at 184"],
 }
 
