@@ -50,6 +50,12 @@ def note(report: Report) -> str:
     )
 
 
+def pixels(runs: Runs) -> float:
+    """Thousands that the network reads of an image."""
+    thousands: float = runs[0]["cost"] * 128**2 / 1e3
+    return thousands
+
+
 SIDES = (96, 128, 184, 224, 256)
 CURVES = {
     "whole image": [f"one input of {side}" for side in SIDES],
@@ -60,7 +66,7 @@ CURVES = {
 
 
 def draw(report: Report, path: Path) -> None:
-    """Accuracy against the pixels that are read, or, of fewer rows, a bar each."""
+    """Accuracy against the pixels that are read: single inputs, attention, and other windows at its cost."""
     rows = report["rows"]
     figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     for title, members in CURVES.items():
@@ -69,20 +75,27 @@ def draw(report: Report, path: Path) -> None:
             continue
         cells = [accuracy(rows[name], list(rows[name][0]["test"])[-1]) for name in have]
         means, errors = ([100 * cell[key] for cell in cells if cell] for key in ("mean", "std"))
-        costs = [rows[name][0]["cost"] * 128**2 / 1e3 for name in have]
-        axis.errorbar(costs, means, yerr=errors, fmt="o-", markersize=4, capsize=2, label=title)
+        axis.errorbar(
+            [pixels(rows[name]) for name in have],
+            means,
+            yerr=errors,
+            fmt="o-",
+            markersize=4,
+            capsize=2,
+            label=title,
+        )
     for title in ("response", "random", "box", "centre"):
         if title in rows:
             cell = accuracy(rows[title], "1+2")
-            cost = rows[title][0]["cost"] * 128**2 / 1e3
             assert cell is not None
-            axis.errorbar(
-                [cost], [100 * cell["mean"]], yerr=[100 * cell["std"]], fmt="x", label=f"{title} windows"
-            )
+            mean, error = 100 * cell["mean"], 100 * cell["std"]
+            axis.errorbar([pixels(rows[title])], [mean], yerr=[error], fmt="x", label=f"{title} windows")
     axis.set(
         xlabel="pixels that the network reads of an image, thousands", ylabel="test top-1 %", xscale="log"
     )
-    ticks = [10, 20, 30, 50, 70]
+    left, right = 0.85 * min(map(pixels, rows.values())), 1.15 * max(map(pixels, rows.values()))
+    axis.set_xlim(left, right)
+    ticks = [tick for tick in (10, 15, 20, 30, 40, 50, 60, 70) if left <= tick <= right]
     axis.set_xticks(ticks, map(str, ticks))
     axis.minorticks_off()
     axis.grid(alpha=0.3)
