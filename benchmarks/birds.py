@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention import birds_table, photographs
+from attention import photographs
 from attention.birds_rows import CLAIMS, ROWS, chosen
+from attention.birds_table import SECTION
 from attention.paired import judge, packed
 from attention.photographs import Half, Mirrored, Scenes
 from attention.study import Row, Study, feature_maps
@@ -40,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", default=None, help="some rows alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--finished", action="store_true", help="run nothing: rows alone that are there")
-    birds_table.SECTION.add_arguments(parser)
+    SECTION.add_arguments(parser)
     arguments = parser.parse_args()
     known = ROWS["scenes" if arguments.scenes else "birds"]
     if unknown := set(arguments.rows or ()) - known.keys():
@@ -164,7 +165,7 @@ def main() -> None:
         "rows": rows,
         "claims": judge(hits, CLAIMS[program.kind]),
     }
-    birds_table.SECTION.write(report, arguments.output, f"birds{'_scenes' * arguments.scenes}")
+    SECTION.write(report, arguments.output, f"birds{'_scenes' * arguments.scenes}")
 
 
 if __name__ == "__main__":
