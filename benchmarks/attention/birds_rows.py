@@ -65,7 +65,7 @@ SCENES: dict[str, Row] = {
     "centre": Row(windows="centre", **SCENE),
     "random": Row(windows="random", **SCENE),
     "box": Row(windows="box", **SCENE),
-    "three rounds": Row(rounds=3, once=True, **SCENE),
+    "three rounds": Row(rounds=3, **SCENE),
 }
 ROWS = {"birds": BIRDS, "scenes": SCENES}
 GROUPS = {CENTRE: tuple(CENTRED), CONSTANT: (*CENTRED, *SHIFTED), SINGLE: tuple(CUT)}
