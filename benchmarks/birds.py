@@ -118,7 +118,6 @@ class Program:
             study.run(self._start(row, seed))
             if row.windows == "proposed" and row.scales == 2:
                 torch.save(study.windows(), self._windows(name, seed))
-                torch.save(study.state(), self._windows(name, seed).with_suffix(".model.pt"))
             file.write_text(json.dumps(self._results(study)) + "\n", encoding="utf-8")
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found

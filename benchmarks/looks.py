@@ -26,10 +26,11 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from attention.spread import spread
-from attention.study import BATCH, BOXCAR, Study
+from attention.study import BATCH, Study
 from birds import Program
 from racnn import windows as geometry
 from racnn.training.differences import TrueClassProbability, antithetic_slopes, slopes
+from racnn.training.trainer import BOXCAR
 from racnn_ops import attention_crop
 from record import provenance
 from record.section import Report, Section, table

@@ -7,9 +7,10 @@ as classifiers and fusion learn from descriptors that are known.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +22,13 @@ from racnn import RACNN, classification_loss
 from racnn import windows as geometry
 from racnn.config import TrainingConfig
 from racnn.evaluation import window_quality
+from racnn.output import fusion_name
+from racnn.training.engine import autocast
+from racnn.training.optimisation import set_rates
 from racnn.training.phases import Phase, PhaseResult, next_phase, set_trainable
 from racnn.training.step import Batch, imitate, rank
-from racnn_ops import Boxcar, attention_crop
+from racnn.training.trainer import BOXCAR
+from racnn_ops import attention_crop
 
 from .lite0 import lite0
 from .photographs import Half
@@ -33,7 +38,7 @@ INFERENCE_BATCH = 64  # images a batch where nothing learns
 RATES = {"classify": 1e-3, "imitate": 5e-4, "rank": 5e-4, "fuse": 2e-2}
 DECAYS = {"classify": 10.0, "imitate": 0.1, "rank": 0.1, "fuse": 0.03}
 EPOCHS = {"classify": 20, "imitate": 6, "rank": 6, "fuse": 20}
-BOXCAR = Boxcar(scale=1e-3)
+AMP, CPU = "bf16", torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -176,13 +181,13 @@ class Study:
         done = self.go_on(start) if start is not None and start.is_file() else []
         while phase := next_phase(self.config, self.row.scales, done):
             set_trainable(self.model, phase, self.config)
-            best, epochs = {
+            best = {
                 "classify": self._fit_heads,
                 "fuse": self._fit_heads,
                 "imitate": self._fit_windows,
                 "rank": self._fit_windows,
             }[phase.kind](phase)
-            done.append(PhaseResult(phase, best, epochs))
+            done.append(PhaseResult(phase, best, phase.epochs))
             print(f"  {phase.name}: validation loss {best:.4f}", flush=True)
             if start is not None and phase.name == "classify 1":
                 before = [(asdict(result.phase), result.best, result.epochs) for result in done]
@@ -213,7 +218,7 @@ class Study:
         for numbers in torch.arange(len(data.labels)).split(INFERENCE_BATCH):
             shape = (len(numbers), self.row.scales - 1, self.row.count, 3)
             moves = jitter * (2 * torch.rand(shape, generator=generator) - 1)
-            with self.recall(half, view % data.views, numbers), autocast():
+            with self.recall(half, view % data.views, numbers), autocast(AMP, CPU):
                 given = self._given(half, view % data.views, numbers, moves)
                 output = self.model(
                     self.pixels(half, view % data.views, numbers),
@@ -245,8 +250,14 @@ class Study:
         free = geometry.Bounds(1e-3, 1.0)  # true boxes keep to no bounds
         return [geometry.moved(relative, moves[:, 0], free) * data.side]
 
-    def recall(self, half: str, view: int, numbers: Tensor) -> _Asked:
-        return _Asked(self.recalled, (half, view, numbers))
+    @contextlib.contextmanager
+    def recall(self, half: str, view: int, numbers: Tensor) -> Iterator[None]:
+        """While it lasts, scale 1 gives the features of these images."""
+        self.recalled.asked = half, view, numbers
+        try:
+            yield
+        finally:
+            self.recalled.asked = None
 
     def pixels(self, half: str, view: int, numbers: Tensor) -> Tensor:
         """Only their shape matters where there is but one scale, whose features are known."""
@@ -259,7 +270,7 @@ class Study:
         count = self.halves["train"].views
         return range(max(count, 4) if self.row.scales > 1 and jitter else count)
 
-    def _fit_heads(self, phase: Phase) -> tuple[float, int]:
+    def _fit_heads(self, phase: Phase) -> float:
         """Classifiers or fusion heads, from descriptors."""
         fusion = phase.kind == "fuse"
         jitter = self.row.jitter_fusion if fusion else self.row.jitter
@@ -280,36 +291,37 @@ class Study:
 
         return self._fit(phase, loss)
 
-    def _fit_windows(self, phase: Phase) -> tuple[float, int]:
+    def _fit_windows(self, phase: Phase) -> float:
         """The APNs, by the model's own losses."""
         self.described.clear()  # windows are about to change
         learn = imitate if phase.kind == "imitate" else rank
         if phase.kind == "rank" and self.row.gradient == "features":
             learn = rank_on_features
-        views = self.halves["train"].views
-        labels = self.halves["train"].labels
+        views, labels = self.halves["train"].views, self.halves["train"].labels
+        amp = "none" if self.row.gradient == "exact" else AMP  # bfloat16 would add noise to a derivative
 
         def loss(numbers: Tensor, learns: bool) -> Tensor:
             view = int(torch.randint(views, (), generator=self.generator)) if learns else 0
             batch = Batch(self.pixels("train", view, numbers), labels[numbers])
-            with self.recall("train", view, numbers), autocast(self.row.gradient != "exact"):
+            with self.recall("train", view, numbers), autocast(amp, CPU):
                 return learn(self.model, batch, phase.window_source, self.config)[0]
 
         return self._fit(phase, loss)
 
-    def _fit(self, phase: Phase, loss: Callable[[Tensor, bool], Tensor]) -> tuple[float, int]:
-        """Returns the validation loss and the number of epochs.
+    def _fit(self, phase: Phase, loss: Callable[[Tensor, bool], Tensor]) -> float:
+        """Returns the validation loss.
 
         Of APNs the weights with the least loss are kept. Heads keep the last: they are convex, their rate
         ends at 0, and a hundred images tell little of which epoch was best.
         """
         torch.manual_seed(hash_of(self.seed, phase.name, 0))
-        weights = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in weights if p.dim() > 1], "weight_decay": DECAYS[phase.kind]},
-            {"params": [p for p in weights if p.dim() == 1], "weight_decay": 0.0},
+        weights, rate = [p for p in self.model.parameters() if p.requires_grad], RATES[phase.kind]
+        matrices, biases = ([p for p in weights if (p.dim() > 1) is wanted] for wanted in (True, False))
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": DECAYS[phase.kind], "peak_lr": rate},
+            {"params": biases, "weight_decay": 0.0, "peak_lr": rate},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=RATES[phase.kind])
+        optimizer = torch.optim.AdamW(groups, lr=rate)
         windows_learn = phase.kind in ("imitate", "rank")
         best, kept = math.inf, [w.detach().clone() for w in weights]
         if windows_learn:
@@ -319,9 +331,7 @@ class Study:
             set_trainable(self.model, phase, self.config)
             order = self.train[torch.randperm(len(self.train), generator=self.generator)]
             for step, numbers in enumerate(order[: steps * BATCH].split(BATCH)):
-                progress = (epoch + step / steps) / phase.epochs
-                for group in optimizer.param_groups:
-                    group["lr"] = RATES[phase.kind] * 0.5 * (1 + math.cos(math.pi * progress))
+                set_rates(optimizer, (epoch + step / steps) / phase.epochs)
                 optimizer.zero_grad()
                 loss(numbers, True).backward()
                 optimizer.step()
@@ -334,7 +344,7 @@ class Study:
         with torch.no_grad():
             for weight, value in zip(weights, kept, strict=True):
                 weight.copy_(value)
-        return best, phase.epochs
+        return best
 
     @torch.no_grad()
     def _validate(self, loss: Callable[[Tensor, bool], Tensor]) -> float:
@@ -352,13 +362,13 @@ class Study:
     def window_source(self) -> str:
         return self.row.windows if isinstance(self.row.windows, str) else "given"
 
-    def hits(self, half: str, window_source: str | None = None) -> dict[str, Tensor]:
+    def hits(self, half: str) -> dict[str, Tensor]:
         """Name of :meth:`racnn.RACNNOutput.by_name` -> (images) bool."""
-        described = self.describe(half, 0, window_source or self.window_source, 0.0)
+        described = self.describe(half, 0, self.window_source, 0.0)
         with torch.no_grad():
             logits, fused = self.model.classify(described.descriptors)
         named = {str(n): scale for n, scale in enumerate(logits, 1)}
-        named |= {"+".join(map(str, range(1, n + 1))): f for n, f in enumerate(fused, 2)}
+        named |= {fusion_name(n): scale for n, scale in enumerate(fused, 2)}
         return {name: scale.argmax(1) == self.halves[half].labels for name, scale in named.items()}
 
     def quality(self, half: str) -> dict[str, Tensor]:
@@ -376,24 +386,6 @@ class Study:
             half: [self.describe(half, v, self.window_source, 0.0).windows[0] for v in range(data.views)]
             for half, data in self.halves.items()
         }
-
-
-@dataclass
-class _Asked:
-    """While it lasts, scale 1 gives the features of these images."""
-
-    recalled: Recalled
-    asked: tuple[str, int, Tensor]
-
-    def __enter__(self) -> None:
-        self.recalled.asked = self.asked
-
-    def __exit__(self, *error: object) -> None:
-        self.recalled.asked = None
-
-
-def autocast(enabled: bool = True) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
 
 
 def build(row: Row, classes: int) -> RACNN:
@@ -442,7 +434,7 @@ def feature_maps(half: Half, side: int) -> list[Tensor]:
     for view in range(half.views):
         maps = []
         for numbers in torch.arange(len(half.labels)).split(INFERENCE_BATCH):
-            with autocast():
+            with autocast(AMP, CPU):
                 maps.append(model(half.pixels(numbers, view)).features[0].bfloat16())
         views.append(torch.cat(maps))
     return views
