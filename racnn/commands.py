@@ -34,7 +34,7 @@ from .output import printable
 from .targets import check_new, check_result, figure_files
 from .training import processes
 from .training.checkpoint import save_json
-from .training.folder import HISTORY, LAST
+from .training.folder import HISTORY, LAST, TRACKED
 from .training.trainer import Stopped, Trainer
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again, with --resume
@@ -337,7 +337,7 @@ def _class_figure(name: str, count: int, model: RACNN, config: Config, root: Pat
 
 def _history_figures(path: Path, most: int, config: Config, root: Path | None) -> list[Figure]:
     images, _ = half_of_data(config, "validation", root)
-    count = min(most, config.training.track, len(images))
+    count = min(most, TRACKED, len(images))
     history = pictures.read_history(path, count)
 
     def draw(file: Path) -> None:

@@ -27,7 +27,12 @@ class DataConfig:
         workers: processes that decode images.
         keep: hold decoded images in memory (3 * image_side**2 bytes each).
         flip: mirror every other training image, drawn anew each epoch.
-        min_crop: least side of a random square cut out of a training image, as a share of its side.
+        least_area: of a random window cut out of a training image, as a share of its area; 1: no windows. As
+            :class:`racnn_ops.transforms.RandomResizedCrop` draws them.
+        rand_augment: magnitude of torchvision's RandAugment (Cubuk et al., 2020), two operations an image,
+            from 0 to 30; 0: none.
+        mix: "mixup" (Zhang et al., 2018) or "cutmix" (Yun et al., 2019) of the images that classifiers learn
+            from, as in torchvision.
     """
 
     name: Literal["cub", "dogs", "cars", "folder"] = "cub"
@@ -37,7 +42,9 @@ class DataConfig:
     workers: int = 0
     keep: bool = False
     flip: bool = True
-    min_crop: float = 1.0
+    least_area: float = 1.0
+    rand_augment: int = 0
+    mix: Literal["none", "mixup", "cutmix"] = "none"
 
 
 @dataclass
@@ -57,7 +64,6 @@ class ModelConfig:
     initial_half_side: float = INITIAL_HALF_SIDE
     hidden: int = 1024
     dropout: float = 0.0
-    fusion_dropout: float = 0.0
 
     def build(self, num_classes: int, pretrained: bool = True) -> RACNN:
         """``pretrained=False`` where a checkpoint is about to be loaded."""
@@ -74,9 +80,8 @@ class TrainingConfig:
             another: classifiers and fusion alone, on windows that are not learned.
         classify_epochs, imitate_epochs, rank_epochs, fuse_epochs: at most, for each phase.
         rounds: of the alternation, at most.
-        patience: a phase ends after so many epochs without a better validation loss. With a falling learning
-            rate the best epochs are the last: then no less than a phase has epochs.
-        tolerance: what counts as better, relative; the alternation ends when neither loss changes by more.
+        patience: a phase ends after so many epochs without a validation loss better by 1 %. With a falling
+            learning rate the best epochs are the last: then no less than a phase has epochs.
         batch_size: images a step, over all processes.
         jitter: while classifiers learn, windows are moved at random by up to this share of their
             half side, and scaled by up to ``exp(jitter)``. Otherwise a classifier memorises its training
@@ -98,11 +103,8 @@ class TrainingConfig:
         diversity: weight of the overlap of an image's windows.
         freeze_blocks: so many leading blocks of every backbone keep their weights, see
             :func:`racnn.backbones.blocks`; -1: all of it.
-        freeze_batch_norm: batch norms of trained backbones keep their statistics.
-        channels_last: memory format of the network; some are much faster in it.
         amp: "bf16" autocast.
         checkpoint_every: steps between checkpoints within an epoch; 0: after each epoch only.
-        track: images whose windows are recorded after each epoch.
         device: such as "cpu" or "cuda"; "auto".
         seed: of weights, order, augmentation and the validation split.
     """
@@ -114,7 +116,6 @@ class TrainingConfig:
     fuse_epochs: int = 30
     rounds: int = 4
     patience: int = 4
-    tolerance: float = 0.01
     batch_size: int = 16
     jitter: float = 0.0
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -129,11 +130,8 @@ class TrainingConfig:
     rank_on: Literal["scales", "fused"] = "scales"
     diversity: float = 0.0
     freeze_blocks: int = 0
-    freeze_batch_norm: bool = False
-    channels_last: bool = False
     amp: Literal["none", "bf16"] = "none"
     checkpoint_every: int = 0
-    track: int = 8
     device: str = "auto"
     seed: int = 0
 
@@ -192,8 +190,10 @@ class Config:
         _at_least("training.freeze_blocks", t.freeze_blocks, -1)
         _at_least("training.checkpoint_every", t.checkpoint_every, 0)
         _at_least("data.workers", d.workers, 0)
-        if not 0 < d.min_crop <= 1:
-            raise ValueError(f"data.min_crop must be in (0, 1], got {d.min_crop}")
+        if not 0 < d.least_area <= 1:
+            raise ValueError(f"data.least_area must be in (0, 1], got {d.least_area}")
+        if not 0 <= d.rand_augment <= 30:
+            raise ValueError(f"data.rand_augment must be from 0 to 30, got {d.rand_augment}")
         if not 0 <= t.jitter <= 1:
             raise ValueError(f"training.jitter must be in [0, 1], got {t.jitter}")
         if not 0 < t.difference_step <= 1:

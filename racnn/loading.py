@@ -50,8 +50,7 @@ def load_run(path: Path, device: str = "auto") -> tuple[RACNN, Config]:
         checkpoint.load_weights(model, state["model"])
         source = config.training.window_source
         model.usage = Usage(config.data.image_side, classes, source).check(len(classes))
-    if config.training.channels_last:
-        model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
     return model.to(place).eval(), config
 
 

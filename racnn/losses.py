@@ -21,11 +21,14 @@ def classification_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
 
     Args:
         logits: (B, classes) of each scale.
-        labels (Tensor[B]): int64.
+        labels (Tensor[B] or Tensor[B, classes]): int64, or the classes' shares of mixed images.
     """
-    known = labels.clamp(min=-1)
+    if labels.is_floating_point():
+        known, counted = labels, labels.sum()
+    else:
+        known, counted = labels.clamp(min=-1), (labels >= 0).sum()
     losses = [F.cross_entropy(s.float(), known, reduction="sum", ignore_index=-1) for s in logits]
-    return torch.stack(losses).sum() / (labels >= 0).sum().clamp(min=1)
+    return torch.stack(losses).sum() / counted.clamp(min=1)
 
 
 def ranking_hinges(logits: Sequence[Tensor], labels: Tensor, margin: float = MARGIN) -> Tensor:

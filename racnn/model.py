@@ -50,8 +50,6 @@ class RACNN(nn.Module):
             scale's side. The paper: 1/4, half the side.
         hidden: width of the APN's hidden layer.
         dropout: before each scale's classifier.
-        fusion_dropout: share of images for which a fusion head does not see a coarser descriptor while it
-            learns, see :class:`FusionHead`.
 
     Attributes:
         crop_options: what :func:`racnn_ops.attention_crop` is called with. Its ``window_grad`` and
@@ -85,7 +83,6 @@ class RACNN(nn.Module):
         initial_half_side: float = INITIAL_HALF_SIDE,
         hidden: int = 1024,
         dropout: float = 0.0,
-        fusion_dropout: float = 0.0,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -104,9 +101,8 @@ class RACNN(nn.Module):
         ):
             if choice not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {choice!r}")
-        for name, share in (("dropout", dropout), ("fusion_dropout", fusion_dropout)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {share!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
         if len(half_side_bounds) != 2:
             raise ValueError(f"half_side_bounds must be a pair, got {half_side_bounds!r}")
         if not 0 < initial_half_side <= 0.5:
@@ -134,9 +130,7 @@ class RACNN(nn.Module):
             widths.append(width * (num_windows if n > 1 else 1))
             self.scales.append(Scale(made.features, descriptor, widths[-1], num_classes, dropout, proposal))
         # Scale n's head fuses scales 1 to n.
-        self.fusion = nn.ModuleList(
-            FusionHead(widths[:n], num_classes, fusion_dropout) for n in range(2, scales + 1)
-        )
+        self.fusion = nn.ModuleList(FusionHead(widths[:n], num_classes) for n in range(2, scales + 1))
         self.register_buffer("mean", torch.tensor(made.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(made.std).view(1, -1, 1, 1), persistent=False)
         self.statistics: dict[str, Any] = {"mean": made.mean, "std": made.std}

@@ -49,21 +49,14 @@ class FusionHead(nn.Module):
     """Each descriptor normalised independently, concatenated, one fully connected layer (paper, section 3.3).
 
     The paper does not name the norm: it is the Euclidean one, the usual reading.
-
-    While it learns, each descriptor but the finest is hidden (0) for a share ``dropout`` of the images: where
-    coarser scales have memorised their training images the head would rely on them and look no closer.
     """
 
-    def __init__(self, widths: Sequence[int], num_classes: int, dropout: float = 0.0) -> None:
+    def __init__(self, widths: Sequence[int], num_classes: int) -> None:
         super().__init__()
-        self.dropout = dropout
         self.classifier = nn.Linear(sum(widths), num_classes)
 
     def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
         normalised = [F.normalize(d.float(), dim=-1) for d in descriptors]
-        if self.training and self.dropout:
-            kept = torch.rand((len(normalised) - 1, len(normalised[0]), 1)) >= self.dropout
-            normalised[:-1] = [d * keep.to(d) for d, keep in zip(normalised[:-1], kept, strict=True)]
         return _in_float32(self.classifier, torch.cat(normalised, -1))
 
 

@@ -177,7 +177,7 @@ def draw_history(history: Sequence[dict[str, Any]], images: Sequence[Tensor], fi
     """
     moments = [record for record in history if record["windows"]]
     if not moments or not images:
-        raise ValueError("history holds no windows: train with training.track above 0 and 2 or more scales")
+        raise ValueError("history holds no windows: train with 2 or more scales")
     if file.suffix == ".gif":
         frames = [draw_moment(record, images) for record in moments]
         file.parent.mkdir(parents=True, exist_ok=True)

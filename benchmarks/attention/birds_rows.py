@@ -41,7 +41,7 @@ BIRDS: dict[str, Row] = {
     "exact": Row(gradient="exact"),
     "boxcar": Row(gradient="boxcar"),
     "features": Row(gradient="features"),
-    "fusion on moved windows": Row(windows="as difference", jitter_fusion=0.8, fusion_dropout=0.5),
+    "fusion on moved windows": Row(windows="as difference", jitter_fusion=0.8),
     "three scales": Row(scales=3),
     "one input of 96": Row(96, 1),
     "one input of 224": Row(224, 1),

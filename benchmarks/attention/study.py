@@ -71,7 +71,6 @@ class Row:
     share: float = 1.0
     jitter: float = 0.8
     jitter_fusion: float = 0.0
-    fusion_dropout: float = 0.0
     mask: float | None = None
     lower: float = 1 / 3
     half: float = geometry.INITIAL_HALF_SIDE
@@ -404,7 +403,6 @@ def build(row: Row, classes: int) -> RACNN:
         half_side_bounds=(row.lower, 1.0),
         initial_half_side=row.half,
         hidden=256,
-        fusion_dropout=row.fusion_dropout,
         chain_gradient=False,
     )
     model.crop_options["antialias"] = True

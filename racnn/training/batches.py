@@ -11,20 +11,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from racnn_ops import attention_crop
-
-from ..config import DataConfig
 from ..data import Images, Sample
 from .processes import Processes
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    generator = torch.Generator().manual_seed(_mix(seed, epoch))
+    generator = torch.Generator().manual_seed(mixed(seed, epoch))
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order
 
 
-def _mix(seed: int, epoch: int) -> int:
+def mixed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch) % 2**63
 
 
@@ -127,38 +124,10 @@ def draw_moves(shape: tuple[int, int, int], jitter: float, seed: int, key: int) 
     """How windows are moved: (images, N - 1, K, 3), uniform in [-jitter, jitter]; None for jitter 0."""
     if jitter == 0:
         return None
-    generator = torch.Generator().manual_seed(_mix(seed + 13, key))
+    generator = torch.Generator().manual_seed(mixed(seed + 13, key))
     return jitter * (2 * torch.rand((*shape, 3), generator=generator) - 1)
 
 
 def pick(moves: Tensor | None, numbers: Tensor, device: torch.device) -> tuple[Tensor, ...] | None:
     """A batch's moves as :meth:`racnn.RACNN.forward` takes them: N - 1 x (B, K, 3)."""
     return None if moves is None else moves[numbers].to(device, non_blocking=True).unbind(1)
-
-
-class Augmentation:
-    """Random mirroring and square crops, drawn for every image of an epoch at once.
-
-    What an image gets depends on seed, epoch and its number alone, not on who loads it. Crops are made by
-    :func:`racnn_ops.attention_crop`, from uint8 to uint8.
-
-    Attributes:
-        mirrored (Tensor[count]): whether an image is mirrored: every other one is.
-    """
-
-    def __init__(self, count: int, config: DataConfig, seed: int, epoch: int) -> None:
-        generator = torch.Generator().manual_seed(_mix(seed + 7, epoch))
-        numbers = torch.rand((count, 4), generator=generator)
-        self.mirrored = (numbers[:, 0] >= 0.5) & config.flip
-        half = (config.min_crop + (1 - config.min_crop) * numbers[:, 1:2]) / 2
-        self.windows = torch.cat((half + (1 - 2 * half) * numbers[:, 2:], half), 1)
-        self.crops = config.min_crop < 1
-
-    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
-        """images (B, 3, S, S) uint8, numbers (B): the same shape."""
-        side = images.shape[-1]
-        if self.crops:
-            windows = self.windows[numbers].to(images.device, non_blocking=True) * side
-            images = attention_crop(images, windows, side, boundary="border")
-        mirrored = self.mirrored[numbers].to(images.device, non_blocking=True)
-        return torch.where(mirrored[:, None, None, None], images.flip(-1), images)

@@ -18,6 +18,8 @@ from . import checkpoint
 from .processes import Processes
 
 LAST, BEST, HISTORY = "last.pt", "best.pt", "history.json"
+TRACKED = 8
+"""Images whose windows the history has."""
 # What a resumed run may change: it decides where and how fast, not what.
 FREE = {"data.root", "data.workers", "data.keep", "training.device", "training.checkpoint_every"}
 KEYS = ("data", "optimizer", "done", "history", "meters", "position")

@@ -12,6 +12,9 @@ from ..backbones import blocks
 from ..config import TrainingConfig
 from ..model import RACNN
 
+TOLERANCE = 0.01
+"""Losses that differ by less, relative, are the same."""
+
 Kind = Literal["classify", "imitate", "rank", "fuse"]
 
 
@@ -60,7 +63,7 @@ def next_phase(config: TrainingConfig, scales: int, done: list[PhaseResult]) -> 
             # The classifiers have the last word on the windows that were learned.
             plan.append(Phase("classify last", "classify", source, config.classify_epochs))
         plan.append(Phase("fuse", "fuse", source, config.fuse_epochs))
-    if _settled(config, done):
+    if _settled(done):
         plan = [phase for phase in plan if not phase.name[-1].isdigit() or _is_done(phase, done)]
     remaining = [phase for phase in plan if phase.epochs > 0 and not _is_done(phase, done)]
     return remaining[0] if remaining else None
@@ -70,7 +73,7 @@ def _is_done(phase: Phase, done: list[PhaseResult]) -> bool:
     return any(result.phase.name == phase.name for result in done)
 
 
-def _settled(config: TrainingConfig, done: list[PhaseResult]) -> bool:
+def _settled(done: list[PhaseResult]) -> bool:
     """Whether neither loss of the alternation's last turn differs from the turn before."""
     turns = {
         kind: [r.best for r in done if r.phase.kind == kind and r.phase.name[-1].isdigit()]
@@ -79,8 +82,7 @@ def _settled(config: TrainingConfig, done: list[PhaseResult]) -> bool:
     if len(turns["classify"]) != len(turns["rank"]) or len(turns["rank"]) < 2:
         return False
     return all(
-        abs(values[-1] - values[-2]) <= config.tolerance * max(abs(values[-2]), 1e-12)
-        for values in turns.values()
+        abs(values[-1] - values[-2]) <= TOLERANCE * max(abs(values[-2]), 1e-12) for values in turns.values()
     )
 
 
@@ -107,7 +109,6 @@ def _thaw_backbone(features: nn.Module, config: TrainingConfig) -> None:
         for parameter in block:
             parameter.requires_grad_(False)
     for module in features.modules():
-        frozen = config.freeze_batch_norm and "BatchNorm" in type(module).__name__
         parameters = list(module.parameters())
-        if frozen or (parameters and not any(p.requires_grad for p in parameters)):
+        if parameters and not any(p.requires_grad for p in parameters):
             module.eval()

@@ -19,11 +19,15 @@ from .phases import Phase
 
 
 class Batch(NamedTuple):
-    """Of images (B, 3, S, S), uint8; jitter is N - 1 x (B, K, 3)."""
+    """Of images (B, 3, S, S), uint8 or floats from 0 to 1.
+
+    jitter is N - 1 x (B, K, 3); shares (B, classes): of mixed images, for the classifiers in place of labels.
+    """
 
     images: Tensor
     labels: Tensor
     jitter: tuple[Tensor, ...] | None = None
+    shares: Tensor | None = None
 
 
 Windows = tuple[Tensor, ...]
@@ -34,7 +38,7 @@ Result = tuple[Tensor, Windows, dict[str, Tensor]]
 def classify(model: RACNN, batch: Batch, window_source: str, config: TrainingConfig) -> Result:
     """Scales learn from L_cls; the APNs are fixed."""
     output = model(batch.images, window_source=window_source, jitter=batch.jitter)
-    loss = classification_loss(output.logits, batch.labels)
+    loss = classification_loss(output.logits, batch.labels if batch.shares is None else batch.shares)
     return loss, output.relative_windows, _accuracy(output, batch.labels)
 
 
@@ -53,7 +57,7 @@ def imitate(model: RACNN, batch: Batch, window_source: str, config: TrainingConf
 def rank(model: RACNN, batch: Batch, window_source: str, config: TrainingConfig) -> Result:
     """APNs learn from L_rank, and to keep an image's windows apart; the scales are fixed."""
     learns, slopes_of = torch.is_grad_enabled(), ESTIMATES.get(config.rank_gradient)
-    images, labels, jitter = batch
+    images, labels, jitter, _ = batch
     with torch.set_grad_enabled(learns and slopes_of is None):
         output = model(images, window_source=window_source, jitter=jitter)
     fused = config.rank_on == "fused"

@@ -20,11 +20,12 @@ from ..data import Images, Sample, Split, Unreadable, hold_out
 from ..model import RACNN
 from ..output import printable
 from . import checkpoint
-from .batches import Augmentation, Loader, draw_moves, epoch_batches, in_order, pick
+from .augmentation import Augmentation
+from .batches import Loader, draw_moves, epoch_batches, in_order, pick
 from .engine import Engine
-from .folder import BEST, HISTORY, LAST, RunFolder, fingerprint
+from .folder import BEST, HISTORY, LAST, TRACKED, RunFolder, fingerprint
 from .meters import Meters
-from .phases import Phase, PhaseResult, next_phase
+from .phases import TOLERANCE, Phase, PhaseResult, next_phase
 from .processes import Processes
 from .reporting import Reporter
 from .step import Batch
@@ -86,8 +87,7 @@ class Trainer:
         self.model = config.model.build(len(split.classes), pretrained=not resume).to(processes.device)
         if training.rank_gradient == "boxcar":
             self.model.crop_options |= {"window_grad": "boxcar", "boxcar": BOXCAR}
-        if training.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)
         self.done: list[PhaseResult] = []
         self.history: list[dict[str, Any]] = []
         self.at, self.meters = Position(), Meters()
@@ -138,9 +138,10 @@ class Trainer:
         config, count = self.config.training, len(self.train_images)
         order = 1000 * len(self.done) + self.at.epoch  # every epoch of the run has its own
         steps = epoch_batches(count, config.batch_size, config.seed, order, self.processes)
-        augment = Augmentation(count, self.config.data, config.seed, order)
+        classifies = phase.kind == "classify"
+        augment = Augmentation(count, len(self.classes), self.config.data, config.seed, order, mix=classifies)
         shape = count, len(self.model.sizes) - 1, self.model.num_windows
-        jitter = config.jitter if phase.kind == "classify" else 0.0
+        jitter = config.jitter if classifies else 0.0
         moves = draw_moves(shape, jitter, config.seed, order)
         engine.start_epoch()
         done, device = self.at.step_in_epoch, self.processes.device
@@ -148,8 +149,9 @@ class Trainer:
         batches = self._read(0, steps[done:])
         for position, batch in enumerate(batches, done):
             engine.start_step(self.at.step, (self.at.epoch + position / len(steps)) / phase.epochs)
-            images, moved = augment(batch.image, batch.number), pick(moves, batch.number, device)
-            self.meters.add(engine.train(Batch(images, batch.label, moved)))
+            images, shares = augment(batch.image, batch.label, batch.number)
+            moved = pick(moves, batch.number, device)
+            self.meters.add(engine.train(Batch(images, batch.label, moved, shares)))
             self.at.step += 1
             self.at.step_in_epoch = position + 1
             self.reporter.step()
@@ -220,7 +222,7 @@ class Trainer:
         loss = (validation or train)["loss"]
         if not math.isfinite(loss):
             raise FloatingPointError(f"{phase.name}, epoch {at.epoch + 1}: the loss is {loss}")
-        worth_it = at.best == math.inf or loss < at.best - self.config.training.tolerance * abs(at.best)
+        worth_it = at.best == math.inf or loss < at.best - TOLERANCE * abs(at.best)
         at.bad_epochs = 0 if worth_it else at.bad_epochs + 1
         if loss < at.best:
             self._keep(loss)
@@ -235,7 +237,7 @@ class Trainer:
     def _track(self, phase: Phase) -> tuple[list[Tensor], list[Any]]:
         """A few images (3, S, S), on the first process, and scale x image x window x (tx, ty, tl)."""
         images = self.validation_images if len(self.validation_images) else self.train_images
-        count = min(self.config.training.track, len(images)) if self.processes.is_first else 0
+        count = min(TRACKED, len(images)) if self.processes.is_first else 0
         if not count:
             return [], []
         tracked = [images[i].image for i in range(count)]

@@ -212,7 +212,7 @@ def test_a_vision_transformer_goes_through_every_phase(tmp_path: Path) -> None:
     config = Config(
         DataConfig(root=make_cub(tmp_path / "birds"), image_side=64, validation=0.2),
         ModelConfig("test_vit", None, scales=2, sizes=[64, 48], hidden=8),
-        TrainingConfig(batch_size=6, rounds=1, device="cpu", track=1, **options),
+        TrainingConfig(batch_size=6, rounds=1, device="cpu", **options),
     )
     trainer = Trainer(config, read_split("cub", config.data.root), tmp_path / "run", ALONE)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}

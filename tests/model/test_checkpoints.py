@@ -129,7 +129,10 @@ FOREIGN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "a wrong type": (lambda good: changed(good, "config/data/image_side", "x"), "data.image_side"),
     "a wrong choice": (lambda good: changed(good, "config/data/name", "cats"), "data.name"),
-    "a wrong value": (lambda good: changed(good, "config/data/min_crop", 2.0), "data.min_crop must be in"),
+    "a wrong value": (
+        lambda good: changed(good, "config/data/least_area", 2.0),
+        "data.least_area must be in",
+    ),
     "an unknown backbone": (lambda good: changed(good, "config/model/backbone", "x"), "backbone"),
     "other classes": (lambda good: changed(good, "classes", ["a", "b", "c"]), "size mismatch"),
     "another layer": (lambda good: changed(good, "model/extra", torch.zeros(1)), "extra"),

@@ -24,7 +24,7 @@ CONFIG = """
 data: {name: cub, root: ROOT, image_side: 40, validation: 0.2}
 model: {backbone: test_convnext, weights: null, scales: 2, sizes: [32], hidden: 8}
 training: {batch_size: 6, classify_epochs: 1, imitate_epochs: 1, rank_epochs: 1, fuse_epochs: 1, rounds: 1,
-           device: cpu, checkpoint_every: 1, track: 2}
+           device: cpu, checkpoint_every: 1}
 """
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from trees import random_images, tiny_backbone
 
 from racnn import RACNN, ranking_loss
-from racnn.parts import FusionHead
 from racnn.windows import corners
 from racnn_ops import attention_crop
 
@@ -165,24 +164,6 @@ def test_autocast_keeps_windows_and_logits_in_float32() -> None:
         torch.testing.assert_close(scale.classifier(descriptor), logits, rtol=1e-5, atol=1e-6)
 
 
-def test_fusion_hides_coarser_descriptors_while_it_learns() -> None:
-    torch.manual_seed(0)
-    head = FusionHead([4, 4, 4], 3, dropout=0.5)
-    with torch.no_grad():
-        head.classifier.weight.zero_()
-        for scale in range(3):
-            head.classifier.weight[scale, 4 * scale] = 1.0
-        head.classifier.bias.zero_()
-    one = torch.tensor([[3.0, 0.0, 0.0, 0.0]]).repeat(2000, 1)  # of length 1 to the head
-    fused = head.train()([one, one, one])
-    assert (fused[:, 2] == 1).all()
-    for scale in (0, 1):
-        assert set(fused[:, scale].tolist()) == {0.0, 1.0}
-        assert 0.4 < fused[:, scale].mean() < 0.6
-    assert (fused[:, 0] != fused[:, 1]).any()
-    assert (head.eval()([one, one, one]) == 1).all()
-
-
 def test_state_dict_round_trip() -> None:
     model, other = make(3), RACNN(5, tiny_backbone, 3, (24, 16), weights=None, hidden=16)
     other.load_state_dict(model.state_dict())
@@ -204,7 +185,6 @@ def test_state_dict_round_trip() -> None:
         ({"mask_steepness": -1.0}, "mask_steepness must be positive"),
         ({"half_side_bounds": (0.0, 1.0)}, "half_side_bounds"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
-        ({"fusion_dropout": -0.1}, r"fusion_dropout must be in \[0, 1\)"),
         ({"backbone": "vgg99"}, "backbone must be a callable, 'small' or one of timm.*got 'vgg99'"),
         ({"backbone": lambda weights: nn.Flatten()}, "backbone must give feature maps"),
     ],

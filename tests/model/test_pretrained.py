@@ -33,7 +33,6 @@ OTHERS: dict[str, Any] = {
     "initial_half_side": 0.3,
     "hidden": 8,
     "dropout": 0.1,
-    "fusion_dropout": 0.2,
 }
 
 

@@ -126,7 +126,7 @@ class TinyConfig(ModelConfig):
 
 def tiny_config(root: Path, **training: Any) -> Config:
     short = {f"{name}_epochs": 1 for name in ("classify", "imitate", "rank", "fuse")}
-    options = {"batch_size": 6, "rounds": 1, "device": "cpu", "track": 2} | short | training
+    options = {"batch_size": 6, "rounds": 1, "device": "cpu"} | short | training
     return Config(
         DataConfig(root=root, image_side=32, validation=0.2),
         TinyConfig(scales=3, sizes=[16], hidden=8),
@@ -135,8 +135,14 @@ def tiny_config(root: Path, **training: Any) -> Config:
 
 
 RANDOM_RUNS: dict[str, dict[str, Any]] = {
-    "paper": {"data.min_crop": 0.7},
-    "autocast": {"data.min_crop": 0.7, "amp": "bf16", "diversity": 0.1, "optimizer": "adamw"},
+    "paper": {"data.least_area": 0.5, "data.rand_augment": 9, "data.mix": "mixup"},
+    "autocast": {
+        "data.least_area": 0.5,
+        "data.mix": "cutmix",
+        "amp": "bf16",
+        "diversity": 0.1,
+        "optimizer": "adamw",
+    },
     "random windows": {"window_source": "random"},
     "boxcar": {"rank_gradient": "boxcar"},
     "differences": {"rank_gradient": "difference", "data.workers": 1},
@@ -148,9 +154,9 @@ RANDOM_RUNS: dict[str, dict[str, Any]] = {
 def random_config(root: Path, name: str) -> Config:
     """A run with everything random switched on that ``RANDOM_RUNS[name]`` allows."""
     options = dict(RANDOM_RUNS[name])
-    data = {key: options.pop(f"data.{key}") for key in ("min_crop", "workers") if f"data.{key}" in options}
+    data = {key[5:]: options.pop(key) for key in list(options) if key.startswith("data.")}
     config = tiny_config(root, **{"batch_size": 4, "jitter": 0.2, **options})
-    config.model.dropout, config.model.fusion_dropout = 0.2, 0.3
+    config.model.dropout = 0.2
     config.data = replace(config.data, **data)
     return config
 
