@@ -23,7 +23,8 @@ from attention.birds_rows import CLAIMS, ROWS, chosen
 from attention.birds_table import SECTION
 from attention.paired import judge, packed
 from attention.photographs import Half, Mirrored, Scenes
-from attention.study import Row, Study, feature_maps
+from attention.row import Row
+from attention.study import Study, feature_maps
 from racnn.data import hold_out, read_split
 from record import provenance
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from attention.spread import spread
-from attention.study import BATCH, Study
+from attention.study import BATCH, Study, probability_on_features
 from birds import Program
 from racnn import windows as geometry
 from racnn.training.differences import TrueClassProbability, antithetic_slopes, slopes
@@ -70,9 +70,7 @@ class Signal:
     def on_features(self, windows: Tensor) -> Tensor:
         """The same by scale 1's classifier, of windows cut out of its feature map."""
         maps = self.output.features[0]
-        crops = attention_crop(maps, windows * maps.shape[-1], 4, interpolation="area", boundary="border")
-        logits = self.model.each_scale()[0].classify(crops.mean((2, 3)))
-        return logits.softmax(1).gather(1, self.labels[:, None])[:, 0]
+        return probability_on_features(self.model, maps, self.labels, windows.unsqueeze(1))
 
     def registered(self, windows: Tensor) -> Tensor:
         """No network: minus the squared difference from what is seen at the true box, of blurred images."""

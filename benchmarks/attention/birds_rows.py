@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from .paired import against
-from .study import Row
+from .row import Row
 
 CONSTANT, CENTRE = "best constant window", "best centred window"
 SINGLE = "one input of 184, best centre"

@@ -38,7 +38,7 @@ def compare(ours: Tensor, theirs: Tensor, draws: int = DRAWS) -> Difference:
     """``ours`` minus ``theirs``.
 
     Args:
-        ours, theirs (Tensor[seeds, images]): hits, bool; a row of one seed is the same for all of the other.
+        ours, theirs (Tensor[seeds, images]): hits, bool.
     """
     difference = ours.double() - theirs.double()
     seeds, images = difference.shape
@@ -77,7 +77,8 @@ def against(ours: tuple[str, str], *theirs: tuple[str, str]) -> list[Claim]:
 
 
 def judge(hits: Mapping[str, Sequence[Mapping[str, str]]], claims: Iterable[Claim]) -> list[dict[str, Any]]:
-    """Each claim whose rows are there, for the results file; with both accuracies, means over seeds.
+    """Each claim whose rows are there, for the results file; with both accuracies, means over the seeds that
+    both rows have.
 
     Args:
         hits: row -> seed -> scales -> packed hits.
@@ -85,11 +86,14 @@ def judge(hits: Mapping[str, Sequence[Mapping[str, str]]], claims: Iterable[Clai
     found = []
     for claim in claims:
         if all(row in hits for row, _ in claim):
-            pair = [unpacked([seed[scales] for seed in hits[row]]) for row, scales in claim]
+            count = min(len(hits[row]) for row, _ in claim)
+            pair = [unpacked([seed[scales] for seed in hits[row][:count]]) for row, scales in claim]
             difference = compare(*pair)
             means = [float(side.double().mean()) for side in pair]
             found.append(
-                {**claim._asdict(), "top1": means, **difference._asdict(), "verdict": difference.verdict}
+                claim._asdict()
+                | ({"of_seeds": count} if any(len(hits[row]) > count for row, _ in claim) else {})
+                | {"top1": means, **difference._asdict(), "verdict": difference.verdict}
             )
     return found
 
@@ -106,7 +110,9 @@ def claims_table(claims: Iterable[Mapping[str, Any]], cost: Callable[[str, str],
             paid = [f"{cost(row, scales):.1f}"] if cost is not None else []
             cells += [f"{row}, {scales}", *paid, f"{100 * top1:.1f}"]
         cells.append(f"{100 * claim['mean']:+.1f} ± {100 * claim['error']:.1f}")
-        rows.append([*cells, f"{100 * claim['low']:+.1f} … {100 * claim['high']:+.1f}", claim["verdict"]])
+        few = f", {claim['of_seeds']} seed" if "of_seeds" in claim else ""
+        between = f"{100 * claim['low']:+.1f} … {100 * claim['high']:+.1f}"
+        rows.append([*cells, between, claim["verdict"] + few])
     paid = ["cost"] * (cost is not None)
     head = ["row, scales", *paid, "top-1 %", "against", *paid, "top-1 %", "points ± s.e.", "95 %", ""]
     return table(head, rows)

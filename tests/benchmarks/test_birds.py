@@ -16,9 +16,10 @@ from trees import make_cub, tiny_backbone
 
 import birds
 import looks
-from attention import birds_rows, study
-from attention.paired import compare, judge, packed, unpacked
+from attention import birds_rows, row, study
+from attention.paired import Claim, claims_table, compare, judge, packed, unpacked
 from attention.photographs import Centre, Mirrored, Photographs, Scenes
+from attention.row import Row
 from racnn import Backbone
 from racnn.training.phases import next_phase
 
@@ -99,6 +100,13 @@ def test_images_that_all_seeds_share_count_once() -> None:
     assert three.error == pytest.approx(one.error, rel=0.1)
 
 
+def test_a_row_of_one_seed_is_compared_with_that_seed() -> None:
+    hits = {"three": [{"1": "11"}, {"1": "00"}, {"1": "00"}], "one": [{"1": "10"}]}
+    (found,) = judge(hits, [Claim(("one", "1"), ("three", "1"))])
+    assert (found["top1"], found["mean"], found["of_seeds"]) == ([0.5, 1.0], -0.5, 1)
+    assert ", 1 seed |" in claims_table([found])
+
+
 def test_hits_are_kept_image_by_image() -> None:
     hits = torch.tensor([True, False, True])
     assert packed(hits) == "101"
@@ -117,14 +125,14 @@ def test_controls_are_chosen_on_validation_images() -> None:
 
 
 SMALL = {
-    "difference": study.Row(32),
-    "again": study.Row(32, gradient="exact", rank_on="fused", rounds=2),
-    "features": study.Row(32, gradient="features"),
-    "three": study.Row(32, scales=3, count=2, gradient="antithetic"),
-    "box": study.Row(32, windows="box"),
-    "same": study.Row(32, windows="as difference"),
-    "constant": study.Row(32, windows=(0.3, 0.4, 0.2), jitter=0.0),
-    "single": study.Row(32, 1, share=0.75),
+    "difference": Row(32),
+    "again": Row(32, gradient="exact", rank_on="fused", rounds=2),
+    "features": Row(32, gradient="features"),
+    "three": Row(32, scales=3, count=2, gradient="antithetic"),
+    "box": Row(32, windows="box"),
+    "same": Row(32, windows="as difference"),
+    "constant": Row(32, windows=(0.3, 0.4, 0.2), jitter=0.0),
+    "single": Row(32, 1, share=0.75),
 }
 
 
@@ -141,7 +149,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     for kind in ("birds", "scenes"):
         monkeypatch.setitem(birds.ROWS, kind, SMALL)
     monkeypatch.setattr(study, "lite0", pretrained)
-    monkeypatch.setattr(study, "EPOCHS", dict.fromkeys(study.EPOCHS, 1))
+    monkeypatch.setattr(row, "EPOCHS", dict.fromkeys(row.EPOCHS, 1))
     monkeypatch.setattr(study, "BATCH", 3)
     monkeypatch.setattr(study, "INFERENCE_BATCH", 5)
     monkeypatch.setattr(birds, "SIDE", 48)
@@ -157,8 +165,8 @@ def test_a_small_run(small: list[str], kind: str, monkeypatch: pytest.MonkeyPatc
     birds.main()
     name = "birds" if kind == "birds" else "birds_scenes"
     report = json.loads((tmp_path / f"{name}.json").read_text())
-    for row, runs in report["rows"].items():
-        assert len(runs) == 2, row
+    for name, runs in report["rows"].items():
+        assert len(runs) == 2, name
         for run in runs:
             assert {len(hits) for hits in run["test"].values()} == {report["test_images"]}
     boxes = [run["quality"]["iou"] for run in report["rows"]["box"]]
@@ -169,7 +177,7 @@ def test_a_small_run(small: list[str], kind: str, monkeypatch: pytest.MonkeyPatc
     # What is there is not run again, and says the same; what is not is left out where one asks for that.
     monkeypatch.setattr(study.Study, "run", None)
     birds.main()
-    monkeypatch.setitem(birds.ROWS, kind, SMALL | {"more": study.Row(32)})
+    monkeypatch.setitem(birds.ROWS, kind, SMALL | {"more": Row(32)})
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--finished"])
     birds.main()
     again = json.loads((tmp_path / f"{name}.json").read_text())
@@ -216,17 +224,17 @@ def test_committed_claims_are_those_of_the_committed_hits(name: str) -> None:
 
 @pytest.mark.parametrize("source", ["response", "centre", "random"])
 def test_heads_learn_on_the_windows_that_they_are_judged_by(source: str) -> None:
-    phases = next_phase(study.Row(windows=source).config(0), 2, [])
+    phases = next_phase(Row(windows=source).config(0), 2, [])
     assert phases is not None
     assert phases.window_source == source
 
 
 def test_a_cost_is_that_of_all_looks() -> None:
-    row = study.Row(side=128, scales=2)
-    assert row.cost == 2
-    assert replace(row, count=3).cost == 4
-    assert replace(row, side=64).cost == 0.5
-    assert study.Row(184, 1).cost == pytest.approx(2, rel=0.04)
+    two = Row(side=128, scales=2)
+    assert two.cost == 2
+    assert replace(two, count=3).cost == 4
+    assert replace(two, side=64).cost == 0.5
+    assert Row(184, 1).cost == pytest.approx(2, rel=0.04)
 
 
 def test_looks_follow_a_run(small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
