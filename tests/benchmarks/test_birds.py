@@ -165,8 +165,8 @@ def test_a_small_run(small: list[str], kind: str, monkeypatch: pytest.MonkeyPatc
     birds.main()
     name = "birds" if kind == "birds" else "birds_scenes"
     report = json.loads((tmp_path / f"{name}.json").read_text())
-    for name, runs in report["rows"].items():
-        assert len(runs) == 2, name
+    for title, runs in report["rows"].items():
+        assert len(runs) == 2, title
         for run in runs:
             assert {len(hits) for hits in run["test"].values()} == {report["test_images"]}
     boxes = [run["quality"]["iou"] for run in report["rows"]["box"]]
