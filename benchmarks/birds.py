@@ -5,7 +5,8 @@ A frozen EfficientNet-Lite0 with ImageNet weights; classifiers, attention and fu
 CUB-200-2011 or any others. Every row of every seed is a file in the folder of runs: what is there is not run
 again, and an interrupted program goes on. Hits are kept image by image, so that each claim is a paired
 comparison over test images and seeds (``attention/paired.py``). With ``--scenes`` the photographs stand in
-large scenes, see :class:`attention.photographs.Scenes`.
+large scenes, see :class:`attention.photographs.Scenes`. With ``--known`` an earlier results file stands for
+the runs that it holds; each run says on what processor it was made.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from attention import photographs
 from attention.birds_rows import CLAIMS, ROWS, chosen
-from attention.birds_table import SECTION
+from attention.birds_table import SECTION, made_on
 from attention.paired import judge, packed
 from attention.photographs import Half, Mirrored, Scenes
 from attention.row import Row
@@ -42,6 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", default=None, help="some rows alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--finished", action="store_true", help="run nothing: rows alone that are there")
+    parser.add_argument("--known", type=Path, help="a results file: what it holds is not run again")
     SECTION.add_arguments(parser)
     arguments = parser.parse_args()
     known = ROWS["scenes" if arguments.scenes else "birds"]
@@ -50,10 +52,41 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-class Program:
-    """Rows and seeds of one kind of images, with what they share."""
+Run = dict[str, Any]
+Found = dict[str, list[Run]]
 
-    def __init__(self, root: Path, runs: Path, scenes: bool) -> None:
+
+def read_known(file: Path, kind: str) -> dict[tuple[str, int], Run]:
+    """The runs of a results file by row and seed."""
+    report = json.loads(file.read_text(encoding="utf-8"))
+    if report.get("kind") != kind:
+        raise SystemExit(f"--known must be results of {kind}, got those of {report.get('kind')}")
+    made = {"made": made_on(report)}
+    rows = report["rows"].items()
+    return {
+        (row, seed): made | run
+        for row, runs in rows
+        for seed, run in zip(report["seeds"], runs, strict=False)
+    }
+
+
+class Program:
+    """Rows and seeds of one kind of images, with what they share.
+
+    Args:
+        known: runs of elsewhere, for rows that are not in the folder of runs.
+        made: on what new runs are made.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        runs: Path,
+        scenes: bool,
+        known: dict[tuple[str, int], Run] | None = None,
+        made: str = "",
+    ) -> None:
+        self.known, self.made = known or {}, made
         self.split = read_split("cub", root)
         self.kind = "scenes" if scenes else "birds"
         self.runs = runs / self.kind
@@ -91,6 +124,9 @@ class Program:
     def result(self, name: str, seed: int) -> Path:
         return self.runs / f"{name.replace(' ', '-')}-{seed}.json"
 
+    def is_known(self, name: str, seed: int) -> bool:
+        return self.result(name, seed).is_file() or (name, seed) in self.known
+
     def started(self, name: str, seed: int) -> Study:
         """The row's model before its windows learn, from an earlier run."""
         row = ROWS[self.kind][name]
@@ -105,14 +141,19 @@ class Program:
     def _new(self, row: Row, seed: int) -> Study:
         learned = None
         if isinstance(row.windows, str) and row.windows.startswith("as "):
-            learned = torch.load(self._windows(row.windows[3:], seed), weights_only=True)
+            windows = self._windows(row.windows[3:], seed)
+            if not windows.is_file():
+                raise SystemExit(
+                    f"birds.py must have run the row {row.windows[3:]!r}, seed {seed}, in --runs"
+                )
+            learned = torch.load(windows, weights_only=True)
         halves, tables = self.halves(row.share), self.tables(row)
         return Study(row, seed, len(self.split.classes), halves, tables, self.numbers(seed), learned)
 
-    def study(self, name: str, seed: int) -> dict[str, Any]:
+    def study(self, name: str, seed: int) -> Run:
         """The row's results, computed where they are not there."""
         file = self.result(name, seed)
-        if not file.is_file():
+        if not self.is_known(name, seed):
             row = ROWS[self.kind][name]
             print(f"{name}, seed {seed}", flush=True)
             study = self._new(row, seed)
@@ -120,7 +161,9 @@ class Program:
             if row.windows == "proposed" and row.scales == 2:
                 torch.save(study.windows(), self._windows(name, seed))
             file.write_text(json.dumps(self._results(study)) + "\n", encoding="utf-8")
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not file.is_file():
+            return self.known[name, seed]
+        found: Run = json.loads(file.read_text(encoding="utf-8"))
         return found
 
     def _start(self, row: Row, seed: int) -> Path | None:
@@ -133,9 +176,10 @@ class Program:
     def _windows(self, name: str, seed: int) -> Path:
         return self.runs / f"{name.replace(' ', '-')}-{seed}.windows.pt"
 
-    def _results(self, study: Study) -> dict[str, Any]:
+    def _results(self, study: Study) -> Run:
         held_out = {name: hits[study.held_out] for name, hits in study.hits("train").items()}
         return {
+            "made": self.made,
             "cost": study.row.cost,
             "test": {name: packed(hits) for name, hits in study.hits("test").items()},
             "validation": {name: float(hits.double().mean()) for name, hits in held_out.items()},
@@ -147,12 +191,14 @@ class Program:
 def main() -> None:
     arguments = parse_arguments()
     report = provenance.describe()
-    program = Program(arguments.root, arguments.runs, arguments.scenes)
+    kind = "scenes" if arguments.scenes else "birds"
+    known = read_known(arguments.known, kind) if arguments.known else {}
+    program = Program(arguments.root, arguments.runs, arguments.scenes, known, made_on(report))
     names = arguments.rows or list(ROWS[program.kind])
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: Found = {}
     for name in names:
         seeds = arguments.seeds[:1] if ROWS[program.kind][name].once else arguments.seeds
-        if arguments.finished and not all(program.result(name, seed).is_file() for seed in seeds):
+        if arguments.finished and not all(program.is_known(name, seed) for seed in seeds):
             continue
         found[name] = [program.study(name, seed) for seed in seeds]
     rows = chosen(found)

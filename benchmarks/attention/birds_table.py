@@ -27,6 +27,11 @@ def accuracy(runs: Runs, scales: str) -> dict[str, float] | None:
     return spread([run["test"][scales].count("1") / len(run["test"][scales]) for run in runs])
 
 
+def made_on(report: Report) -> str:
+    """The processor and the instruction set."""
+    return f"{report['machine']['device']}, {report['versions']['cpu_capability']}"
+
+
 def claims(report: Report) -> str:
     def cost(row: str, scales: str) -> float:
         run = report["rows"][row][0]
@@ -42,6 +47,15 @@ def note(report: Report) -> str:
     chosen = [f"the {title} is {runs[0]['is']!r}" for title, runs in rows.items() if "is" in runs[0]]
     once = [title for title, runs in rows.items() if len(runs) < len(report["seeds"])]
     few = [f"one seed alone of {', '.join(once)}"] if once else []
+    made: dict[str, list[str]] = {}
+    for title, runs in rows.items():
+        for machine in sorted({run["made"] for run in runs if "is" not in run}):
+            made.setdefault(machine, []).append(title)
+    few += [
+        f"run on {machine}: {', '.join(titles)}"
+        for machine, titles in made.items()
+        if machine != made_on(report)
+    ]
     return (
         f"Top-1 % on the {report['test_images']} test images of {report['classes']} classes, mean over "
         f"{len(report['seeds'])} seeds, of scales alone and fused; cost: in looks of 128 x 128 pixels. "

@@ -177,7 +177,16 @@ def test_a_small_run(small: list[str], kind: str, monkeypatch: pytest.MonkeyPatc
     # What is there is not run again, and says the same; what is not is left out where one asks for that.
     monkeypatch.setattr(study.Study, "run", None)
     birds.main()
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text(json.dumps(report).replace(report["machine"]["device"], "another processor"))
+    monkeypatch.setattr(
+        sys, "argv", [*small, *options, "--runs", str(tmp_path / "none"), "--known", str(elsewhere)]
+    )
+    birds.main()
+    assert json.loads((tmp_path / f"{name}.json").read_text())["claims"] == report["claims"]
+    assert "run on another processor, " in (tmp_path / f"{name}.md").read_text().lower()
     monkeypatch.setitem(birds.ROWS, kind, SMALL | {"more": Row(32)})
+    monkeypatch.setattr(sys, "argv", [*small, *options])
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--finished"])
     birds.main()
     again = json.loads((tmp_path / f"{name}.json").read_text())
