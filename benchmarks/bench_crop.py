@@ -69,8 +69,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
     names = ("main", "probes", *sweeps(Case(1), quick=True), *EXPERIMENTS)
     names = tuple(dict.fromkeys((*names, augmentation.NAME, published_times.NAME)))
-    what = "of the main case, the probes (memory, host, kernels alone), sweeps, longer filters, random crops,"
-    what += " models only these"
+    what = "of the main case, the probes (memory, host, kernels alone), sweeps, longer filters, random crops"
+    what += " and published models only these"
     add("--only", nargs="+", choices=names, metavar="NAME", help=f"{what}: {', '.join(names)}")
     models = "only the crop steps of published models, beside ours; the files' names end in -models"
     add("--models", action="store_const", const=[published_times.NAME], dest="only", help=models)

@@ -75,9 +75,9 @@ def _where(model: str, paper: str, code: str) -> dict[str, str]:
 
 
 SPACE = _where("SPACE", "Lin et al., ICLR 2020", "zhixuan-lin/SPACE")
-MASK_RCNN = "Mask R-CNN", "He et al., ICCV 2017"
-DETECTRON = _where(*MASK_RCNN, "facebookresearch/detectron2")
-TORCHVISION = _where(*MASK_RCNN, "pytorch/vision")
+MASK_RCNN = "He et al., ICCV 2017"
+DETECTRON = _where("Mask R-CNN (detectron2)", MASK_RCNN, "facebookresearch/detectron2")
+TORCHVISION = _where("Mask R-CNN (torchvision)", MASK_RCNN, "pytorch/vision")
 ZOOM = "Where it enlarges, OpenCV repeats the square's edge, ours reads on: half a pixel around differs."
 
 STEPS = (
