@@ -4,11 +4,13 @@
     python benchmarks/bench_crop.py [--quick] [--device cuda] [--threads N] …
     python benchmarks/bench_crop.py --only main probes [dtype resize …]
     python benchmarks/bench_crop.py --filters-only
+    python benchmarks/bench_crop.py --models
 
 Every contestant's crops and gradients are compared with the reference before it is timed. Contestants take
 turns; all numbers are medians, all ratios those of one run. On a CPU filters of more than two pixels follow
-(antialiased crops and averages), uint8 pictures beside OpenCV, and random crops. Prints tables and writes
-JSON, Markdown and a picture, named after the device, to build/results/. Needs ``pip install '.[bench]'``.
+(antialiased crops and averages), uint8 pictures beside OpenCV, and random crops. ``--models`` times the crop
+steps of published models alone. Prints tables and writes JSON, Markdown and a picture, named after the
+device, to build/results/. Needs ``pip install '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from crop import (
     paste,
     plot,
     probes,
+    published,
+    published_times,
     report,
 )
 from crop.augmentation import Augmentation, AugmentationCase, AugmentationComparison, augmentation_cases
@@ -63,11 +67,13 @@ def parse_arguments() -> argparse.Namespace:
     rounds = f"samples of each median; default {ROUNDS}, quick {QUICK_ROUNDS}"
     add("--rounds", type=_at_least(3), help=rounds)
     add("--quick", action="store_true", help="fewer rounds, the ends of each sweep only")
-    names = ("main", "probes", *sweeps(Case(1), quick=True), *EXPERIMENTS, augmentation.NAME)
-    names = tuple(dict.fromkeys(names))
+    names = ("main", "probes", *sweeps(Case(1), quick=True), *EXPERIMENTS)
+    names = tuple(dict.fromkeys((*names, augmentation.NAME, published_times.NAME)))
     what = "of the main case, the probes (memory, host, kernels alone), sweeps, longer filters, random crops"
-    what += " only these"
+    what += " and published models only these"
     add("--only", nargs="+", choices=names, metavar="NAME", help=f"{what}: {', '.join(names)}")
+    models = "only the crop steps of published models, beside ours; the files' names end in -models"
+    add("--models", action="store_const", const=[published_times.NAME], dest="only", help=models)
     add("--no-compile", action="store_true", help="leave out torch.compile, which takes a while")
     add("--filters-only", action="store_true", help="show the tables of longer filters, and write nothing")
     add("--synthetic", action="store_true", help="random images instead of photographs")
@@ -105,7 +111,7 @@ def choose_source(arguments: argparse.Namespace, console: Console) -> tuple[Sour
     return synthetic, "random images"
 
 
-Taker = TypeVar("Taker", Contestant, FilterContestant, Augmentation)
+Taker = TypeVar("Taker", Contestant, FilterContestant, Augmentation, published.Step)
 
 
 def installed(contestants: Sequence[Taker], console: Console) -> list[Taker]:
@@ -151,6 +157,8 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
     if augmentation.NAME in only and device.type == "cpu":
         random_crops = augmentation_cases(main_case, arguments.quick)
     croppers = installed(augmentation.ALL, console) if random_crops else []
+    models = published.steps(device, arguments.quick) if published_times.NAME in only else []
+    models = installed(models, console)
     results: Record = {
         **provenance.describe(device),
         "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
@@ -166,8 +174,10 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
         takers = [contestant for contestant in TAKERS.get(name, PLAIN) if contestant in contestants]
         plan += [(name, case, takers, sweep_rounds) for case in cases]
     bar = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    few = max(arguments.rounds // 4, 3)
     with Progress(*bar, console=console, transient=True) as progress:
         rounds = sum(len(case.modes) * rounds for _, case, _, rounds in plan)
+        rounds += few * sum(len(step.modes) for step in models)
         rounds += filters.total + sweep_rounds * len(random_crops) + PROBES * ("probes" in only)
         task = progress.add_task("copy bandwidth", total=rounds)
         results["copy_bytes_per_s"] = copy_bandwidth(device)
@@ -181,6 +191,12 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
         for case in random_crops:
             progress.update(task, description=f"{augmentation.NAME}: {case.label}")
             augmented.run(case, croppers, sweep_rounds)
+        results[published_times.NAME] = []
+        for step in models:
+            progress.update(task, description=step.name)
+            results[published_times.NAME] += published_times.times(
+                step, device, few, lambda: progress.advance(task)
+            )
         results |= {"times": comparison.times, "filters": resampled.times, augmentation.NAME: augmented.times}
         results["refused"] = comparison.refused + resampled.refused + augmented.refused
 
@@ -272,6 +288,7 @@ def main() -> None:
     results = measure(arguments, Console())
     show(report.details(Results(results)))
     name = provenance.slug(torch.device(arguments.device)) + ("-quick" if arguments.quick else "")
+    name += "-models" if arguments.only == [published_times.NAME] else ""
     SECTION.write(results, arguments.output, name)
 
 

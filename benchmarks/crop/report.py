@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from record.section import table
 
-from . import filter_report
+from . import filter_report, published_times
 from .augmentation import augmentation_table
 from .cases import MODES
 from .contestants import ALL, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN
@@ -16,8 +16,9 @@ from .results import Record, Results
 
 
 def tables(data: Record) -> str:
-    """The main case, and where they were measured, longer filters."""
-    return "\n\n".join(filter(None, (main_table(data), filter_report.tables(data))))
+    """The main case, and where they were measured, longer filters and published models; or these alone."""
+    main = "" if published_times.is_alone(data) else main_table(data)
+    return "\n\n".join(filter(None, (main, filter_report.tables(data), published_times.models_table(data))))
 
 
 def main_table(data: Record) -> str:
@@ -43,6 +44,8 @@ def _main_cell(results: Results, mode: str, contestant: str) -> str:
 
 
 def main_note(data: Record) -> str:
+    if published_times.is_alone(data):
+        return "Random pixels, medians of one run with contestants by turns."
     which = "First table and picture: " if data.get("filters") else ""
     what = f"{which}{data['main_case']['label']}, {data['images']}"
     return f"{what}, medians of one run with contestants by turns; in brackets: times ours."
