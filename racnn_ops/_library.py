@@ -5,6 +5,8 @@
 reference answers, and ``cpu_error`` or ``cuda_error`` holds the cause until someone asks for it.
 """
 
+import ctypes
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,6 +16,8 @@ import torch
 
 FOLDER = Path(__file__).resolve().parent
 
+LIBRARY = "libracnn_ops.so"
+
 has_cpu = False
 """Whether the operators and their CPU kernels are registered with torch."""
 has_cuda = False
@@ -22,6 +26,17 @@ fused_pairs: frozenset[tuple[torch.dtype, torch.dtype]] = frozenset()
 """Of image and crop: those that have a kernel. Others are composed of one of these and a conversion."""
 cpu_error: Exception | None = None
 cuda_error: Exception | None = None
+
+
+def fact(name: str) -> str:
+    """What the CPU library says of itself, see csrc/torch/facts.cpp; only where it is loaded.
+
+    Args:
+        name: "build_info", "cuda_build", "cpu_capability", "fused_pairs" or "library_file".
+    """
+    function = getattr(ctypes.CDLL(LIBRARY, os.RTLD_NOLOAD), f"racnn_{name}")
+    function.restype = ctypes.c_char_p
+    return os.fsdecode(function())
 
 
 def load() -> None:
@@ -50,16 +65,26 @@ def _error_of(step: Callable[[], None]) -> Exception | None:
 
 def _load_cpu() -> None:
     global fused_pairs
-    if not any(FOLDER.glob("_C.*.so")):
+    library = FOLDER / LIBRARY
+    if not library.exists():
         raise ImportError("it was not built; on Linux `pip install .` in the source folder builds it")
-    for library in (*FOLDER.glob("_C.*.so"), *FOLDER.glob("libracnn_ops.so")):
-        _check_length(library)
-    from . import _C  # finds the libtorch_cpu.so that `import torch` has loaded
-
-    loaded = Path(_C.library_file())
-    if not loaded.samefile(FOLDER / loaded.name):
+    _check_length(library)
+    if not _is_loaded():
+        torch.ops.load_library(library)  # finds the libtorch_cpu.so that `import torch` has loaded
+    loaded = Path(fact("library_file"))
+    if not loaded.samefile(library):
         raise ImportError(f"{loaded} is in this process already, and its operators are not of {FOLDER}")
-    fused_pairs = frozenset((getattr(torch, image), getattr(torch, crop)) for image, crop in _C.fused_pairs())
+    pairs = (line.split() for line in fact("fused_pairs").splitlines())
+    fused_pairs = frozenset((getattr(torch, image), getattr(torch, crop)) for image, crop in pairs)
+
+
+def _is_loaded() -> bool:
+    """Whether this process has a library of the name: this one, or a copy that its operators are of."""
+    try:
+        ctypes.CDLL(LIBRARY, os.RTLD_NOLOAD)
+    except OSError:
+        return False
+    return True
 
 
 def _check_length(library: Path) -> None:
@@ -81,10 +106,8 @@ def _load_cuda() -> None:
         raise RuntimeError(f"torch {torch.__version__} is built without CUDA")
     library = FOLDER / "libracnn_ops_cuda.so"
     if not library.exists():
-        from . import _C
-
         raise RuntimeError(
-            f"{library.name} is missing ({_C.cuda_build()}): install racnn_ops again with FORCE_CUDA=1 "
+            f"{library.name} is missing ({fact('cuda_build')}): install racnn_ops again with FORCE_CUDA=1 "
             f"and CUDA_HOME set to a CUDA toolkit"
         )
     _check_length(library)

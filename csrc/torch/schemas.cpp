@@ -7,12 +7,6 @@
 
 #include "copies.h"
 
-// For racnn_ops._library.
-extern "C" __attribute__((visibility("default"))) const char* racnn_library_file() {
-  static const std::string file = racnn::own_file();
-  return file.c_str();
-}
-
 STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
   if (const std::string earlier = racnn::earlier_copy(); !earlier.empty()) {
     const std::string message =
