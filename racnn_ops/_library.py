@@ -16,7 +16,12 @@ import torch
 
 FOLDER = Path(__file__).resolve().parent
 
-LIBRARY = "libracnn_ops.so"
+LIBRARY = next(
+    (file for file in sorted(FOLDER.glob("lib*.so")) if not file.stem.endswith("_cuda")),
+    FOLDER / "libracnn_ops.so",
+)
+NAMESPACE = LIBRARY.stem.removeprefix("lib")
+"""Of the operators: the library registers them under its own file's name."""
 
 has_cpu = False
 """Whether the operators and their CPU kernels are registered with torch."""
@@ -32,9 +37,9 @@ def fact(name: str) -> str:
     """What the CPU library says of itself, see csrc/torch/facts.cpp; only where it is loaded.
 
     Args:
-        name: "build_info", "cuda_build", "cpu_capability", "fused_pairs" or "library_file".
+        name: "build_info", "cuda_build", "cpu_capability", "fused_pairs" or "earlier_copy".
     """
-    function = getattr(ctypes.CDLL(LIBRARY, os.RTLD_NOLOAD), f"racnn_{name}")
+    function = getattr(ctypes.CDLL(str(LIBRARY), os.RTLD_NOLOAD), f"racnn_{name}")
     function.restype = ctypes.c_char_p
     return os.fsdecode(function())
 
@@ -65,26 +70,14 @@ def _error_of(step: Callable[[], None]) -> Exception | None:
 
 def _load_cpu() -> None:
     global fused_pairs
-    library = FOLDER / LIBRARY
-    if not library.exists():
+    if not LIBRARY.exists():
         raise ImportError("it was not built; on Linux `pip install .` in the source folder builds it")
-    _check_length(library)
-    if not _is_loaded():
-        torch.ops.load_library(library)  # finds the libtorch_cpu.so that `import torch` has loaded
-    loaded = Path(fact("library_file"))
-    if not loaded.samefile(library):
-        raise ImportError(f"{loaded} is in this process already, and its operators are not of {FOLDER}")
+    _check_length(LIBRARY)
+    torch.ops.load_library(LIBRARY)  # finds the libtorch_cpu.so that `import torch` has loaded
+    if earlier := fact("earlier_copy"):
+        raise ImportError(f"{earlier} is in this process already, and its operators are not of {FOLDER}")
     pairs = (line.split() for line in fact("fused_pairs").splitlines())
     fused_pairs = frozenset((getattr(torch, image), getattr(torch, crop)) for image, crop in pairs)
-
-
-def _is_loaded() -> bool:
-    """Whether this process has a library of the name: this one, or a copy that its operators are of."""
-    try:
-        ctypes.CDLL(LIBRARY, os.RTLD_NOLOAD)
-    except OSError:
-        return False
-    return True
 
 
 def _check_length(library: Path) -> None:
@@ -104,7 +97,7 @@ def _load_cuda() -> None:
         raise RuntimeError("racnn_ops has no kernels for ROCm")
     if torch.version.cuda is None:
         raise RuntimeError(f"torch {torch.__version__} is built without CUDA")
-    library = FOLDER / "libracnn_ops_cuda.so"
+    library = LIBRARY.with_name(f"lib{NAMESPACE}_cuda.so")
     if not library.exists():
         raise RuntimeError(
             f"{library.name} is missing ({fact('cuda_build')}): install racnn_ops again with FORCE_CUDA=1 "

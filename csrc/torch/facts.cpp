@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// What the library says of itself, for racnn_ops._library: plain C functions, so that no Python is tied to it.
+// What the library says of itself, for racnn_ops._library: plain C functions, for every Python.
 #include "../problems.h"
 #include "build_info.h"
 #include "copies.h"
+
+// As this library found the process.
+static const std::string earlier = racnn::earlier_copy();
 
 #define RACNN_FACT extern "C" __attribute__((visibility("default"))) const char*
 
@@ -11,10 +14,8 @@ RACNN_FACT racnn_build_info() { return RACNN_BUILD_INFO; }
 
 RACNN_FACT racnn_cuda_build() { return RACNN_CUDA_BUILD; }
 
-RACNN_FACT racnn_library_file() {
-  static const std::string file = racnn::own_file();
-  return file.c_str();
-}
+// The file whose operators they are, where it is another than this one.
+RACNN_FACT racnn_earlier_copy() { return earlier.c_str(); }
 
 // "image crop", a line for each pair of dtypes that has a kernel.
 RACNN_FACT racnn_fused_pairs() {

@@ -107,7 +107,7 @@ def test_import_without_library_warns_and_works(tmp_path: Path) -> None:
 
 
 def test_import_with_unreadable_library_warns_and_works(tmp_path: Path) -> None:
-    (copy_of_package(tmp_path, libraries=False) / _library.LIBRARY).write_bytes(b"not a shared object")
+    (copy_of_package(tmp_path, libraries=False) / _library.LIBRARY.name).write_bytes(b"not a shared object")
     assert_reference_answers(tmp_path, "libracnn_ops.so")
 
 
