@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# `make test` and `make bench` need python3 (3.10 or newer, with Python.h) and a C++20 compiler; the rest goes into
+# `make test` and `make bench` need python3 (3.10 or newer) and a C++20 compiler; the rest goes into
 # .venv. Steps leave stamps there and run again only when what they read has changed.
 PYTHON ?= python3
 JOBS ?= 2
@@ -13,7 +13,7 @@ BUILD_INPUTS = CMakeLists.txt setup.py racnn_ops/_version.py $(wildcard cmake/*)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RACNN_WERROR ?= ON
 
-.PHONY: all test lint pytest attack bench demo format clean FORCE
+.PHONY: all test lint pytest attack bench demo wheel format clean FORCE
 all: $(VENV)/built
 
 test: lint pytest
@@ -53,6 +53,12 @@ build/demo/digits/bounding_boxes.txt: | $(VENV)/built
 	python benchmarks/digits.py --output build/demo/unfinished
 	mv build/demo/unfinished build/demo/digits
 
+# For every Linux of glibc 2.28 and later, every Python and every GPU: minutes, for its many architectures.
+wheel: $(VENV)/built
+	rm -rf dist
+	RACNN_GLIBC=2.28 TORCH_CUDA_ARCH_LIST='$(WHEEL_ARCH_LIST)' pip wheel -v --no-build-isolation --no-deps --wheel-dir dist .
+	auditwheel repair --plat manylinux_2_28_$$(uname -m) --exclude 'libtorch*' --wheel-dir dist/audited dist/*.whl
+
 format: $(VENV)/built
 	ruff check --fix .
 	ruff format .
@@ -67,7 +73,7 @@ $(VENV)/built: $(VENV)/torch $(VENV)/settings pyproject.toml $(BUILD_INPUTS)
 
 # What the environment asks of the build, and the GPUs that are native: written only when it has changed.
 $(VENV)/settings: FORCE | $(VENV)/bin/python
-	@{ env | grep -E '^(CUDA_HOME|CUDA_PATH|FORCE_CUDA|RACNN_CUDA|RACNN_WERROR|DEBUG)=' | sort; \
+	@{ env | grep -E '^(CUDA_HOME|CUDA_PATH|FORCE_CUDA|RACNN_CUDA|RACNN_GLIBC|RACNN_WERROR|DEBUG)=' | sort; \
 	  echo 'TORCH_CUDA_ARCH_LIST=$(TORCH_CUDA_ARCH_LIST)'; \
 	  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>&1 || true; } > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi

@@ -9,7 +9,8 @@ import sysconfig
 from pathlib import Path
 
 import setuptools
-from setuptools import Extension, setup
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 # As pyproject.toml demands it; without build isolation pip does not look, and an older one rejects `license`.
@@ -21,7 +22,14 @@ if int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
     )
 
 ROOT = Path(__file__).resolve().parent
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+GLIBC = os.environ.get("RACNN_GLIBC", "")  # the oldest that a wheel is to run with, such as 2.28
+
+
+class NativeDistribution(Distribution):
+    """With libraries that are no Python modules. Off Linux the package is pure, and its reference answers."""
+
+    def has_ext_modules(self) -> bool:
+        return sys.platform == "linux"
 
 
 class CMakeBuild(build_ext):
@@ -42,9 +50,16 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DRACNN_OUTPUT_DIR={package}",
             f"-DRACNN_WERROR={werror}",
+            f"-DRACNN_GLIBC={GLIBC}",
         )
         print("racnn_ops: compiling the kernels, minutes for those of many GPUs", flush=True)
         self._run(cmake, "--build", str(build_dir), *jobs)
+
+    def get_outputs(self) -> list[str]:
+        return []  # of setuptools' own making
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
 
     @staticmethod
     def _tool(name: str) -> str:
@@ -62,10 +77,14 @@ class CMakeBuild(build_ext):
             raise SystemExit("racnn_ops: the build failed; CMake's or the compiler's message above says why.")
 
 
-# Elsewhere the package is pure Python, and its reference implementation answers.
-native = sys.platform == "linux"
-setup(
-    ext_modules=[Extension("racnn_ops._C", sources=[], py_limited_api=not FREE_THREADED)] if native else [],
-    cmdclass={"build_ext": CMakeBuild},
-    options={} if FREE_THREADED else {"bdist_wheel": {"py_limited_api": "cp310"}},
-)
+class NativeWheel(bdist_wheel):
+    """For every Python: the libraries know nothing of it."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        platform = super().get_tag()[2]
+        if GLIBC:
+            platform = platform.replace("linux_", f"manylinux_{GLIBC.replace('.', '_')}_", 1)
+        return "py3", "none", platform
+
+
+setup(distclass=NativeDistribution, cmdclass={"build_ext": CMakeBuild, "bdist_wheel": NativeWheel})

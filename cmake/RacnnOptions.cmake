@@ -45,11 +45,8 @@ function(racnn_library target)
   racnn_compile_options(${target})
   # The C functions of torch 2.10 and no more: the library serves that and every later torch.
   target_compile_definitions(${target} PRIVATE TORCH_TARGET_VERSION=0x020a000000000000)
-  target_link_options(${target} PRIVATE LINKER:--exclude-libs,ALL)
-  get_target_property(type ${target} TYPE)
-  if(type STREQUAL SHARED_LIBRARY)  # a Python module leaves the interpreter's symbols open
-    target_link_options(${target} PRIVATE LINKER:-z,defs)
-  endif()
+  target_link_options(${target} PRIVATE LINKER:--exclude-libs,ALL LINKER:-z,defs)
+  target_link_libraries(${target} PRIVATE ${RACNN_OLDER_SYSTEM})
   set_target_properties(${target} PROPERTIES
     LIBRARY_OUTPUT_DIRECTORY ${RACNN_OUTPUT_DIR} BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH $ORIGIN)
 endfunction()

@@ -20,11 +20,10 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "Python", f"{platform.python_version()}, {platform.platform()}"
     yield "torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}"
     if _library.has_cpu:
-        from . import _C
-
-        yield "built", _C.build_info()
-        yield "CPU library", f"loaded, {_C.cpu_capability()} kernels, {torch.get_num_threads()} threads"
-        yield "CUDA build", _C.cuda_build()
+        fact = _library.fact
+        yield "built", fact("build_info")
+        yield "CPU library", f"loaded, {fact('cpu_capability')} kernels, {torch.get_num_threads()} threads"
+        yield "CUDA build", fact("cuda_build")
     else:
         yield "CPU library", f"not loaded: {_library.cpu_error}"
     yield "CUDA library", "loaded" if _library.has_cuda else f"not loaded: {_library.cuda_error}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import BOUNDARIES, INTERPOLATIONS
+from ._library import NAMESPACE
 from ._options import IMAGE_DTYPES, Boxcar, KernelOptions
 
 # The operators' registered autograd is Python: where nobody differentiates, going below it saves its time.
@@ -32,7 +33,7 @@ _CODES = {
 _LAYOUTS = {None: 0, False: 64, True: 128}
 _LAYOUT_OF = {code: channels_last for channels_last, code in _LAYOUTS.items()}
 
-_operators = torch.ops.racnn_ops
+_operators = getattr(torch.ops, NAMESPACE)
 
 
 def _call(operator: Any, *arguments: Any) -> Tensor:

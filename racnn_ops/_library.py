@@ -5,6 +5,8 @@
 reference answers, and ``cpu_error`` or ``cuda_error`` holds the cause until someone asks for it.
 """
 
+import ctypes
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,6 +16,13 @@ import torch
 
 FOLDER = Path(__file__).resolve().parent
 
+LIBRARY = next(
+    (file for file in sorted(FOLDER.glob("lib*.so")) if not file.stem.endswith("_cuda")),
+    FOLDER / "libracnn_ops.so",
+)
+NAMESPACE = LIBRARY.stem.removeprefix("lib")
+"""Of the operators: the library registers them under its own file's name."""
+
 has_cpu = False
 """Whether the operators and their CPU kernels are registered with torch."""
 has_cuda = False
@@ -22,6 +31,17 @@ fused_pairs: frozenset[tuple[torch.dtype, torch.dtype]] = frozenset()
 """Of image and crop: those that have a kernel. Others are composed of one of these and a conversion."""
 cpu_error: Exception | None = None
 cuda_error: Exception | None = None
+
+
+def fact(name: str) -> str:
+    """What the CPU library says of itself, see csrc/torch/facts.cpp; only where it is loaded.
+
+    Args:
+        name: "build_info", "cuda_build", "cpu_capability", "fused_pairs" or "earlier_copy".
+    """
+    function = getattr(ctypes.CDLL(str(LIBRARY), os.RTLD_NOLOAD), f"racnn_{name}")
+    function.restype = ctypes.c_char_p
+    return os.fsdecode(function())
 
 
 def load() -> None:
@@ -50,16 +70,14 @@ def _error_of(step: Callable[[], None]) -> Exception | None:
 
 def _load_cpu() -> None:
     global fused_pairs
-    if not any(FOLDER.glob("_C.*.so")):
+    if not LIBRARY.exists():
         raise ImportError("it was not built; on Linux `pip install .` in the source folder builds it")
-    for library in (*FOLDER.glob("_C.*.so"), *FOLDER.glob("libracnn_ops.so")):
-        _check_length(library)
-    from . import _C  # finds the libtorch_cpu.so that `import torch` has loaded
-
-    loaded = Path(_C.library_file())
-    if not loaded.samefile(FOLDER / loaded.name):
-        raise ImportError(f"{loaded} is in this process already, and its operators are not of {FOLDER}")
-    fused_pairs = frozenset((getattr(torch, image), getattr(torch, crop)) for image, crop in _C.fused_pairs())
+    _check_length(LIBRARY)
+    torch.ops.load_library(LIBRARY)  # finds the libtorch_cpu.so that `import torch` has loaded
+    if earlier := fact("earlier_copy"):
+        raise ImportError(f"{earlier} is in this process already, and its operators are not of {FOLDER}")
+    pairs = (line.split() for line in fact("fused_pairs").splitlines())
+    fused_pairs = frozenset((getattr(torch, image), getattr(torch, crop)) for image, crop in pairs)
 
 
 def _check_length(library: Path) -> None:
@@ -79,12 +97,10 @@ def _load_cuda() -> None:
         raise RuntimeError("racnn_ops has no kernels for ROCm")
     if torch.version.cuda is None:
         raise RuntimeError(f"torch {torch.__version__} is built without CUDA")
-    library = FOLDER / "libracnn_ops_cuda.so"
+    library = LIBRARY.with_name(f"lib{NAMESPACE}_cuda.so")
     if not library.exists():
-        from . import _C
-
         raise RuntimeError(
-            f"{library.name} is missing ({_C.cuda_build()}): install racnn_ops again with FORCE_CUDA=1 "
+            f"{library.name} is missing ({fact('cuda_build')}): install racnn_ops again with FORCE_CUDA=1 "
             f"and CUDA_HOME set to a CUDA toolkit"
         )
     _check_length(library)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ._arguments import is_channels_last
 from ._autograd import gradients, has_tangent, save_for_gradients
 from ._kernels import below_autograd, decoded
+from ._library import NAMESPACE
 from ._options import KernelOptions
 
 _PRIVATE = (
@@ -29,7 +30,7 @@ _library: torch.library.Library | None = None  # registrations last as long as i
 def register() -> None:
     """Call once, after the library that holds the schemas was loaded."""
     global _library
-    _library = torch.library.Library("racnn_ops", "IMPL")
+    _library = torch.library.Library(NAMESPACE, "IMPL")
     _register("_crop_forward", _fake_forward, gradients, _save_crop)
     _register("_crop_window_grad", _fake_window_grad)
     _register("_crop_image_grad", _fake_image_grad)
@@ -53,8 +54,8 @@ def _register(
 
     torch.library.register_autograd would do, but that forward mode then gives no tangent and no error.
     """
-    torch.library.register_fake(f"racnn_ops::{name}", fake)
-    operator = getattr(torch.ops.racnn_ops, name).default
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake)
+    operator = getattr(getattr(torch.ops, NAMESPACE), name).default
 
     def redispatch(keyset: Any, arguments: tuple[Any, ...]) -> Any:
         with below_autograd():
@@ -94,7 +95,7 @@ def _register(
 
 def _register_coded(name: str, fake: Callable[..., Any]) -> None:
     """The overload of eager calls, which are below autograd: passing it over costs them nothing."""
-    torch.library.register_fake(f"racnn_ops::{name}.coded", fake)
+    torch.library.register_fake(f"{NAMESPACE}::{name}.coded", fake)
     assert _library is not None
     _library.impl(f"{name}.coded", torch.library.fallthrough_kernel, "Autograd")
 

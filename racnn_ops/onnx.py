@@ -38,7 +38,7 @@ __all__ = ["translation_table"]
 op: Any = opset18  # its annotations do not know that numbers and lists become constants
 Value = Any  # of the ONNX graph; torch.onnx reads annotations, and Any leaves arguments as they are
 
-_FORWARD = "racnn_ops::_crop_forward"
+_FORWARD = f"{_library.NAMESPACE}::_crop_forward"
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -56,14 +56,15 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         return {}
     every = torch._C._dispatch_get_all_op_names()
     # Without the overloads, which graphs do not hold.
-    names = [name for name in every if name.startswith("racnn_ops::_crop_") and "." not in name]
+    names = [name for name in every if name.startswith(f"{_library.NAMESPACE}::_crop_") and "." not in name]
     table = {_overload(name): _refusal(name) for name in names}
     table[_overload(_FORWARD)] = _crop_forward
     return table
 
 
 def _overload(name: str) -> Callable[..., Any]:
-    return getattr(torch.ops.racnn_ops, name.removeprefix("racnn_ops::")).default  # type: ignore[no-any-return]
+    namespace, name = name.split("::")
+    return getattr(getattr(torch.ops, namespace), name).default  # type: ignore[no-any-return]
 
 
 def _refusal(name: str) -> Callable[..., Any]:

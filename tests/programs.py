@@ -22,6 +22,7 @@ torch.testing.assert_close(crops, expected)
 def run(*command: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command with the build's variables taken from `env` alone; stdout holds stderr as well."""
     build_variables = ("CUDA_HOME", "CUDA_PATH", "FORCE_CUDA", "RACNN_CUDA", "TORCH_CUDA_ARCH_LIST", "DEBUG")
+    build_variables += ("RACNN_GLIBC",)
     inherited = {name: value for name, value in os.environ.items() if name not in build_variables}
     return subprocess.run(
         [str(word) for word in command],

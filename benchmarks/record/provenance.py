@@ -109,11 +109,11 @@ def versions() -> dict[str, str | None]:
     packages += ("numpy", "scikit-image")
     found = {package: _version(package) for package in packages}
     found |= {"python": platform.python_version(), "cuda": torch.version.cuda}
-    try:
-        from racnn_ops import _C
-    except ImportError:  # the reference answers
+    from racnn_ops import _library
+
+    if not _library.has_cpu:  # the reference answers
         return found | {"build": None, "cpu_capability": None}
-    return found | {"build": _C.build_info(), "cpu_capability": _C.cpu_capability()}
+    return found | {"build": _library.fact("build_info"), "cpu_capability": _library.fact("cpu_capability")}
 
 
 def cpu_capability() -> str | None:

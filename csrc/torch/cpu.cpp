@@ -23,4 +23,6 @@ struct CpuBackend : Backend {
 
 }  // namespace racnn::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(racnn_ops, CPU, m) { racnn::register_operators<racnn::cpu::CpuBackend>(m); }
+static const racnn::Registration registration(racnn::Kind::IMPL,
+                                              &racnn::register_operators<racnn::cpu::CpuBackend>, "CPU",
+                                              __FILE__, __LINE__);

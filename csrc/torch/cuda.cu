@@ -50,4 +50,6 @@ struct CudaBackend : BackendTypes<__half, __nv_bfloat16> {
 
 }  // namespace racnn::cuda
 
-STABLE_TORCH_LIBRARY_IMPL(racnn_ops, CUDA, m) { racnn::register_operators<racnn::cuda::CudaBackend>(m); }
+static const racnn::Registration registration(racnn::Kind::IMPL,
+                                              &racnn::register_operators<racnn::cuda::CudaBackend>, "CUDA",
+                                              __FILE__, __LINE__);

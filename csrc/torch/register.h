@@ -3,16 +3,14 @@
 // All operators of schemas.cpp, registered for one backend.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-
-#include "copies.h"
 #include "crop_operators.h"
 #include "list_operators.h"
+#include "registration.h"
 #include "tap_operators.h"
 
 namespace racnn {
 
-template <typename Backend, typename Library>
+template <typename Backend>
 void register_operators(Library& library) {
   if (!earlier_copy().empty()) return;
   library.impl("_crop_forward", TORCH_BOX(&crop_forward<Backend>));

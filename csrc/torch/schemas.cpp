@@ -3,17 +3,10 @@
 // The operators' schemas. They are private: racnn_ops.attention_crop is the public call. Kernels are
 // registered by cpu.cpp and cuda.cu, autograd and fakes in Python.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/library.h>
 
-#include "copies.h"
+#include "registration.h"
 
-// For racnn_ops._library.
-extern "C" __attribute__((visibility("default"))) const char* racnn_library_file() {
-  static const std::string file = racnn::own_file();
-  return file.c_str();
-}
-
-STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
+static void define_operators(racnn::Library& m) {
   if (const std::string earlier = racnn::earlier_copy(); !earlier.empty()) {
     const std::string message =
         "racnn_ops: " + racnn::own_file() + " is not used: the operators are those of " + earlier;
@@ -63,3 +56,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(racnn_ops, m) {
       "_tap_image_grad(Tensor grad_output, Tensor rows, Tensor row_weights, Tensor columns, "
       "Tensor column_weights, SymInt height, SymInt width, bool channels_last) -> Tensor");
 }
+
+static const racnn::Registration registration(racnn::Kind::FRAGMENT, define_operators, nullptr, __FILE__,
+                                              __LINE__);

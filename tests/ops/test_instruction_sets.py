@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 
 def capability(limit: str) -> str:
     """What the kernels are when the environment asks for `limit`."""
-    code = "from racnn_ops import _C; print(_C.cpu_capability())"
+    code = "from racnn_ops import _library; print(_library.fact('cpu_capability'))"
     environment = os.environ | {CAPABILITY: limit}
     return subprocess.check_output(
         [sys.executable, "-c", code], env=environment, text=True, cwd=TESTS
@@ -29,10 +29,8 @@ def capability(limit: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
 def test_kernels_of_every_instruction_set(name: str) -> None:
-    from racnn_ops import _C
-
     assert _library.has_cpu
-    if _C.cpu_capability() == name:
+    if _library.fact("cpu_capability") == name:
         pytest.skip(f"{name} is what all the other tests run")
     if capability(name) != name:
         pytest.skip(f"this machine or build has no {name} kernels")
