@@ -13,7 +13,7 @@ BUILD_INPUTS = CMakeLists.txt setup.py racnn_ops/_version.py $(wildcard cmake/*)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RACNN_WERROR ?= ON
 
-.PHONY: all test lint pytest attack bench demo wheel format clean FORCE
+.PHONY: all test lint pytest attack bench demo wheel hub format clean FORCE
 all: $(VENV)/built
 
 test: lint pytest
@@ -52,6 +52,11 @@ build/demo/digits/bounding_boxes.txt: | $(VENV)/built
 	rm -rf build/demo/digits build/demo/unfinished
 	python benchmarks/digits.py --output build/demo/unfinished
 	mv build/demo/unfinished build/demo/digits
+
+# What Hugging Face's package `kernels` loads, see tools/hub.py.
+hub: wheel
+	rm -rf build/hub
+	python tools/hub.py dist/audited/*.whl --output build/hub
 
 # For every Linux of glibc 2.28 and later, every Python and every GPU: minutes, for its many architectures.
 wheel: $(VENV)/built
