@@ -3,9 +3,9 @@
 
     python tools/hub.py dist/audited/racnn_ops-....whl --output build/hub
 
-``kernels.get_local_kernel(Path("build/hub"))`` then gives the module ``racnn_ops``; of the folder as a
-repository of kernels, ``kernels.get_kernel`` does. Each variant is the package with its library under a name of
-its own, which is the namespace of its operators: it lives beside an installed racnn_ops and other builds.
+``kernels.get_local_kernel(Path("build/hub"))`` then gives the module ``racnn_ops``, and ``get_kernel`` does
+once the folder is a repository of kernels. Each variant is the package with its library under a name of its
+own, the namespace of its operators: it lives beside an installed racnn_ops and other builds.
 """
 
 from __future__ import annotations
