@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One page in headless Chromium, driven by DevTools messages over a pipe: no driver, no package, no port.
+
+Messages are JSON, each ended by a zero byte; Chromium reads them from descriptor 3 and answers on 4
+(https://chromedevtools.github.io/devtools-protocol).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+# Without a sandbox, which needs rights that containers do not give: it is to show pages of ours alone.
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
+FLAGS += ("--disable-background-networking", "--disable-breakpad", "--hide-scrollbars", "--mute-audio")
+SECONDS = 60.0
+"""The longest wait for an answer: machines are shared."""
+
+
+def find() -> str | None:
+    """The path of an installed Chromium: of the environment's ``CHROMIUM``, or one of ``NAMES``."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", ""), *NAMES))), None)
+
+
+class Chromium:
+    """A context that ends with the browser. Points are in CSS pixels, from the upper left.
+
+    Args:
+        url: the page, which is loaded when the constructor returns.
+        size: its width and height in CSS pixels.
+        touch: whether it is a telephone's: fingers instead of a mouse.
+
+    Raises:
+        FileNotFoundError: no Chromium is installed.
+        TimeoutError: it does not answer.
+        RuntimeError: it refuses, or a script of the page or of ours throws.
+    """
+
+    def __init__(self, url: str, size: tuple[int, int], touch: bool = False) -> None:
+        if (program := find()) is None:
+            raise FileNotFoundError(f"none of {', '.join(NAMES)} is installed")
+        self.touch, self.session, self.number, self.received = touch, "", 0, b""
+        self.errors: list[str] = []
+        self.folder = tempfile.mkdtemp()
+        command = [program, *FLAGS, f"--user-data-dir={self.folder}", "--remote-debugging-pipe", "about:blank"]
+        pipes = [os.pipe(), os.pipe()]
+        # Moved out of the way of 3 and 4, which the child gets; all of ours are closed there.
+        read, self.write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in pipes[0])
+        self.read, write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in pipes[1])
+        actions = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in (1, 2)]
+        actions += [(os.POSIX_SPAWN_DUP2, read, 3), (os.POSIX_SPAWN_DUP2, write, 4)]
+        self.process = os.posix_spawn(program, command, os.environ, file_actions=actions, setpgroup=0)
+        for fd in (*pipes[0], *pipes[1], read, write):
+            os.close(fd)
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            self.call("Runtime.enable")
+            width, height = size
+            shape = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
+            self.call("Emulation.setDeviceMetricsOverride", **shape)
+            self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
+            self.call("Page.navigate", url=url)
+            self.wait_for(f"location.href.startsWith({json.dumps(url)}) && document.readyState == 'complete'")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Chromium:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process, signal.SIGKILL)
+        os.waitpid(self.process, 0)
+        os.close(self.read)
+        os.close(self.write)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """What Chromium answers; events that come before are read, and errors of the page kept."""
+        self.number += 1
+        message: dict[str, Any] = {"id": self.number, "method": method, "params": parameters}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.write, json.dumps(message).encode() + b"\0")
+        until = time.monotonic() + SECONDS
+        while (answer := self._receive(until)).get("id") != self.number:
+            if answer.get("method") == "Runtime.exceptionThrown":
+                self.errors.append(json.dumps(answer["params"]["exceptionDetails"]))
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _receive(self, until: float) -> dict[str, Any]:
+        while b"\0" not in self.received:
+            if not select.select([self.read], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise TimeoutError("Chromium does not answer")
+            if not (some := os.read(self.read, 1 << 16)):
+                raise RuntimeError("Chromium has ended")
+            self.received += some
+        message, _, self.received = self.received.partition(b"\0")
+        return dict(json.loads(message))
+
+    def value(self, expression: str) -> Any:
+        """Of a JavaScript expression, or of the promise that it is; something that JSON can hold."""
+        options = {"returnByValue": True, "awaitPromise": True}
+        answer = self.call("Runtime.evaluate", expression=expression, **options)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(f"{expression}: {json.dumps(answer['exceptionDetails'])}")
+        return answer["result"].get("value")
+
+    def wait_for(self, condition: str) -> None:
+        until = time.monotonic() + SECONDS
+        while not self.value(condition):
+            if time.monotonic() > until:
+                raise TimeoutError(f"not within {SECONDS:.0f} s: {condition}")
+            time.sleep(0.02)
+
+    def drag(self, points: Sequence[tuple[float, float]]) -> None:
+        """Down on the first point, over the others, and up on the last."""
+        for n, (x, y) in enumerate((*points, points[-1])):
+            moment = 0 if n == 0 else 2 if n == len(points) else 1
+            if self.touch:
+                kind = ("touchStart", "touchMove", "touchEnd")[moment]
+                fingers = [] if moment == 2 else [{"x": x, "y": y}]
+                self.call("Input.dispatchTouchEvent", type=kind, touchPoints=fingers)
+            else:
+                kind = ("mousePressed", "mouseMoved", "mouseReleased")[moment]
+                pressed = {"button": "left", "buttons": 1, "clickCount": 1}
+                self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **pressed)
+
+    def press(self, key: str) -> None:
+        """A key by the name that events give it, such as ``ArrowLeft`` or ``+``."""
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key)
+
+    def picture(self) -> bytes:
+        """What is seen, as PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
