@@ -13,16 +13,15 @@ import io
 import json
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+from skimage import data, filters
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from racnn_ops import attention_crop
 
@@ -32,7 +31,7 @@ BLURS = (0, 2, 4, 8, 16, 32)  # standard deviations in pixels
 LOSSES = {
     "target": lambda crop, target: (crop - target).square().mean(),
     "bright": lambda crop, target: -crop.mean(),
-    "detail": lambda crop, target: -crop.std(dim=(2, 3)).mean(),
+    "detail": lambda crop, target: -crop.std(dim=(2, 3), correction=0).mean(),
 }
 FIELDS = {"window", "target", "size", "interpolation", "antialias", "loss", "blur"}
 MOST_BYTES = 4096  # of a request
@@ -84,14 +83,11 @@ class Photograph:
         self.png = _png(image)
         raw = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
         self.pixels = raw.view(1, image.height, image.width, 3).permute(0, 3, 1, 2).contiguous()
-
-    @cached_property
-    def blurred(self) -> dict[int, Tensor]:
-        images = self.pixels.float() / 255
-        # Where the photograph is smaller than the kernel, which reflects at its edges, the kernel is cut.
-        most = (min(images.shape[-2:]) - 1) // 2
-        radii = {blur: min(3 * blur, most) for blur in BLURS}
-        return {b: gaussian_blur(images, 2 * r + 1, float(b)) if r else images for b, r in radii.items()}
+        images = self.pixels.numpy() / 255
+        self.blurred = {
+            blur: torch.from_numpy(filters.gaussian(images[0], blur, channel_axis=0)).float()[None]
+            for blur in BLURS
+        }
 
     def answer(self, request: Request) -> dict[str, Any]:
         """The crop as PNG, and the loss with its derivatives by ``tx, ty, tl``, of the blurred photograph."""
@@ -102,8 +98,7 @@ class Photograph:
         crop = attention_crop(seen, window, request.size, **request.options)
         loss = LOSSES[request.loss](crop, target)
         (gradient,) = torch.autograd.grad(loss, window)
-        # The spread of a crop of one colour has no derivative there.
-        found = {"loss": loss.item(), "gradient": gradient[0].nan_to_num(0.0).tolist()}
+        found = {"loss": loss.item(), "gradient": gradient[0].tolist()}
         return {"crop": _png(Image.fromarray(shown.permute(1, 2, 0).numpy())), **found}
 
 
@@ -121,7 +116,6 @@ class Server(ThreadingHTTPServer):
     def __init__(self, photograph: Photograph, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.photograph = photograph
-        photograph.blurred  # noqa: B018  # before the first request, not by two at once
 
     @property
     def address(self) -> str:
@@ -185,8 +179,6 @@ class Handler(BaseHTTPRequestHandler):
 
 def load(path: Path | None) -> Photograph:
     if path is None:
-        from skimage import data
-
         return Photograph(Image.fromarray(data.coffee()))  # by Rachel Michetti, CC0
     with Image.open(path) as image:
         return Photograph(image)
@@ -199,7 +191,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         server = Server(load(arguments.image), arguments.port)
-    except (OSError, OverflowError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, OverflowError, Image.DecompressionBombError) as error:
         parser.error(str(error))
     print(f"{server.address} (Ctrl+C ends it)", flush=True)
     try:

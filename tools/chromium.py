@@ -23,7 +23,12 @@ from typing import Any
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 # Without a sandbox, which needs rights that containers do not give: it is to show pages of ours alone.
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
-FLAGS += ("--disable-background-networking", "--disable-breakpad", "--hide-scrollbars", "--mute-audio")
+FLAGS += (
+    "--disable-background-networking",
+    "--disable-breakpad",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
 SECONDS = 60.0
 """The longest wait for an answer: machines are shared."""
 
@@ -37,8 +42,7 @@ class Chromium:
     """A context that ends with the browser. Points are in CSS pixels, from the upper left.
 
     Args:
-        url: the page, which is loaded when the constructor returns.
-        size: its width and height in CSS pixels.
+        size: the page's width and height in CSS pixels.
         touch: whether it is a telephone's: fingers instead of a mouse.
 
     Raises:
@@ -47,13 +51,19 @@ class Chromium:
         RuntimeError: it refuses, or a script of the page or of ours throws.
     """
 
-    def __init__(self, url: str, size: tuple[int, int], touch: bool = False) -> None:
+    def __init__(self, size: tuple[int, int], touch: bool = False) -> None:
         if (program := find()) is None:
             raise FileNotFoundError(f"none of {', '.join(NAMES)} is installed")
         self.touch, self.session, self.number, self.received = touch, "", 0, b""
         self.errors: list[str] = []
         self.folder = tempfile.mkdtemp()
-        command = [program, *FLAGS, f"--user-data-dir={self.folder}", "--remote-debugging-pipe", "about:blank"]
+        command = [
+            program,
+            *FLAGS,
+            f"--user-data-dir={self.folder}",
+            "--remote-debugging-pipe",
+            "about:blank",
+        ]
         pipes = [os.pipe(), os.pipe()]
         # Moved out of the way of 3 and 4, which the child gets; all of ours are closed there.
         read, self.write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in pipes[0])
@@ -71,8 +81,6 @@ class Chromium:
             shape = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
             self.call("Emulation.setDeviceMetricsOverride", **shape)
             self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
-            self.call("Page.navigate", url=url)
-            self.wait_for(f"location.href.startsWith({json.dumps(url)}) && document.readyState == 'complete'")
         except BaseException:
             self.close()
             raise
@@ -90,6 +98,11 @@ class Chromium:
         os.close(self.read)
         os.close(self.write)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def open(self, url: str) -> None:
+        """Returns when the page is there, and what it loads at once."""
+        self.call("Page.navigate", url=url)
+        self.wait_for(f"location.href == {json.dumps(url)} && document.readyState == 'complete'")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """What Chromium answers; events that come before are read, and errors of the page kept."""
