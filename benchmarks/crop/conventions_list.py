@@ -169,11 +169,8 @@ GROUPS: dict[str, tuple[Convention, ...]] = {
             "matrix = torch.tensor([[1.25, 0.0, 1.0], [0.0, 1.5, 0.5]])\n"
             "outermost = torch.tensor([[0.0, 0.0, 1.0], [3.0, 2.0, 1.0]]) @ matrix.T",
             "boxes.windows_from_boxes(\n    outermost.view(1, 4), align_corners=True, output_size=(3, 4)\n)",
-            "each_plane(\n"
-            "    lambda plane: cv2.warpAffine(\n"
-            "        plane, matrix.numpy(), (4, 3), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP\n"
-            "    )\n"
-            ")",
+            "flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP\n"
+            "each_plane(lambda plane: cv2.warpAffine(plane, matrix.numpy(), (4, 3), flags=flags))",
         ),
         Convention(
             "roi-align",
