@@ -35,7 +35,7 @@ def pages(app: Sphinx) -> dict[str, str]:
     return found | {examples: os.path.join(gallery, "index.rst")}
 
 
-def for_site(text: str, folder: Path, page: Path, known: dict[str, str]) -> str:
+def for_site(text: str, folder: Path, page: Path, known: dict[str, str], docname: str = "") -> str:
     """Markdown of a file in ``folder`` as part of ``page``; ``known``: see :func:`pages`."""
 
     def link(match: re.Match[str]) -> str:
@@ -43,7 +43,7 @@ def for_site(text: str, folder: Path, page: Path, known: dict[str, str]) -> str:
         file, hash_sign, fragment = target.partition("#")
         path = os.path.normpath(folder / file)
         if not os.path.exists(path):
-            LOGGER.warning("a link to %s, which does not exist", path, location=str(page))
+            LOGGER.warning("a link to %s, which does not exist", path, location=docname)
         shown = known.get(path) or known.get(os.path.join(path, "README.md"))
         if shown is None and os.path.isdir(path):
             return words
@@ -59,12 +59,13 @@ def for_site(text: str, folder: Path, page: Path, known: dict[str, str]) -> str:
 def change_page(app: Sphinx, docname: str, content: list[str]) -> None:
     page = app.env.doc2path(docname)
     if page.suffix == ".md":
-        content[0] = for_site(content[0], page.parent, page, pages(app))
+        content[0] = for_site(content[0], page.parent, page, pages(app), docname)
 
 
 def change_included(app: Sphinx, relative_path: Path, parent: str, content: list[str]) -> None:
-    page = app.env.doc2path(app.env.current_document.docname)
-    content[0] = for_site(content[0], (app.srcdir / relative_path).parent, page, pages(app))
+    docname = app.env.current_document.docname
+    folder = (app.srcdir / relative_path).parent
+    content[0] = for_site(content[0], folder, app.env.doc2path(docname), pages(app), docname)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
