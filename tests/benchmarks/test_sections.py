@@ -62,6 +62,11 @@ def test_readme_is_changed_between_its_marks_only(tmp_path: Path, monkeypatch: p
     text = "above [e](e.md)\n{}{}{}below\n".format(marks[0], "old\n", marks[1])
     found = readme.spliced(text, tmp_path / "docs")
     assert found == text.replace("old", "![b](../results/b.png), [c](https://c.org), [d](#d)")
+    (tmp_path / "results/c.md").write_text("![b](b.png)\n\n| 1 |\n|---|\n\nc\n\n| 2 |\n\nd\n")
+    first = "<!-- c:first-table:begin -->\n{}<!-- c:first-table:end -->\n"
+    assert readme.spliced(first.format("old\n"), tmp_path) == first.format("| 1 |\n|---|\n\nd\n")
+    with pytest.raises(ValueError, match="the mark a:second must name"):
+        readme.spliced(text.replace("a:", "a:second:"), tmp_path)
     for missing in marks:
         with pytest.raises(ValueError, match="the mark a needs"):
             readme.spliced(text.replace(missing, ""), tmp_path)

@@ -61,6 +61,10 @@ def cmake_build(source: Path, wheel: Path) -> Path:
         "racnn_ops/README.md",
         "racnn_ops/REPLACES.md",
         "CONTRIBUTING.md",
+        "docs/conventions.md",
+        "docs/getting_started.md",
+        "docs/how_it_works.md",
+        "docs/stability.md",
     ],
 )
 def test_links_of_the_readmes_lead_somewhere(source: Path, readme: str) -> None:
