@@ -300,7 +300,9 @@ def _centred(boxes: Tensor, format: str) -> Tensor:
 
 
 def _as_floats(tensor: Tensor) -> Tensor:
-    plain = tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
+    # Exported, tensors are of a subclass that has to stay: it makes the graph.
+    is_plain = type(tensor) is Tensor or torch.compiler.is_exporting()
+    plain = tensor if is_plain else tensor.as_subclass(Tensor)
     return plain if plain.dtype == torch.float64 else plain.float()
 
 

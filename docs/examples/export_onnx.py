@@ -16,8 +16,7 @@ import torch
 from skimage import data
 from torch import nn
 
-import racnn_ops.onnx
-from racnn_ops import attention_crop
+from racnn_ops import attention_crop, decompositions
 
 # %%
 # The model looks where the image differs most from its blurred self: a stand-in for a network.
@@ -40,19 +39,13 @@ model = Glimpse().eval()
 crops = model(images)
 
 # %%
-# The operator needs a translation table; the batch may be of any size.
+# The exported program holds the operator, which ATen operators replace; the batch may be of any size.
 
 folder = tempfile.TemporaryDirectory()
 file = Path(folder.name) / "glimpse.onnx"
-torch.onnx.export(
-    model,
-    (images,),
-    file,
-    dynamo=True,
-    dynamic_shapes=({0: torch.export.Dim("batch")},),
-    custom_translation_table=racnn_ops.onnx.translation_table(),
-    verbose=False,
-)
+program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+program = program.run_decompositions(decompositions())
+torch.onnx.export(program, f=file, dynamo=True, verbose=False)
 
 # %%
 # onnxruntime gives the same crops, also of one image.

@@ -190,7 +190,7 @@ def test_what_the_format_cannot_express_is_said_in_one_line(
 def test_what_cannot_be_exported_is_refused_before_any_work(tmp_path: Path) -> None:
     model = make()
     for name in ("model.pt", ".pt2", "model"):
-        with pytest.raises(ValueError, match=r"must end with one of \.aoti\.pt2, \.pt2, \.onnx, got "):
+        with pytest.raises(ValueError, match=r"must end with one of \.aoti\.pt2, \.aten\.pt2, \.pt2, \.onnx"):
             export(model, tmp_path / name)
     with pytest.raises(ValueError, match="evaluation mode"):
         export(make().train(), tmp_path / "model.pt2")
