@@ -57,6 +57,7 @@ VARIANTS: dict[str, Row] = {
     "three windows": Row(count=3, once=True),
     "soft mask": Row(mask=MASK, once=True),
     "to convergence": Row(rounds=4, once=True),
+    **{f"one input of 224{part}": BIRDS[f"one input of 224{part}"] for part in ("", ", centre 75 %")},
 }
 
 SCENE: dict[str, Any] = {"side": 224, "fine": 128, "lower": 0.2}
@@ -88,6 +89,9 @@ CLAIMS = {
         *against(MAIN, ("exact", "1+2"), ("boxcar", "1+2"), ("features", "1+2"), ("antithetic", "1+2")),
         *against(MAIN, ("fusion on moved windows", "1+2")),
         *against(("three scales", "1+2+3"), ("three scales", "1+2"), ("three scales", "3"), MAIN),
+        *against(
+            ("three scales", "1+2+3"), ("one input of 224", "1"), ("one input of 224, centre 75 %", "1")
+        ),
         *against(("three windows", "1+2"), MAIN),
         *against(("soft mask", "1+2"), MAIN),
         *against(("to convergence", "1+2"), MAIN),
