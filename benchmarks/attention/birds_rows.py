@@ -84,6 +84,9 @@ CLAIMS = {
         *against(MAIN, ALONE, ("response", "1+2"), ("random", "1+2"), (CENTRE, "1+2")),
         *against(MAIN, (CONSTANT, "1+2"), ("box", "1+2"), ("one input of 184", "1"), (SINGLE, "1")),
         *against(("fused p", "1+2"), ("fused p", "2"), MAIN),
+        *against(
+            ("attention at 96", "1+2"), ("one input of 128", "1"), ("one input of 128, centre 75 %", "1")
+        ),
     ],
     "variants": [
         *against(MAIN, ("exact", "1+2"), ("boxcar", "1+2"), ("features", "1+2"), ("antithetic", "1+2")),
