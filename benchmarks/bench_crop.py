@@ -287,7 +287,7 @@ def main() -> None:
         return
     results = measure(arguments, Console())
     show(report.details(Results(results)))
-    name = provenance.slug(torch.device(arguments.device)) + ("-quick" if arguments.quick else "")
+    name = provenance.slug(results) + ("-quick" if arguments.quick else "")
     name += "-models" if arguments.only == [published_times.NAME] else ""
     SECTION.write(results, arguments.output, name)
 
