@@ -82,10 +82,11 @@ def check(found: Any) -> None:
     """Raises ValueError, which names the place and what is wrong there."""
     import jsonschema
 
-    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    validator = jsonschema.Draft7Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     error = jsonschema.exceptions.best_match(validator.iter_errors(found))
     if error is not None:
-        raise ValueError(f"{error.json_path}: {error.message}")
+        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
+        raise ValueError(f"${place}: {error.message}")
     for number, pair in enumerate(found["pairs"]):
         for who in ("ours", "theirs"):
             times = [pair[who][name] for name in ("lower_quartile_s", "median_s", "upper_quartile_s")]
