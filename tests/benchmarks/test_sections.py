@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import readme
 from record import provenance
@@ -92,18 +91,21 @@ def test_provenance_is_told(changed: bool, told: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("limit", "suffix"), [(None, ""), ("baseline", "-baseline")])
-def test_a_limited_instruction_set_is_in_names(
-    monkeypatch: pytest.MonkeyPatch, limit: str | None, suffix: str
-) -> None:
-    """And is that of the kernels, whatever the environment says."""
-    monkeypatch.setattr(provenance, "device_name", lambda device: "AMD(R) EPYC")
-    monkeypatch.setattr(provenance, "cpu_capability", lambda: limit)
-    monkeypatch.delenv("RACNN_CPU_CAPABILITY", raising=False)
-    if limit:
-        monkeypatch.setenv("RACNN_CPU_CAPABILITY", "avx2")
-    assert provenance.slug(torch.device("cpu")) == f"cpu-amd-epyc{suffix}"
-    assert provenance.slug(torch.device("cuda")) == "cuda-amd-epyc"
+def test_processor_and_instruction_set_are_in_names() -> None:
+    """The set is that of the kernels, whatever the environment says; a GPU has none."""
+    report = provenance.describe()
+    report["machine"]["device"] = "AMD(R) EPYC  9B14"
+    for capability, name in (("avx512", "avx512"), ("avx2", "avx2"), (None, "reference")):
+        report["versions"]["cpu_capability"] = capability
+        assert provenance.slug(report) == f"cpu-amd-epyc-9b14-{name}"
+    report["machine"]["multiprocessors"] = 132
+    assert provenance.slug(report) == "cuda-amd-epyc-9b14"
+
+
+@pytest.mark.parametrize("name", ["cpu-amd-epyc-avx512", "cpu-amd-epyc-avx2", "model-cpu-amd-epyc-avx512"])
+def test_committed_times_are_named_so(name: str) -> None:
+    report = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text())
+    assert provenance.slug(report) == name.removeprefix("model-")
 
 
 def test_a_gpu_has_no_instruction_set_of_the_cpu() -> None:
