@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--version", type=int, default=1, help="of the interface, a whole number")
     arguments = parser.parse_args()
     found = re.fullmatch(
-        r"racnn_ops-([^-]+)-py3-none-manylinux\w*?_(x86_64|aarch64)\.whl", arguments.wheel.name
+        r"racnn_ops-([^-]+)-py3-none-manylinux[\w.]*_(x86_64|aarch64)\.whl", arguments.wheel.name
     )
     if found is None or not arguments.wheel.is_file():
         parser.error(f"wheel must be a file that `make wheel` made, got {str(arguments.wheel)!r}")
