@@ -9,26 +9,30 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import select
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-# Without a sandbox, which needs rights that containers do not give: it is to show pages of ours alone.
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
-FLAGS += (
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",  # which needs rights that containers do not give: it shows pages of ours alone
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--disable-breakpad",
     "--hide-scrollbars",
+    "--no-first-run",
     "--remote-debugging-pipe",
 )
+SPAWN = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1'  # our pipes become the descriptors of the protocol
 SECONDS = 60.0
 """The longest wait for an answer: machines are shared."""
 
@@ -48,7 +52,7 @@ class Chromium:
     Raises:
         FileNotFoundError: no Chromium is installed.
         TimeoutError: it does not answer.
-        RuntimeError: it refuses, or a script of the page or of ours throws.
+        RuntimeError: it refuses, or a script of ours throws; what the page throws is kept in ``errors``.
     """
 
     def __init__(self, size: tuple[int, int], touch: bool = False) -> None:
@@ -57,28 +61,21 @@ class Chromium:
         self.touch, self.session, self.number, self.received = touch, "", 0, b""
         self.errors: list[str] = []
         self.folder = tempfile.mkdtemp()
-        command = [
-            program,
-            *FLAGS,
-            f"--user-data-dir={self.folder}",
-            "--remote-debugging-pipe",
-            "about:blank",
-        ]
-        pipes = [os.pipe(), os.pipe()]
-        # Moved out of the way of 3 and 4, which the child gets; all of ours are closed there.
-        read, self.write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in pipes[0])
-        self.read, write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in pipes[1])
-        actions = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in (1, 2)]
-        actions += [(os.POSIX_SPAWN_DUP2, read, 3), (os.POSIX_SPAWN_DUP2, write, 4)]
-        self.process = os.posix_spawn(program, command, os.environ, file_actions=actions, setpgroup=0)
-        for fd in (*pipes[0], *pipes[1], read, write):
-            os.close(fd)
+        self.process = subprocess.Popen(
+            ["sh", "-c", SPAWN, "sh", program, *FLAGS, f"--user-data-dir={self.folder}", "about:blank"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # a group, to end all of its processes
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.write, self.read = self.process.stdin, self.process.stdout
         try:
             target = self.call("Target.createTarget", url="about:blank")["targetId"]
             self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             self.call("Runtime.enable")
-            width, height = size
-            shape = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
+            shape = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": touch}
             self.call("Emulation.setDeviceMetricsOverride", **shape)
             self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         except BaseException:
@@ -93,10 +90,10 @@ class Chromium:
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process, signal.SIGKILL)
-        os.waitpid(self.process, 0)
-        os.close(self.read)
-        os.close(self.write)
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.write.close()
+        self.read.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def open(self, url: str) -> None:
@@ -105,26 +102,25 @@ class Chromium:
         self.wait_for(f"location.href == {json.dumps(url)} && document.readyState == 'complete'")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """What Chromium answers; events that come before are read, and errors of the page kept."""
+        """What Chromium answers to a message."""
         self.number += 1
         message: dict[str, Any] = {"id": self.number, "method": method, "params": parameters}
         if self.session:
             message["sessionId"] = self.session
-        os.write(self.write, json.dumps(message).encode() + b"\0")
+        os.write(self.write.fileno(), json.dumps(message).encode() + b"\0")
         until = time.monotonic() + SECONDS
-        while (answer := self._receive(until)).get("id") != self.number:
+        while (answer := self._receive(until)).get("id") != self.number:  # events come between
             if answer.get("method") == "Runtime.exceptionThrown":
                 self.errors.append(json.dumps(answer["params"]["exceptionDetails"]))
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
-        result: dict[str, Any] = answer["result"]
-        return result
+        return dict(answer["result"])
 
     def _receive(self, until: float) -> dict[str, Any]:
         while b"\0" not in self.received:
             if not select.select([self.read], [], [], max(0.0, until - time.monotonic()))[0]:
-                raise TimeoutError("Chromium does not answer")
-            if not (some := os.read(self.read, 1 << 16)):
+                raise TimeoutError(f"Chromium has not answered within {SECONDS:.0f} s")
+            if not (some := os.read(self.read.fileno(), 1 << 16)):
                 raise RuntimeError("Chromium has ended")
             self.received += some
         message, _, self.received = self.received.partition(b"\0")

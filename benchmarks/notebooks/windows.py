@@ -62,7 +62,9 @@ outline(left, window, "tab:red")
 show(right, crop, "its crop, 128 x 128")
 
 # %%
-ramp = torch.arange(600, dtype=torch.float64).expand(1, 1, 400, 600) + 0.5  # every pixel holds where its middle is
+ramp = (
+    torch.arange(600, dtype=torch.float64).expand(1, 1, 400, 600) + 0.5
+)  # every pixel holds where its middle is
 positions = 310 + 90 * ((2 * torch.arange(8) + 1) / 8 - 1)
 found = attention_crop(ramp, window, 8)[0, 0, 0]
 print("by the formula ", positions.tolist())
@@ -76,7 +78,9 @@ torch.testing.assert_close(found, positions.double())
 # continuous function of the window. Here it is the squared difference from the crop of a target window.
 
 # %%
-target = attention_crop(photograph, torch.tensor([[330.0, 180.0, 90.0]], dtype=torch.float64), 32, antialias=True)
+target = attention_crop(
+    photograph, torch.tensor([[330.0, 180.0, 90.0]], dtype=torch.float64), 32, antialias=True
+)
 
 
 def loss(windows: Tensor, antialias: bool = True) -> Tensor:
