@@ -63,8 +63,8 @@ class Request:
         if type(blur) is not int or blur not in BLURS:
             raise ValueError(f"blur must be one of {', '.join(map(str, BLURS))}, got {blur!r}")
         options = {name: fields[name] for name in ("interpolation", "antialias")} | {"boundary": "border"}
-        windows = (_window(name, fields[name]) for name in ("window", "target"))
-        return cls(*windows, size, loss, blur, options)
+        window, target = (_window(name, fields[name]) for name in ("window", "target"))
+        return cls(window, target, size, loss, blur, options)
 
 
 def _window(name: str, numbers: object) -> Tensor:

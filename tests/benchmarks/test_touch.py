@@ -17,11 +17,11 @@ import chromium
 import numpy as np
 import pytest
 import torch
+import touch_picture
 from PIL import Image
 from torch import Tensor
 
 import touch
-import touch_picture
 from racnn_ops import attention_crop, reference
 
 ASKED: dict[str, Any] = {
