@@ -13,7 +13,7 @@ BUILD_INPUTS = CMakeLists.txt setup.py racnn_ops/_version.py $(wildcard cmake/*)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RACNN_WERROR ?= ON
 
-.PHONY: all test lint pytest attack bench demo wheel format clean FORCE
+.PHONY: all test lint pytest attack bench demo docs wheel hub format clean FORCE
 all: $(VENV)/built
 
 test: lint pytest
@@ -53,11 +53,22 @@ build/demo/digits/bounding_boxes.txt: | $(VENV)/built
 	python benchmarks/digits.py --output build/demo/unfinished
 	mv build/demo/unfinished build/demo/digits
 
+# What Hugging Face's package `kernels` loads, see tools/hub.py.
+hub: wheel
+	rm -rf build/hub
+	python tools/hub.py dist/audited/*.whl --output build/hub
+
 # For every Linux of glibc 2.28 and later, every Python and every GPU: minutes, for its many architectures.
 wheel: $(VENV)/built
 	rm -rf dist
 	RACNN_GLIBC=2.28 TORCH_CUDA_ARCH_LIST='$(WHEEL_ARCH_LIST)' pip wheel -v --no-build-isolation --no-deps --wheel-dir dist .
 	auditwheel repair --plat manylinux_2_28_$$(uname -m) --exclude 'libtorch*' --wheel-dir dist/audited dist/*.whl
+
+# Warnings are errors. The examples that changed run again; what Sphinx knows is forgotten, as docstrings and code may
+# have changed.
+docs: $(VENV)/built
+	python -m sphinx -W --keep-going -E docs build/docs/html
+	@echo "Open build/docs/html/index.html"
 
 format: $(VENV)/built
 	ruff check --fix .
@@ -68,7 +79,7 @@ format: $(VENV)/built
 $(VENV)/built: $(VENV)/torch $(VENV)/settings pyproject.toml $(BUILD_INPUTS)
 	@echo "== Installing what tests and benchmarks need, and compiling the kernels: a few minutes =="
 	TORCH_CUDA_ARCH_LIST='$(TORCH_CUDA_ARCH_LIST)' \
-	  pip install -v --no-build-isolation --editable '.[bench,racnn,test]'
+	  pip install -v --no-build-isolation --editable '.[bench,docs,racnn,test]'
 	touch $@
 
 # What the environment asks of the build, and the GPUs that are native: written only when it has changed.
@@ -88,4 +99,4 @@ $(VENV)/bin/python:
 	  echo "$(PYTHON) has no complete venv module: install the package python3-venv, or set PYTHON." >&2; exit 1; }
 
 clean:
-	rm -rf build dist $(VENV)/built racnn_ops/*.so
+	rm -rf build dist docs/gallery $(VENV)/built racnn_ops/*.so

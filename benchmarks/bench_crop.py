@@ -10,15 +10,18 @@ Every contestant's crops and gradients are compared with the reference before it
 turns; all numbers are medians, all ratios those of one run. On a CPU filters of more than two pixels follow
 (antialiased crops and averages), uint8 pictures beside OpenCV, and random crops. ``--models`` times the crop
 steps of published models alone. Prints tables and writes JSON, Markdown and a picture, named after the
-device, to build/results/. Needs ``pip install '.[bench]'``.
+device, to build/results/. ``--contribute`` adds a short JSON for the table of all machines (CONTRIBUTING.md).
+Needs ``pip install '.[bench]'``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -27,6 +30,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from crop import (
     augmentation,
+    contribution,
     cuda_probes,
     filter_contestants,
     filter_report,
@@ -56,6 +60,7 @@ from record.section import Section, show
 SECTION = Section(report.tables, report.main_note, "Time of a call against racnn_ops", plot.draw)
 BATCH = {"cpu": 16, "cuda": 64}
 ROUNDS, QUICK_ROUNDS = 25, 9
+WHERE = ("output", "contribute")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -77,11 +82,23 @@ def parse_arguments() -> argparse.Namespace:
     add("--no-compile", action="store_true", help="leave out torch.compile, which takes a while")
     add("--filters-only", action="store_true", help="show the tables of longer filters, and write nothing")
     add("--synthetic", action="store_true", help="random images instead of photographs")
+    contribute = (
+        "also write contributed/NAME.json, checked by a schema; of JSON, if that is named, not of a new run"
+    )
+    add("--contribute", nargs="?", const=True, type=Path, metavar="JSON", help=contribute)
     SECTION.add_arguments(parser)
     add("--batch", type=_at_least(1), help="B of the main case; default 16 on a CPU, 64 on a GPU")
     add("--image", type=_at_least(16), default=448, help="H = W of the main case, default %(default)s")
     add("--crop", type=_at_least(2), default=224, help="h = w of the main case, default %(default)s")
     arguments = parser.parse_args()
+    if isinstance(arguments.contribute, Path):
+        try:
+            contribution.write(json.loads(arguments.contribute.read_text("utf-8")), arguments.output)
+        except (OSError, ValueError) as error:
+            parser.error(f"--contribute {arguments.contribute}: {error}")
+        parser.exit()
+    if arguments.contribute and (arguments.only or arguments.filters_only):
+        parser.error("--contribute needs everything: no --only, --models or --filters-only")
     arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     arguments.batch = arguments.batch or BATCH[arguments.device]
     if not _library.has_cpu:
@@ -161,7 +178,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> Record:
     models = installed(models, console)
     results: Record = {
         **provenance.describe(device),
-        "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
+        "arguments": {name: value for name, value in vars(arguments).items() if name not in WHERE},
         "images": images,
         "main_case": main_case.to_json(),
         "sweeps": list(variants),
@@ -287,9 +304,11 @@ def main() -> None:
         return
     results = measure(arguments, Console())
     show(report.details(Results(results)))
-    name = provenance.slug(torch.device(arguments.device)) + ("-quick" if arguments.quick else "")
+    name = provenance.slug(results) + ("-quick" if arguments.quick else "")
     name += "-models" if arguments.only == [published_times.NAME] else ""
     SECTION.write(results, arguments.output, name)
+    if arguments.contribute:
+        contribution.write(results, arguments.output)
 
 
 if __name__ == "__main__":

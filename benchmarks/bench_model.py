@@ -146,8 +146,8 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    name = f"model-{provenance.slug(torch.device(arguments.device))}"
-    SECTION.write(measure(arguments), arguments.output, name)
+    report = measure(arguments)
+    SECTION.write(report, arguments.output, f"model-{provenance.slug(report)}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 """What attention is worth on birds: learned windows against everything that costs as much.
 
 A frozen EfficientNet-Lite0 with ImageNet weights; classifiers, attention and fusion learn, on 40 classes of
-CUB-200-2011 or any others. Every row of every seed is a file in the folder of runs: what is there is not run
-again, and an interrupted program goes on. Hits are kept image by image, so that each claim is a paired
+CUB-200-2011 or any others. Every row of every seed is a file in the folder of runs: what is there is not
+run again, and an interrupted program goes on. Hits are kept image by image, so that each claim is a paired
 comparison over test images and seeds (``attention/paired.py``). With ``--scenes`` the photographs stand in
-large scenes, see :class:`attention.photographs.Scenes`. With ``--known`` an earlier results file stands for
-the runs that it holds; each run says on what processor it was made.
+large scenes, see :class:`attention.photographs.Scenes`; ``--variants`` are of the recipe. With ``--known``
+an earlier results file stands for the runs that it holds; each run says on what processor it was made.
 """
 
 from __future__ import annotations
@@ -39,14 +39,17 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, required=True, help="folder of CUB-200-2011 or a subset")
     parser.add_argument("--runs", type=Path, required=True, help="folder for what is computed, kept")
-    parser.add_argument("--scenes", action="store_true", help="birds in large scenes")
+    kinds = parser.add_mutually_exclusive_group()
+    for kind, text in (("scenes", "birds in large scenes"), ("variants", "of the recipe")):
+        kinds.add_argument(f"--{kind}", action="store_const", const=kind, dest="kind", help=text)
+    parser.set_defaults(kind="birds")
     parser.add_argument("--rows", nargs="+", default=None, help="some rows alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--finished", action="store_true", help="run nothing: rows alone that are there")
     parser.add_argument("--known", type=Path, help="a results file: what it holds is not run again")
     SECTION.add_arguments(parser)
     arguments = parser.parse_args()
-    known = ROWS["scenes" if arguments.scenes else "birds"]
+    known = ROWS[arguments.kind]
     if unknown := set(arguments.rows or ()) - known.keys():
         parser.error(f"--rows must be some of {', '.join(map(repr, known))}, got {', '.join(unknown)}")
     return arguments
@@ -82,14 +85,14 @@ class Program:
         self,
         root: Path,
         runs: Path,
-        scenes: bool,
+        kind: str,
         known: dict[tuple[str, int], Run] | None = None,
         made: str = "",
     ) -> None:
         self.known, self.made = known or {}, made
         self.split = read_split("cub", root)
-        self.kind = "scenes" if scenes else "birds"
-        self.runs = runs / self.kind
+        self.kind, self.has_scenes = kind, kind == "scenes"
+        self.runs = runs / ("scenes" if self.has_scenes else "birds")
         self.runs.mkdir(parents=True, exist_ok=True)
         self.read = photographs.read(self.split, SIDE, runs / "photographs.pt")
         self._halves: dict[float, dict[str, Half]] = {}
@@ -99,9 +102,8 @@ class Program:
         if share not in self._halves:
             made: dict[str, Half] = {}
             for seed, (half, read) in enumerate(self.read.items()):
-                scenes = self.kind == "scenes"
                 views = LAYOUTS if half == "train" else 1
-                whole: Half = Scenes(read, CELL, views, seed) if scenes else Mirrored(read)
+                whole: Half = Scenes(read, CELL, views, seed) if self.has_scenes else Mirrored(read)
                 made[half] = whole if share == 1 else photographs.Centre(whole, share)
             self._halves[share] = made
         return self._halves[share]
@@ -191,9 +193,9 @@ class Program:
 def main() -> None:
     arguments = parse_arguments()
     report = provenance.describe()
-    kind = "scenes" if arguments.scenes else "birds"
+    kind = arguments.kind
     known = read_known(arguments.known, kind) if arguments.known else {}
-    program = Program(arguments.root, arguments.runs, arguments.scenes, known, made_on(report))
+    program = Program(arguments.root, arguments.runs, kind, known, made_on(report))
     names = arguments.rows or list(ROWS[program.kind])
     found: Found = {}
     for name in names:
@@ -211,7 +213,7 @@ def main() -> None:
         "rows": rows,
         "claims": judge(hits, CLAIMS[program.kind]),
     }
-    SECTION.write(report, arguments.output, f"birds{'_scenes' * arguments.scenes}")
+    SECTION.write(report, arguments.output, "birds" if kind == "birds" else f"birds_{kind}")
 
 
 if __name__ == "__main__":

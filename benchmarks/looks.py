@@ -235,7 +235,7 @@ SECTION = Section(gain_table, note, "How much steeper p is over small distances"
 def main() -> None:
     arguments = parse_arguments()
     report = provenance.describe()
-    program = Program(arguments.root, arguments.runs, scenes=False)
+    program = Program(arguments.root, arguments.runs, "birds")
     found_gains, found_slopes = [], []
     for seed in arguments.seeds:
         study = program.started("difference", seed)

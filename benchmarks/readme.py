@@ -3,7 +3,8 @@
 
     python benchmarks/readme.py [--update]
 
-A mark is a line ``<!-- NAME:begin -->`` or ``<!-- NAME:end -->``. Programs write their sections themselves
+A mark is a line ``<!-- NAME:begin -->`` or ``<!-- NAME:end -->``; between ``<!-- NAME:first-table:begin -->``
+and its end are the first table and the last paragraph alone. Programs write their sections themselves
 (``--output benchmarks/results``); only the links in them change here, to lead from the README's folder.
 """
 
@@ -17,7 +18,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 READMES = tuple(
-    ROOT / path for path in ("README.md", "racnn/README.md", "racnn/REFERENCE.md", "racnn_ops/README.md")
+    ROOT / path
+    for path in (
+        "README.md",
+        "docs/conventions.md",
+        "racnn/README.md",
+        "racnn/REFERENCE.md",
+        "racnn_ops/README.md",
+    )
 )
 MARK = re.compile(r"^<!-- (\S+):(?:begin|end) -->$", re.MULTILINE)
 SECTION = re.compile(r"^(<!-- (\S+):begin -->\n).*?^(<!-- \2:end -->)$", re.MULTILINE | re.DOTALL)
@@ -34,11 +42,22 @@ def spliced(readme: str, folder: Path) -> str:
     to_results = Path(os.path.relpath(RESULTS, folder)).as_posix()
 
     def section(match: re.Match[str]) -> str:
-        begin, name, end = match.groups()
+        begin, mark, end = match.groups()
+        name, _, part = mark.partition(":")
+        if part not in ("", "first-table"):
+            raise ValueError(f"the mark {mark} must name all of a section or its first-table")
         text = (RESULTS / f"{name}.md").read_text(encoding="utf-8")
+        if part:
+            text = first_table(text)
         return begin + RELATIVE_LINK.sub(rf"]({to_results}/\1)", text) + end
 
     return SECTION.sub(section, readme)
+
+
+def first_table(section: str) -> str:
+    """And the note behind everything, which says what the numbers are and who made them."""
+    blocks = section.strip().split("\n\n")
+    return "\n\n".join([next(block for block in blocks if block.startswith("|")), blocks[-1]]) + "\n"
 
 
 def main() -> None:

@@ -17,4 +17,3 @@ execute_process(
 file(GLOB stub_libraries ${stubs}/*.so.*[0-9])
 add_library(racnn_older_libstdcxx STATIC cmake/older_libstdcxx.cpp)
 set(RACNN_OLDER_SYSTEM racnn_older_libstdcxx LINKER:--as-needed ${stub_libraries} LINKER:--no-as-needed)
-add_compile_definitions(_GLIBCXX_EXTERN_TEMPLATE=0)  # string streams, which have changed since, are ours

@@ -51,17 +51,15 @@ def write_stub(
     lines = [".text"]
     for at, (name, (version, kind)) in enumerate(sorted(members.items())):
         dotted = ".".join(map(str, version))
-        lines += [
-            f".globl s{at}",
-            f".type s{at}, @{'object' if kind == 'OBJECT' else 'function'}",
-            f"s{at}: .byte 0",
-        ]
-        lines += [f".size s{at}, 1", f".symver s{at}, {name}@@GLIBC_{dotted}"]
+        kind = "object" if kind == "OBJECT" else "function"
+        lines += [f".globl stub_{at}", f".type stub_{at}, @{kind}", f"stub_{at}: .byte 0"]
+        lines += [f".size stub_{at}, 1", f".symver stub_{at}, {name}@@GLIBC_{dotted}"]
     nodes = sorted({version for version, _ in members.values()})
     script = folder / f"{soname}.map"
     script.write_text(
         "".join(
-            f"GLIBC_{'.'.join(map(str, v))} {{ {'local: s*;' if v == nodes[0] else ''} }};\n" for v in nodes
+            f"GLIBC_{'.'.join(map(str, v))} {{ {'local: stub_*;' if v == nodes[0] else ''} }};\n"
+            for v in nodes
         )
     )
     source = folder / f"{soname}.s"

@@ -285,8 +285,8 @@ def export(checkpoint: Path, *, to: Path, device: str = "cpu") -> None:
 
     Args:
         checkpoint: best.pt or last.pt of a run, or a model's folder.
-        to: NAME.pt2: torch.export; NAME.aoti.pt2: compiled by AOTInductor, takes minutes; NAME.onnx; NAME: a
-            folder for RACNN.from_pretrained.
+        to: NAME.pt2: torch.export; NAME.aten.pt2: the same without racnn_ops; NAME.aoti.pt2: compiled by
+            AOTInductor, takes minutes; NAME.onnx; NAME: a folder for RACNN.from_pretrained.
         device: where a .pt2 will run.
     """
     if to.suffix:

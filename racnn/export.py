@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from racnn_ops import decompositions
+
 from .model import RACNN
 from .output import printable
 from .targets import written_whole
@@ -48,10 +50,11 @@ def export(model: RACNN, file: str | Path) -> None:
         model: in evaluation mode; what is exported is its :class:`Inference`. ``model.usage`` says how large
             images are and where windows come from.
         file: its ending says what it becomes. ``.pt2``: a program for ``torch.export.load``;
+            ``.aten.pt2``: the same of ATen operators alone, slower, which OpenVINO and ExecuTorch take too;
             ``.aoti.pt2``: one compiled for this machine and the model's device, for
             ``torch._inductor.aoti_load_package`` and C++, which takes a compiler and minutes; ``.onnx``.
 
-    The first two need ``import racnn_ops``, or its library, where they run; ONNX nothing.
+    ``.pt2`` and ``.aoti.pt2`` need ``import racnn_ops``, or its library, where they run; the others nothing.
 
     Raises:
         ValueError: another ending, the file is there already, the model is in training mode, its windows are
@@ -104,19 +107,20 @@ def _program(program: ExportedProgram, file: Path, metadata: str) -> None:
     torch.export.save(program, file, extra_files={METADATA: metadata})
 
 
+def _aten(program: ExportedProgram, file: Path, metadata: str) -> None:
+    _program(program.run_decompositions(decompositions()), file, metadata)
+
+
 def _compiled(program: ExportedProgram, file: Path, metadata: str) -> None:
     options = {"aot_inductor.metadata": {METADATA: metadata}}
     torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=options)
 
 
 def _onnx(program: ExportedProgram, file: Path, metadata: str) -> None:
-    from racnn_ops.onnx import translation_table
-
-    table = translation_table() | {torch.ops.aten.adaptive_max_pool2d.default: _adaptive_max_pool}
     exported = torch.onnx.export(
-        program,
+        program.run_decompositions(decompositions()),
         dynamo=True,
-        custom_translation_table=table,
+        custom_translation_table={torch.ops.aten.adaptive_max_pool2d.default: _adaptive_max_pool},
         input_names=["images"],
         output_names=list(program.call_spec.out_spec.context),  # the keys of the dict
         verbose=False,
@@ -144,4 +148,9 @@ def _adaptive_max_pool(features: Any, output_size: Any) -> tuple[Any, Any]:
     return features, op.Shape(features)
 
 
-_WRITERS: dict[str, Writer] = {".aoti.pt2": _compiled, ".pt2": _program, ".onnx": _onnx}
+_WRITERS: dict[str, Writer] = {
+    ".aoti.pt2": _compiled,
+    ".aten.pt2": _aten,
+    ".pt2": _program,  # behind the longer endings
+    ".onnx": _onnx,
+}

@@ -10,6 +10,7 @@ if _library.has_cpu:
     _registration.register()
 
 from . import boxes, reference, transforms  # noqa: E402
+from ._decompositions import decompositions  # noqa: E402
 from ._options import Boxcar  # noqa: E402
 from ._version import __version__  # noqa: E402
 from .attention_crop import AttentionCrop, attention_crop  # noqa: E402
@@ -21,6 +22,7 @@ __all__ = [
     "__version__",
     "attention_crop",
     "boxes",
+    "decompositions",
     "paste",
     "reference",
     "transforms",

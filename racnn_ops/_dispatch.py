@@ -16,7 +16,7 @@ from ._autograd import differentiable_crop, has_tangent, is_differentiated
 from ._crop_list import crop_list
 from ._first_order import crop_under_transforms
 from ._kernels import crop_kernel
-from ._lists import are_channels_last, crop_any, gathered, joined
+from ._lists import are_channels_last, crop_any, joined
 from ._options import SELECTED_DTYPES, CropOptions, Images, KernelOptions, Windows
 
 # A CUDA launch carries scale and shift of so many channels among its parameters: csrc/cuda/affine.cuh.
@@ -44,9 +44,6 @@ def crop(
     options = crop_options.of(images)
     if not _has_kernels(images):
         return crop_any(images, windows, image_index, partial(reference.sample, options=options))
-    if image_index is not None and torch.compiler.is_exporting():  # graphs that others run
-        images, windows = gathered(images, windows, image_index)
-        image_index = None
     if options.scale and images.is_cuda and images.shape[1] > MOST_NORMALISED_ON_CUDA:
         images, options = normalised_first(images, windows.dtype, options)
     dtype = options.dtype

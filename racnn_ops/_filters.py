@@ -10,7 +10,7 @@ functions of the window, to any order, with the set of pixels held constant.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +44,14 @@ class Filter(NamedTuple):
     jumps: tuple[Jump, ...]
 
 
+def constants(values: float | Sequence[float], like: Tensor) -> Tensor:
+    """Numbers as a tensor of that dtype, on that device: torch.onnx rounds Python's to float32.
+
+    By no new_tensor, which detaches in place: a graph made by ``run_decompositions`` may not.
+    """
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+
+
 def _hat(z: Tensor) -> Tensor:
     """Its derivative at the kinks is the one from the right."""
     return torch.where((z >= -1) & (z < 1), torch.where(z < 0, 1 + z, 1 - z), 0.0)
@@ -71,8 +79,7 @@ _LANCZOS3_SERIES = [(-1) ** (k + 1) * (16**k - 4**k) / (6 * math.factorial(2 * k
 
 def _lanczos3(z: Tensor) -> Tensor:
     """sinc(z) sinc(z / 3), by its series around 0: there torch.sinc has no second derivative."""
-    # Numbers as tensors: torch.onnx rounds Python's to float32.
-    third, *coefficients = z.new_tensor([math.pi / 3, *reversed(_LANCZOS3_SERIES)]).unbind()
+    third, *coefficients = constants([math.pi / 3, *reversed(_LANCZOS3_SERIES)], z).unbind()
     t = torch.where(z.abs() < 3, z, 0.0) * third
     near = t.abs() < 0.3
     square = t * t
@@ -147,8 +154,7 @@ def sample_positions(centre: Tensor, half: Tensor, out: int) -> Tensor:
 def mask_values(x: Tensor, centre: Tensor, half: Tensor, steepness: float) -> Tensor:
     """The paper's soft boxcar (equations 5 and 6) at places x, broadcast with (B, K, 1, 1)."""
     low, high = (centre - half)[..., None, None], (centre + half)[..., None, None]
-    # As a tensor: torch.onnx rounds Python's numbers.
-    k = torch.full((), steepness, dtype=centre.dtype, device=centre.device)
+    k = constants(steepness, centre)
     return torch.sigmoid(k * (x - low)) - torch.sigmoid(k * (x - high))
 
 
@@ -206,10 +212,10 @@ def _plain(filter: Filter, position: Tensor, pixels: Pixels, size: int) -> Tenso
     """What lies outside reads zero or, limited, the edge pixel."""
     x = _centres(position, size) - 0.5
     # Beyond these limits all pixels read are outside, or all are the edge pixel.
-    position = limited(position, 0.5 - filter.radius - 1, 0.5 + size + filter.radius)
-    lower = (position.detach() - 0.5).floor()
-    near = position - 0.5 - lower
-    weights = torch.zeros_like(position.unsqueeze(-1) * x)
+    at = limited(position - 0.5, -filter.radius - 1, size + filter.radius)
+    lower = at.detach().floor()
+    near = at - lower
+    weights = torch.zeros_like(at.unsqueeze(-1) * x)
     for step in range(1 - filter.radius, filter.radius + 1):
         pixel = lower + step
         if pixels.limit:
@@ -238,11 +244,11 @@ def sum_of_weights(filter: Filter, position: Tensor, stretch: Tensor) -> Tensor:
     N = rho * integral of f + sum over f's jumps of (-1/rho)^m J B_{m+1}({1/2 + rho z - s}) / (m + 1)!, with
     Bernoulli polynomials B. Exact for piecewise polynomials; for Lanczos to rounding from rho = 16 on.
     """
-    series = stretch * stretch.new_tensor(filter.integral)
+    series = stretch * constants(filter.integral, stretch)
     for jump in filter.jumps:
         place = 0.5 + stretch * jump.place - position
         fraction = place - (place.detach().ceil() - 1)  # in (0, 1]: derivatives in s are from the right
-        factor = stretch.new_tensor(jump.height / math.factorial(jump.order + 1))
+        factor = constants(jump.height / math.factorial(jump.order + 1), stretch)
         series = series + factor * (-1 / stretch) ** jump.order * _bernoulli(jump.order + 1, fraction)
     if filter is not LANCZOS3:
         return series
@@ -262,7 +268,7 @@ def _bernoulli(order: int, x: Tensor) -> Tensor:
         6: (1.0, -3.0, 2.5, 0.0, -0.5, 0.0, 1 / 42),
     }[order]
     value = torch.zeros_like(x)
-    for coefficient in x.new_tensor(coefficients).unbind():
+    for coefficient in constants(coefficients, x).unbind():
         value = value * x + coefficient
     return value
 

@@ -109,11 +109,11 @@ def _empty(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype, channels_la
 
 
 def _save_crop(ctx: Any, inputs: tuple[Any, ...]) -> None:
-    images, windows, options, index = _forward_arguments(*inputs)
+    images, windows, options, index = forward_arguments(*inputs)
     save_for_gradients(ctx, images, windows, options, index)
 
 
-def _forward_arguments(
+def forward_arguments(
     images: Any, windows: Tensor, *others: Any
 ) -> tuple[Any, Tensor, KernelOptions, Tensor | None]:
     """Images, windows, options and, if there is one, the index of ``_crop_forward``."""
@@ -134,7 +134,7 @@ def _empty_crops(
 
 
 def _fake_forward(*arguments: Any) -> Tensor:
-    images, windows, of, _ = _forward_arguments(*arguments)
+    images, windows, of, _ = forward_arguments(*arguments)
     return _empty_crops(images, windows, of.height, of.width, of.dtype, of.channels_last)
 
 

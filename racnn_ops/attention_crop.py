@@ -104,6 +104,17 @@ def attention_crop(
 
     Raises:
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
+
+    Example:
+        >>> images = torch.arange(16.0).view(1, 1, 4, 4)
+        >>> windows = torch.tensor([[2.0, 2.0, 1.0]], requires_grad=True)  # the middle two by two pixels
+        >>> crop = attention_crop(images, windows, 2)
+        >>> crop.detach().squeeze()
+        tensor([[ 5.,  6.],
+                [ 9., 10.]])
+        >>> crop.sum().backward()  # one to the right is 1 more, one down is 4 more, in each of four outputs
+        >>> windows.grad
+        tensor([[ 4., 16.,  0.]])
     """
     options = check_options(
         *(output_size, interpolation, antialias, mask_steepness, boundary, fill),
@@ -118,6 +129,11 @@ class AttentionCrop(nn.Module):
 
     Shapes: ``images`` (B, C, H, W), ``windows`` (B, 3 | 4) or (B, K, 3 | 4), ``flip`` (B,) or (B, K), result
     (B, [K,] C, h, w); with lists or ``image_index`` as there. It has no parameters.
+
+    Example:
+        >>> crop = AttentionCrop(224, boundary="border")
+        >>> crop(torch.rand(2, 3, 448, 448), torch.tensor([[224.0, 224.0, 96.0]] * 2)).shape
+        torch.Size([2, 3, 224, 224])
     """
 
     def __init__(

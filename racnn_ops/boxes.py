@@ -57,6 +57,12 @@ def windows_from_boxes(
 
     Returns:
         Tensor[..., 4]: ``tx, ty, tw, th``.
+
+    Example:
+        >>> windows_from_boxes(torch.tensor([10.0, 20.0, 30.0, 60.0]))
+        tensor([20., 40., 10., 20.])
+        >>> windows_from_boxes(torch.tensor([0.5, 0.5, 1.0, 0.5]), "cxcywh", size=(48, 64))
+        tensor([32., 24., 32., 12.])
     """
     _check_boxes(boxes)
     x, y, width, height = _centred(_as_floats(boxes), _format_of(boxes, format)).unbind(-1)
@@ -82,6 +88,13 @@ def windows_from_rois(
     Returns:
         Tensor[N, 4], Tensor[N]: ``tx, ty, tw, th``, and int64, the ``windows`` and ``image_index`` of
         :func:`racnn_ops.attention_crop`.
+
+    Example:
+        >>> of_first = torch.tensor([[0.0, 0.0, 4.0, 2.0]])
+        >>> of_second = torch.tensor([[2.0, 2.0, 4.0, 8.0], [1.0, 1.0, 2.0, 2.0]])
+        >>> windows, index = windows_from_rois([of_first, of_second])
+        >>> windows[1], index
+        (tensor([3., 5., 1., 3.]), tensor([0, 1, 1]))
     """
     scale = check_positive("spatial_scale", spatial_scale, 0.0, math.inf)
     if not isinstance(aligned, bool):
@@ -122,6 +135,10 @@ def boxes_from_windows(
 
     Returns:
         Tensor[..., 4]: of the windows' dtype.
+
+    Example:
+        >>> boxes_from_windows(torch.tensor([20.0, 40.0, 10.0, 20.0]))
+        tensor([10., 20., 30., 60.])
     """
     check_tensor("windows", windows)
     x, y, half_x, half_y = _parts(windows)
@@ -202,6 +219,10 @@ def letterbox(
 
     Returns:
         Tensor[4]: ``tx, ty, tw, th``.
+
+    Example:
+        >>> letterbox((480, 640), 320)
+        tensor([320., 240., 320., 320.])
     """
     height, width = check_size("size", size)
     out_height, out_width = check_size("output_size", output_size)
@@ -220,6 +241,10 @@ def boxes_to_image(boxes: Tensor, windows: Tensor, output_size: int | Sequence[i
 
     Returns:
         Tensor[..., 4]: left, top, right, bottom.
+
+    Example:
+        >>> boxes_to_image(torch.tensor([0.0, 40.0, 320.0, 280.0]), letterbox((480, 640), 320), 320)
+        tensor([  0.,   0., 640., 480.])
     """
     corner, scale = _map_of(boxes, windows, output_size)
     return corner + _as_floats(boxes) * scale
@@ -275,7 +300,9 @@ def _centred(boxes: Tensor, format: str) -> Tensor:
 
 
 def _as_floats(tensor: Tensor) -> Tensor:
-    plain = tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
+    # Exported, tensors are of a subclass that has to stay: it makes the graph.
+    is_plain = type(tensor) is Tensor or torch.compiler.is_exporting()
+    plain = tensor if is_plain else tensor.as_subclass(Tensor)
     return plain if plain.dtype == torch.float64 else plain.float()
 
 

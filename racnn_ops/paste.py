@@ -84,6 +84,14 @@ def paste(
 
     Raises:
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
+
+    Example:
+        >>> crop = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(1, 1, 2, 2)
+        >>> paste(crop, torch.tensor([[2.0, 2.0, 1.0]]), (4, 4), edges="hard").squeeze()
+        tensor([[0., 0., 0., 0.],
+                [0., 1., 2., 0.],
+                [0., 3., 4., 0.],
+                [0., 0., 0., 0.]])
     """
     options = _check(crops, windows, size, interpolation, antialias, edges, fill, reduce, threshold)
     leading = crops.shape[:-3]

@@ -18,7 +18,15 @@ from torch import Tensor
 
 from ._arguments import MAX_SIDE, check_arguments, check_options, is_channels_last
 from ._dense import contract_dense
-from ._filters import dense_taps, limited, mask_values, mask_values_along, nearest_pixel, sample_positions
+from ._filters import (
+    constants,
+    dense_taps,
+    limited,
+    mask_values,
+    mask_values_along,
+    nearest_pixel,
+    sample_positions,
+)
 from ._lists import crop_any
 from ._options import SELECTED_DTYPES, Boxcar, KernelOptions
 from ._surrogate import boxcar_window_grad, with_surrogate
@@ -91,7 +99,7 @@ def sample(
     if boxcar is not None:
         crops = with_surrogate(crops, safe, boxcar, contraction is not None)
     if options.offset:
-        crops = crops + crops.new_tensor(options.offset).view(-1, 1, 1)
+        crops = crops + constants(options.offset, crops).view(-1, 1, 1)
 
     # A window that is not finite gives NaN, and a NaN gradient to itself alone.
     nan_if_lost = torch.zeros_like(finite, dtype=windows.dtype).masked_fill(~finite, float("nan"))
@@ -139,7 +147,7 @@ def _select(images: Tensor, windows: Tensor, options: KernelOptions) -> Tensor:
     fill = pixels.new_tensor([_as_signed(int(value), pixels.dtype) for value in options.offset or (0,)])
     crops = torch.where(inside, read, fill)
     crops = torch.where(finite[..., None, None, None], crops, torch.zeros_like(crops)).movedim(-1, 2)
-    crops = crops.to(images.dtype) if torch.onnx.is_in_onnx_export() else crops.view(images.dtype)
+    crops = crops.to(images.dtype) if torch.compiler.is_exporting() else crops.view(images.dtype)
     return _laid_out(crops, images, windows, options)
 
 
@@ -149,9 +157,10 @@ _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def _selectable(images: Tensor) -> Tensor:
     """As signed integers, since torch indexes and selects few of the others: the same bits.
 
-    ONNX has no view, and its runtimes select among int32 and int64; its Cast keeps the low bits.
+    Exported, by conversions, which keep the low bits: others than torch have no view of bits, and select
+    among int32 and int64.
     """
-    if torch.onnx.is_in_onnx_export():
+    if torch.compiler.is_exporting():
         return images.to(torch.int64 if images.dtype.itemsize == 8 else torch.int32)
     return images.view(_SIGNED[images.dtype.itemsize])
 
@@ -165,7 +174,7 @@ def _nearest(
     centre: Tensor, half: Tensor, size: int, out: int, options: KernelOptions
 ) -> tuple[Tensor, Tensor]:
     """The pixels (B, K, out) that positions lie in, limited to the image, and whether they are in it."""
-    pixel = nearest_pixel(*_clipped(centre, half, size, options.boundary), size, out, options.boundary)
+    pixel = nearest_pixel(*clipped(centre, half, size, options.boundary), size, out, options.boundary)
     return pixel.clamp(0, size - 1), (pixel >= 0) & (pixel < size)
 
 
@@ -174,7 +183,7 @@ def normalise(images: Tensor, dtype: torch.dtype, options: KernelOptions) -> Ten
     pixels = images.to(dtype)
     if not options.scale:
         return pixels
-    scale, shift = (pixels.new_tensor(values).view(1, -1, 1, 1) for values in (options.scale, options.shift))
+    scale, shift = (constants(values, pixels).view(1, -1, 1, 1) for values in (options.scale, options.shift))
     return pixels * scale + shift
 
 
@@ -195,7 +204,7 @@ def axis_taps(centre: Tensor, half: Tensor, size: int, out: int, options: Kernel
     Of both axes at once from (B, K, 2), where they have as many pixels and outputs. The weights are
     differentiable functions of the window, to any order.
     """
-    centre, half = _clipped(centre, half, size, options.boundary)
+    centre, half = clipped(centre, half, size, options.boundary)
     lower, fraction, _ = _two_pixels(centre, half, size, out, options.boundary)
     weights = torch.stack((1 - fraction, fraction), -1)
     if options.mask_steepness is not None:
@@ -217,7 +226,7 @@ def axis_taps_along(
     Written out, it takes a fraction of the operations that forward mode makes of :func:`axis_taps`.
     """
     d_centre, d_half = _clipped_along(centre, half, d_centre, d_half, size, options.boundary)
-    centre, half = _clipped(centre, half, size, options.boundary)
+    centre, half = clipped(centre, half, size, options.boundary)
     lower, fraction, inside = _two_pixels(centre, half, size, out, options.boundary)
     moved = torch.where(inside, sample_positions(d_centre, d_half, out), 0.0)
     weights, d_weights = torch.stack((1 - fraction, fraction), -1), torch.stack((-moved, moved), -1)
@@ -251,10 +260,10 @@ def _centres(lower: Tensor) -> Tensor:
 
 def axis_weights(centre: Tensor, half: Tensor, size: int, out: int, options: KernelOptions) -> Tensor:
     """The same for every filter, with the weight of each pixel in each output: (B, K, out, size)."""
-    return dense_taps(*_clipped(centre, half, size, options.boundary), size, out, options)
+    return dense_taps(*clipped(centre, half, size, options.boundary), size, out, options)
 
 
-def _clipped(centre: Tensor, half: Tensor, size: int, boundary: str) -> tuple[Tensor, Tensor]:
+def clipped(centre: Tensor, half: Tensor, size: int, boundary: str) -> tuple[Tensor, Tensor]:
     half = _keep_gradient(half.clamp(min=0), half)
     if boundary != "clip":
         return centre, half
@@ -265,7 +274,7 @@ def _clipped(centre: Tensor, half: Tensor, size: int, boundary: str) -> tuple[Te
 def _clipped_along(
     centre: Tensor, half: Tensor, d_centre: Tensor, d_half: Tensor, size: int, boundary: str
 ) -> tuple[Tensor, Tensor]:
-    """The change of :func:`_clipped`."""
+    """The change of :func:`clipped`."""
     if boundary != "clip":
         return d_centre, d_half
     half = half.clamp(min=0)

@@ -55,6 +55,11 @@ class RandomResizedCrop(nn.Module):
 
     Raises:
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
+
+    Example:
+        >>> random_crop = RandomResizedCrop(224, scale=(0.2, 1.0), crops=2, flip=0.5)
+        >>> random_crop(torch.zeros(8, 3, 256, 320, dtype=torch.uint8)).shape
+        torch.Size([8, 2, 3, 224, 224])
     """
 
     def __init__(
@@ -190,6 +195,11 @@ class MultiCrop(nn.Module):
 
     Raises:
         TypeError, ValueError: before any work, naming the argument, what it was and what is allowed.
+
+    Example:
+        >>> large, small = MultiCrop()(torch.rand(4, 3, 256, 256))
+        >>> large.shape, small.shape
+        (torch.Size([4, 2, 3, 224, 224]), torch.Size([4, 8, 3, 96, 96]))
     """
 
     def __init__(

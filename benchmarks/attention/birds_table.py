@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,12 @@ def note(report: Report) -> str:
     few = [f"one seed alone of {', '.join(once)}"] if once else []
     made: dict[str, list[str]] = {}
     for title, runs in rows.items():
-        for machine in sorted({run["made"] for run in runs if "is" not in run}):
+        for machine in sorted({run.get("made", made_on(report)) for run in runs if "is" not in run}):
             made.setdefault(machine, []).append(title)
-    few += [
-        f"run on {machine}: {', '.join(titles)}"
-        for machine, titles in made.items()
-        if machine != made_on(report)
-    ]
+    *few_rows, (most, _) = sorted(made.items(), key=lambda item: len(item[1]))
+    few += [f"run on {machine}: {', '.join(titles)}" for machine, titles in few_rows]
+    if few_rows or most != made_on(report):
+        few.append(f"{'all other rows' if few_rows else 'run'} on {most}")
     return (
         f"Top-1 % on the {report['test_images']} test images of {report['classes']} classes, mean over "
         f"{len(report['seeds'])} seeds, of scales alone and fused; cost: in looks of 128 x 128 pixels. "
@@ -98,12 +98,14 @@ def draw(report: Report, path: Path) -> None:
             capsize=2,
             label=title,
         )
-    for title in ("response", "random", "box", "centre"):
-        if title in rows:
-            cell = accuracy(rows[title], "1+2")
+    drawn = set(itertools.chain(*CURVES.values()))
+    for title, runs in rows.items():
+        finest = list(runs[0]["test"])[-1]
+        if finest != "1" and title not in drawn and not title.startswith(("window", "best")):
+            cell = accuracy(runs, finest)
             assert cell is not None
             mean, error = 100 * cell["mean"], 100 * cell["std"]
-            axis.errorbar([pixels(rows[title])], [mean], yerr=[error], fmt="x", label=f"{title} windows")
+            axis.errorbar([pixels(runs)], [mean], yerr=[error], fmt="x", label=title)
     axis.set(
         xlabel="pixels that the network reads of an image, thousands", ylabel="test top-1 %", xscale="log"
     )

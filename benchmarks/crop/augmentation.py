@@ -24,7 +24,7 @@ from record.section import table
 from .cases import Case
 from .comparison import Collector
 from .filter_comparison import LEVELS, THEIR_LEVELS, greatest
-from .results import Record, Results
+from .results import Record, Results, times_ours
 from .timing import Call, calls_of_a_sample, interleaved, sampler
 from .validation import TOLERANCE, WrongResult, relative_error
 
@@ -229,4 +229,4 @@ def _cell(records: dict[tuple[str, str], Record], label: str, name: str) -> str:
         return ""
     time = f"{1e3 * record['median_s']:.3g} ms"
     ours = records.get((label, record["measure"]))
-    return f"{time} ({record['median_s'] / ours['median_s']:.1f}x)" if ours else time
+    return f"{time} ({times_ours(record['median_s'] / ours['median_s'])})" if ours else time

@@ -8,7 +8,7 @@ from record.section import table
 from .filter_cases import DETAILS
 from .filter_comparison import THEIR_LEVELS, THEIR_NORMALISED
 from .filter_contestants import ALL, FilterContestant
-from .results import Record, Results
+from .results import Record, Results, times_ours
 
 CAPTIONS = {
     "forward": """\
@@ -128,7 +128,9 @@ def _cell(results: Results, case: Record, contestant: FilterContestant, step: st
     if record["measure"] is None:
         return _ours(results, record)
     ours = _find(results, case, record["measure"], step)
-    ratio = f"{record['median_s'] / ours['median_s']:.1f}x" if ours else f"{1e3 * record['median_s']:.3g} ms"
+    ratio = (
+        times_ours(record["median_s"] / ours["median_s"]) if ours else f"{1e3 * record['median_s']:.3g} ms"
+    )
     return f"{ratio}{_distance(record)}"
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from . import published_times
 from .cases import MODES
 from .contestants import ALL, OURS
-from .results import Record, Results
+from .results import Record, Results, times_ours
 
 OUR_COLOUR, OTHER_COLOUR, TEXT_COLOUR = "#d1495b", "#8d99ae", "#2b2d42"
 
@@ -30,14 +30,21 @@ def draw(data: Record, path: Path) -> None:
     figure, panels = plt.subplots(1, len(MODES), figsize=(11, 2.9), sharey=True, layout="constrained")
     names = [c.name for c in ALL if any(results.time(results.main, mode, c.name) for mode in MODES)]
     ratios = (results.ratio(results.main, mode, name) for mode in MODES for name in names)
-    longest = max(filter(None, ratios), default=1)
+    known = [ratio for ratio in ratios if ratio]
+    start, longest = 0.7 * min(known, default=1), max(known, default=1)
     for panel, (mode, title) in zip(panels, MODES.items(), strict=True):
-        _draw_panel(panel, results, mode, names)
+        _draw_panel(panel, results, mode, names, start)
         panel.set_title(title, fontsize=10, color=TEXT_COLOUR)
-        panel.set_xlim(0.7, 6 * longest)
+        panel.set_xlim(start, 6 * longest)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     _save(figure, results, results.main["label"], path)
+
+
+def plain(ratio: float) -> tuple[str, str]:
+    """As in the tables, and the weight of its font."""
+    text = times_ours(ratio)
+    return text.strip("*"), "bold" if text.startswith("*") else "normal"
 
 
 def _save(figure: Figure, results: Results, what: str, path: Path) -> None:
@@ -58,7 +65,9 @@ def _draw_models(data: Record, path: Path) -> None:
         ratio = theirs["median_s"] / ours["median_s"]
         colour = OTHER_COLOUR if ratio >= 1 else OUR_COLOUR
         panel.barh(row, ratio - 1, left=1, color=colour, height=0.68)
-        panel.text(max(ratio, 1), row, f" {ratio:.1f}x", va="center", fontsize=8, color=TEXT_COLOUR)
+        shown, weight = plain(ratio)
+        place = {"va": "center", "fontsize": 8, "color": TEXT_COLOUR, "weight": weight}
+        panel.text(max(ratio, 1), row, f" {shown}", **place)
     panel.set_xscale("log")
     panel.axvline(1, color=TEXT_COLOUR, linewidth=0.8)
     panel.xaxis.set_visible(False)
@@ -71,20 +80,22 @@ def _draw_models(data: Record, path: Path) -> None:
     _save(figure, Results(data), "crop steps of published models", path)
 
 
-def _draw_panel(panel: Axes, results: Results, mode: str, names: list[str]) -> None:
+def _draw_panel(panel: Axes, results: Results, mode: str, names: list[str], start: float) -> None:
     for row, name in enumerate(names):
         record = results.time(results.main, mode, name)
         ratio = results.ratio(results.main, mode, name)
         if record is None or ratio is None:
-            panel.text(0.8, row, "no gradient for windows", va="center", fontsize=8, color=OTHER_COLOUR)
+            panel.text(
+                1.14 * start, row, "no gradient for windows", va="center", fontsize=8, color=OTHER_COLOUR
+            )
             continue
-        # The axis is logarithmic: bars begin left of 1, so that ours is seen.
-        panel.barh(
-            row, ratio - 0.7, left=0.7, color=OUR_COLOUR if name == OURS.name else OTHER_COLOUR, height=0.68
-        )
+        # The axis is logarithmic: bars begin left of 1 and of the shortest, so that each is seen.
+        colour = OUR_COLOUR if name == OURS.name else OTHER_COLOUR
+        panel.barh(row, ratio - start, left=start, color=colour, height=0.68)
         images_only = "" if record["complete"] else ", images only"
-        label = f" {ratio:.1f}x ({1e3 * record['median_s']:.3g} ms{images_only})"
-        panel.text(ratio, row, label, va="center", fontsize=8, color=TEXT_COLOUR)
+        shown, weight = plain(ratio)
+        label = f" {shown} ({1e3 * record['median_s']:.3g} ms{images_only})"
+        panel.text(ratio, row, label, va="center", fontsize=8, color=TEXT_COLOUR, weight=weight)
     panel.set_xscale("log")
     panel.xaxis.set_visible(False)
     panel.tick_params(length=0, colors=TEXT_COLOUR)

@@ -16,7 +16,7 @@ from record.section import table
 
 from .published import Step, Way
 from .published_attention import Inputs
-from .results import Record
+from .results import Record, times_ours
 from .timing import calls_of_a_sample, interleaved, sampler
 from .validation import TOLERANCE, WrongResult, relative_error
 
@@ -119,7 +119,7 @@ def difference(ours: Tensor, published: Tensor) -> float:
 
 CAPTION = """\
 The crop step of published models: theirs as their public code does it, ours by one call. In brackets: times
-ours; below 1, ours takes longer. ±: the largest difference of ours from theirs in float64, of the largest
+ours; bold: ours takes longer. ±: the largest difference of ours from theirs in float64, of the largest
 value; of comparisons, the share of pixels."""
 
 
@@ -133,7 +133,8 @@ def models_table(data: Record) -> str:
     rows = []
     for ours, theirs in pairs(data):
         seconds = ours["median_s"], theirs["median_s"]
-        cells = f"{1e3 * seconds[0]:.3g} ms", f"{1e3 * seconds[1]:.3g} ms ({seconds[1] / seconds[0]:.1f}x)"
+        ratio = times_ours(seconds[1] / seconds[0])
+        cells = f"{1e3 * seconds[0]:.3g} ms", f"{1e3 * seconds[1]:.3g} ms ({ratio})"
         what = f"{ours['model']}: {ours['step']}, {ours['label']}"
         rows.append([what, ours["mode"], *cells, f"±{ours['difference']:.0e}"])
     return f"{CAPTION}\n\n{table(['', '', OURS, THEIRS, 'differs'], rows)}" if rows else ""

@@ -10,9 +10,10 @@ from record.section import table
 from . import filter_report, published_times
 from .augmentation import augmentation_table
 from .cases import MODES
+from .compared import compared, faster
 from .contestants import ALL, GRID_SAMPLE, LOOP, OURS, ROI_ALIGN
 from .probes import COPY, WINDOW_COPY
-from .results import Record, Results
+from .results import Record, Results, times_ours
 
 
 def tables(data: Record) -> str:
@@ -40,15 +41,18 @@ def _main_cell(results: Results, mode: str, contestant: str) -> str:
         return ""
     images_only = "" if record["complete"] else ", images only"
     ratio = results.ratio(results.main, mode, contestant)
-    return f"{1e3 * record['median_s']:.3g} ms ({ratio:.1f}x{images_only})"
+    return f"{1e3 * record['median_s']:.3g} ms ({times_ours(ratio)}{images_only})"
 
 
 def main_note(data: Record) -> str:
     if published_times.is_alone(data):
-        return "Random pixels, medians of one run with contestants by turns."
+        return f"Random pixels, medians of one run with contestants by turns. {faster(compared(data))}"
     which = "First table and picture: " if data.get("filters") else ""
     what = f"{which}{data['main_case']['label']}, {data['images']}"
-    return f"{what}, medians of one run with contestants by turns; in brackets: times ours."
+    medians = (
+        "medians of one run with contestants by turns; in brackets: times ours, bold where ours is slower"
+    )
+    return f"{what}, {medians}. {faster(compared(data))}"
 
 
 def details(results: Results) -> str:
@@ -107,7 +111,7 @@ def _cell(results: Results, experiment: str, case: Record, mode: str, contestant
     ratio = results.ratio(case, mode, contestant, experiment)
     images_only = "" if record["complete"] else " images only"
     share = f"{results.share_of_copy_bandwidth(record):.0%}"
-    return f"{milliseconds(record)} [{quartiles}] **{ratio:.1f}x**{images_only} {share}"
+    return f"{milliseconds(record)} [{quartiles}] {times_ours(ratio)}{images_only} {share}"
 
 
 def _floor(results: Results, record: Record) -> str:
@@ -127,7 +131,7 @@ def _sweep(results: Results, experiment: str) -> str:
         others += [(contestant, "forward", "fwd"), (contestant, "both", "+bwd images")]
     for contestant, mode, name in others:
         ratios = (results.ratio(case, mode, contestant.name, experiment) for case in cases)
-        columns[f"{contestant.name} {name}"] = [f"{ratio:.1f}x" if ratio else "" for ratio in ratios]
+        columns[f"{contestant.name} {name}"] = [times_ours(ratio) if ratio else "" for ratio in ratios]
     columns = {head: cells for head, cells in columns.items() if any(cells)}
     rows = [[case["label"], *cells] for case, *cells in zip(cases, *columns.values(), strict=True)]
     return _titled(f"By {experiment}", ["", *columns], rows)
@@ -170,7 +174,8 @@ def _threads(results: Results) -> str:
                 for contestant in (OURS, GRID_SAMPLE)
             )
             share = ours["floor_bytes"] / ours["median_s"] / rate
-            row += [f"{milliseconds(ours)} ms {share:.0%}", f"{other['median_s'] / ours['median_s']:.1f}x"]
+            ratio = times_ours(other["median_s"] / ours["median_s"])
+            row += [f"{milliseconds(ours)} ms {share:.0%}", ratio]
         rows.append(row)
     return _titled("By threads: share of a copy by as many, times ours", head, rows)
 
@@ -179,7 +184,7 @@ def pasted(results: Results) -> str:
     """Masks pasted into an image."""
     records = results.data["paste"]
     rows = [
-        [record["contestant"], milliseconds(record), f"{record['median_s'] / records[0]['median_s']:.1f}x"]
+        [record["contestant"], milliseconds(record), times_ours(record["median_s"] / records[0]["median_s"])]
         for record in records
     ]
     return _titled(f"{records[0]['label']}: ms, times ours", ["", "ms", "times ours"], rows)
@@ -191,7 +196,7 @@ def listed(results: Results) -> str:
     for record in results.data["lists"]:
         what = record["label"], record["step"]
         ours.setdefault(what, record["median_s"])  # the first of each
-        ratio = f"{record['median_s'] / ours[what]:.1f}x"
+        ratio = times_ours(record["median_s"] / ours[what])
         rows.append([*what, record["contestant"], milliseconds(record), ratio])
     head = ["", "step", "contestant", "ms", "times ours"]
     return _titled("Lists of boxes and images: ms, times ours", head, rows)

@@ -9,6 +9,11 @@ from typing import Any
 Record = dict[str, Any]
 
 
+def times_ours(ratio: float) -> str:
+    """Of a contestant's time and ours; where ours is slower, bold and with a digit more: ``**0.98x**``."""
+    return f"{ratio:.1f}x" if ratio >= 1 else f"**{ratio:.2f}x**"
+
+
 class Results:
     def __init__(self, data: Record) -> None:
         self.data = data

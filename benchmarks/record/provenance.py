@@ -49,7 +49,7 @@ def sentence(report: dict[str, Any], name: str) -> str:
     """Those facts for the reader of a section; ``name`` is that of its JSON file, which lies beside it."""
     machine = report.get("machine", report)  # the first reports of the model have "cpu" and "threads" alone
     facts = [machine.get("device", machine.get("cpu"))]
-    if "threads" in machine and "multiprocessors" not in machine:  # not of a GPU
+    if "threads" in machine and not is_gpu(machine):
         facts += [
             report.get("versions", {}).get("cpu_capability"),
             f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}",
@@ -116,11 +116,6 @@ def versions() -> dict[str, str | None]:
     return found | {"build": _library.fact("build_info"), "cpu_capability": _library.fact("cpu_capability")}
 
 
-def cpu_capability() -> str | None:
-    """The instruction set that the CPU kernels use; None: there are none."""
-    return versions()["cpu_capability"]
-
-
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
@@ -133,15 +128,21 @@ def cpu_name() -> str:
     return match[1].strip() if match else platform.processor() or platform.machine()
 
 
-def slug(device: torch.device) -> str:
-    """For file names: ``cpu-amd-epyc``, ``cuda-nvidia-h100-80gb-hbm3``.
+def slug(report: dict[str, Any]) -> str:
+    """For file names: the processor and, of a CPU, the instruction set that the kernels used.
 
-    Where the environment limits the CPU's instruction set, it is named: ``cpu-amd-epyc-avx2``.
+    ``cpu-amd-epyc-avx512``, ``cuda-nvidia-h100-80gb-hbm3``.
     """
-    name = re.sub(r"\((?:r|tm)\)", "", device_name(device).lower())
-    if device.type == "cpu" and os.environ.get("RACNN_CPU_CAPABILITY"):
-        name += f" {cpu_capability() or ''}"
-    return f"{device.type}-" + re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+    words = [report["machine"]["device"]]
+    if not is_gpu(report["machine"]):
+        words.append(report["versions"]["cpu_capability"] or "reference")
+    name = re.sub(r"\((?:r|tm)\)", "", " ".join(words).lower())
+    kind = "cuda" if is_gpu(report["machine"]) else "cpu"
+    return f"{kind}-" + re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+
+
+def is_gpu(machine: dict[str, Any]) -> bool:
+    return "multiprocessors" in machine
 
 
 def _version(package: str) -> str | None:

@@ -146,7 +146,7 @@ def pretrained() -> Backbone:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """The program's arguments; everything is small."""
-    for kind in ("birds", "scenes"):
+    for kind in ("birds", "variants", "scenes"):
         monkeypatch.setitem(birds.ROWS, kind, SMALL)
     monkeypatch.setattr(study, "lite0", pretrained)
     monkeypatch.setattr(row, "EPOCHS", dict.fromkeys(row.EPOCHS, 1))
@@ -158,12 +158,12 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     return ["birds.py", "--root", str(root), "--runs", str(tmp_path / "runs"), "--output", str(tmp_path)]
 
 
-@pytest.mark.parametrize("kind", ["birds", "scenes"])
+@pytest.mark.parametrize("kind", ["birds", "variants", "scenes"])
 def test_a_small_run(small: list[str], kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    options = ["--seeds", "0", "1", *["--scenes"] * (kind == "scenes")]
+    options = ["--seeds", "0", "1", *[f"--{kind}"] * (kind != "birds")]
     monkeypatch.setattr(sys, "argv", [*small, *options])
     birds.main()
-    name = "birds" if kind == "birds" else "birds_scenes"
+    name = "birds" if kind == "birds" else f"birds_{kind}"
     report = json.loads((tmp_path / f"{name}.json").read_text())
     for title, runs in report["rows"].items():
         assert len(runs) == 2, title
@@ -199,14 +199,14 @@ def test_a_row_is_the_same_from_the_start_of_another(
     root = Path(small[2])
     found = []
     for runs, names in (("one", ["difference", "features"]), ("two", ["features"])):
-        program = birds.Program(root, tmp_path / runs, scenes=False)
+        program = birds.Program(root, tmp_path / runs, kind="birds")
         found.append([program.study(name, 0) for name in names][-1])
     assert found[0] == found[1]
 
 
 def test_windows_learn(small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each phase changes what it is to change, and no more."""
-    program = birds.Program(Path(small[2]), tmp_path / "runs", scenes=False)
+    program = birds.Program(Path(small[2]), tmp_path / "runs", kind="birds")
     trained = program._new(SMALL["difference"], 0)
     before = {name: value.clone() for name, value in trained.state().items()}
     trained.run()

@@ -173,7 +173,7 @@ def test_everyone_is_timed_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     text = report.tables(data)
     assert text == published_times.models_table(data)
-    assert text.count("| 10 ms | 4 ms (0.4x) |") == len(rows) / 2
+    assert text.count("| 10 ms | 4 ms (**0.40x**) |") == len(rows) / 2
     assert "2x3x224x224 → 2x3x128x128" in text
     assert report.details(Results(data))
     assert published_times.models_table({}) == ""

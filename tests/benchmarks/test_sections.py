@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import readme
 from record import provenance
@@ -62,6 +61,11 @@ def test_readme_is_changed_between_its_marks_only(tmp_path: Path, monkeypatch: p
     text = "above [e](e.md)\n{}{}{}below\n".format(marks[0], "old\n", marks[1])
     found = readme.spliced(text, tmp_path / "docs")
     assert found == text.replace("old", "![b](../results/b.png), [c](https://c.org), [d](#d)")
+    (tmp_path / "results/c.md").write_text("![b](b.png)\n\n| 1 |\n|---|\n\nc\n\n| 2 |\n\nd\n")
+    first = "<!-- c:first-table:begin -->\n{}<!-- c:first-table:end -->\n"
+    assert readme.spliced(first.format("old\n"), tmp_path) == first.format("| 1 |\n|---|\n\nd\n")
+    with pytest.raises(ValueError, match="the mark a:second must name"):
+        readme.spliced(text.replace("a:", "a:second:"), tmp_path)
     for missing in marks:
         with pytest.raises(ValueError, match="the mark a needs"):
             readme.spliced(text.replace(missing, ""), tmp_path)
@@ -87,18 +91,21 @@ def test_provenance_is_told(changed: bool, told: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("limit", "suffix"), [(None, ""), ("baseline", "-baseline")])
-def test_a_limited_instruction_set_is_in_names(
-    monkeypatch: pytest.MonkeyPatch, limit: str | None, suffix: str
-) -> None:
-    """And is that of the kernels, whatever the environment says."""
-    monkeypatch.setattr(provenance, "device_name", lambda device: "AMD(R) EPYC")
-    monkeypatch.setattr(provenance, "cpu_capability", lambda: limit)
-    monkeypatch.delenv("RACNN_CPU_CAPABILITY", raising=False)
-    if limit:
-        monkeypatch.setenv("RACNN_CPU_CAPABILITY", "avx2")
-    assert provenance.slug(torch.device("cpu")) == f"cpu-amd-epyc{suffix}"
-    assert provenance.slug(torch.device("cuda")) == "cuda-amd-epyc"
+def test_processor_and_instruction_set_are_in_names() -> None:
+    """The set is that of the kernels, whatever the environment says; a GPU has none."""
+    report = provenance.describe()
+    report["machine"]["device"] = "AMD(R) EPYC  9B14"
+    for capability, name in (("avx512", "avx512"), ("avx2", "avx2"), (None, "reference")):
+        report["versions"]["cpu_capability"] = capability
+        assert provenance.slug(report) == f"cpu-amd-epyc-9b14-{name}"
+    report["machine"]["multiprocessors"] = 132
+    assert provenance.slug(report) == "cuda-amd-epyc-9b14"
+
+
+@pytest.mark.parametrize("name", ["cpu-amd-epyc-avx512", "cpu-amd-epyc-avx2", "model-cpu-amd-epyc-avx512"])
+def test_committed_times_are_named_so(name: str) -> None:
+    report = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text())
+    assert provenance.slug(report) == name.removeprefix("model-")
 
 
 def test_a_gpu_has_no_instruction_set_of_the_cpu() -> None:

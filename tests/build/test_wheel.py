@@ -61,6 +61,10 @@ def cmake_build(source: Path, wheel: Path) -> Path:
         "racnn_ops/README.md",
         "racnn_ops/REPLACES.md",
         "CONTRIBUTING.md",
+        "docs/conventions.md",
+        "docs/getting_started.md",
+        "docs/how_it_works.md",
+        "docs/stability.md",
     ],
 )
 def test_links_of_the_readmes_lead_somewhere(source: Path, readme: str) -> None:
@@ -97,6 +101,31 @@ def test_wheel_runs_on_old_systems(wheel: Path, tmp_path: Path) -> None:
     assert not re.findall(r"\bPy\w+", undefined)
 
 
+@pytest.mark.slow
+def test_hub_folder_is_loaded_beside_the_package(wheel: Path, tmp_path: Path) -> None:
+    """By Hugging Face's ``kernels``, without the network, with operators of its own."""
+    pytest.importorskip("kernels")
+    tool, hub = ROOT / "tools/hub.py", tmp_path / "hub"
+    run_checked(sys.executable, tool, wheel, "--output", hub)
+    assert {file.name for file in hub.iterdir()} == {"build", "build.toml", "CARD.md"}
+    again = run(sys.executable, tool, wheel, "--output", hub)
+    assert again.returncode == 2
+    assert "--output must be a new folder" in again.stdout
+    code = f"""
+from pathlib import Path
+import kernels, racnn_ops as installed
+racnn_ops = kernels.get_local_kernel(Path({str(hub)!r}), backend="cpu")
+{COMPARE.replace("import torch, racnn_ops", "import torch")}
+assert racnn_ops._library.has_cpu and installed._library.has_cpu
+assert racnn_ops._library.NAMESPACE.startswith("racnn_ops_")
+assert installed._library.NAMESPACE == "racnn_ops"
+compiled = torch.compile(racnn_ops.attention_crop, backend="aot_eager")
+assert torch.equal(crops, compiled(images, windows.requires_grad_(), 24))
+compiled(images, windows, 24).sum().backward()
+"""
+    run_checked(sys.executable, "-W", "error::RuntimeWarning", "-c", code, cwd=tmp_path, HF_HUB_OFFLINE="1")
+
+
 def other_python() -> str | None:
     """One of another version than this."""
     this = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -119,7 +148,7 @@ def test_wheel_runs_under_another_python(wheel: Path, tmp_path: Path) -> None:
     if python is None:
         pytest.skip("there is no other Python here")
     version = torch.__version__.split("+")[0]
-    target = ("--no-deps", "--target", tmp_path, f"torch=={version}", "typing_extensions")
+    target = ("--no-deps", "--target", tmp_path, f"torch=={version}", "typing_extensions", "numpy")
     installed = run(python, "-m", "pip", "install", "-q", *target)
     if installed.returncode != 0:
         pytest.skip(f"torch {version} cannot be installed for {python}: {installed.stdout[-200:]}")

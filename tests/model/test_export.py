@@ -51,8 +51,10 @@ def expected(model: RACNN, images: Tensor) -> Answers:
 
 def load_program(file: Path) -> tuple[Callable[[Tensor], Answers], str]:
     extra = {METADATA: ""}
-    program = torch.export.load(file, extra_files=extra).module()
-    return program, extra[METADATA]
+    program = torch.export.load(file, extra_files=extra)
+    ours = {str(node.target) for node in program.graph.nodes if "racnn" in str(node.target)}
+    assert bool(ours) != file.name.endswith(".aten.pt2"), ours
+    return program.module(), extra[METADATA]
 
 
 def load_onnx(file: Path) -> tuple[Callable[[Tensor], Answers], str]:
@@ -72,7 +74,7 @@ def load_compiled(file: Path) -> tuple[Callable[[Tensor], Answers], str]:
     return package, package.get_metadata()[METADATA]
 
 
-LOADERS = {".pt2": load_program, ".onnx": load_onnx, ".aoti.pt2": load_compiled}
+LOADERS = {".pt2": load_program, ".aten.pt2": load_program, ".onnx": load_onnx, ".aoti.pt2": load_compiled}
 
 
 def check(model: RACNN, ending: str, folder: Path) -> None:
@@ -104,7 +106,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("ending", [".pt2", ".onnx"])
+@pytest.mark.parametrize("ending", [".pt2", ".aten.pt2", ".onnx"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_the_file_answers_as_the_model(options: dict[str, Any], ending: str, tmp_path: Path) -> None:
     check(make(**options), ending, tmp_path)
@@ -190,7 +192,7 @@ def test_what_the_format_cannot_express_is_said_in_one_line(
 def test_what_cannot_be_exported_is_refused_before_any_work(tmp_path: Path) -> None:
     model = make()
     for name in ("model.pt", ".pt2", "model"):
-        with pytest.raises(ValueError, match=r"must end with one of \.aoti\.pt2, \.pt2, \.onnx, got "):
+        with pytest.raises(ValueError, match=r"must end with one of \.aoti\.pt2, \.aten\.pt2, \.pt2, \.onnx"):
             export(model, tmp_path / name)
     with pytest.raises(ValueError, match="evaluation mode"):
         export(make().train(), tmp_path / "model.pt2")

@@ -229,7 +229,7 @@ def test_commands_that_need_data_want_a_run(
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("model.pt", "the file must end with one of .aoti.pt2, .pt2, .onnx"),
+        ("model.pt", "the file must end with one of .aoti.pt2, .aten.pt2, .pt2, .onnx"),
         ("bird.png", "must end with one of"),
         ("there.pt2", "there.pt2' is there already"),
         ("run", "run' is there already"),

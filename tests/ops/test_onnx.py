@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Any
 
 import pytest
 import torch
+from exported import DTYPES, ByIndex, Converting, EveryMode, sample
 from samples import (
     MODES,
     SHAPES,
@@ -25,22 +25,9 @@ from racnn_ops import AttentionCrop, attention_crop
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 runs = importlib.import_module("onnx_runs")
-crop_with_onnx, export, runner, sample = runs.crop_with_onnx, runs.export, runs.runner, runs.sample
+crop_with_onnx, export, runner = runs.crop_with_onnx, runs.export, runs.runner
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:# The axis name")]
-
-
-class EveryMode(nn.Module):
-    """The crops of all boundaries with and without mask; one export is quicker than six."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.crops = nn.ModuleList(
-            AttentionCrop((7, 9), boundary=boundary, mask_steepness=mask) for boundary, mask in MODES
-        )
-
-    def forward(self, images: Tensor, windows: Tensor) -> Tensor:
-        return torch.stack([crop(images, windows) for crop in self.crops])
 
 
 @pytest.mark.parametrize("form", range(4), ids=["B3", "BK3", "B4", "BK4"])
@@ -54,38 +41,7 @@ def test_every_mode(form: int) -> None:
             assert relative_error(crops, exact) <= TOLERANCE[torch.float32], (boundary, mask, SHAPES[index])
 
 
-class Converting(nn.Module):
-    """numpy has no bfloat16, so images come and crops go in other types."""
-
-    def __init__(self, image_dtype: torch.dtype, **options: Any) -> None:
-        super().__init__()
-        self.image_dtype, self.crop = image_dtype, AttentionCrop((7, 9), **options)
-
-    def forward(self, images: Tensor, windows: Tensor) -> Tensor:
-        crops = self.crop(images.to(self.image_dtype), windows)
-        return crops.float() if crops.dtype == torch.bfloat16 else crops
-
-
-NORMALISED = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
-
-
-@pytest.mark.parametrize(
-    ("image_dtype", "options"),
-    [
-        (torch.float64, {"mask_steepness": 0.7, "boundary": "clip", **NORMALISED}),
-        (torch.float64, {"dtype": torch.float32, "std": 0.25}),
-        (torch.float32, {"dtype": torch.float64, "mean": 0.5, "boundary": "border"}),
-        (torch.float32, {"dtype": torch.bfloat16}),
-        (torch.float16, {**NORMALISED}),
-        (torch.bfloat16, {"mask_steepness": 0.7}),
-        (torch.bfloat16, {"dtype": torch.float32, "boundary": "clip"}),
-        (torch.uint8, {"dtype": torch.float16, **NORMALISED}),
-        (torch.uint8, {"std": 0.25}),
-        (torch.uint8, {}),
-        (torch.uint8, {"mask_steepness": 0.7, "boundary": "border"}),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("image_dtype", "options"), DTYPES, ids=str)
 def test_every_dtype(image_dtype: torch.dtype, options: dict[str, Any]) -> None:
     images, windows = sample(dtype=image_dtype)
     module = Converting(image_dtype, **options)
@@ -183,53 +139,13 @@ def test_offset_of_each_channel() -> None:
     assert relative_error(crops.nan_to_num(), exact.nan_to_num()) <= 1e-5
 
 
-class Differentiated(nn.Module):
-    def forward(self, images: Tensor, windows: Tensor) -> Tensor:
-        grad_output = images.new_ones(images.shape[0], images.shape[1], 5, 5)
-        return torch.ops.racnn_ops._crop_window_grad(grad_output, images, windows, "zeros", None, [], [])
-
-
-def test_derivatives_are_refused() -> None:
-    with pytest.raises(
-        torch.onnx.errors.OnnxExporterError, match="_crop_window_grad, a derivative of attention_crop"
-    ):
-        export(Differentiated(), *sample())
-
-
-def test_without_the_library_the_reference_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("racnn_ops._library.has_cpu", False)
-    assert importlib.import_module("racnn_ops.onnx").translation_table() == {}
-    images, windows = sample()
-    crops = crop_with_onnx(AttentionCrop((7, 9), mask_steepness=0.7), images, windows)
-    assert relative_error(crops, expected(images, windows, (7, 9), mask_steepness=0.7)) <= 1e-4
-
-
-def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "racnn_ops.onnx")
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ImportError, match=r"onnxscript: pip install 'racnn-ops\[onnx\]'"):
-        importlib.import_module("racnn_ops.onnx")
-
-
-class ByIndex(nn.Module):
-    def forward(self, images: Tensor, windows: Tensor, index: Tensor) -> Tensor:
-        return attention_crop(images, windows, (7, 9), image_index=index)
-
-
 def test_by_index() -> None:
     images = make_images((2, 3, 20, 30), torch.float32, generator("index"))
     windows = torch.rand(5, 4, generator=generator("windows")) * 10 + 5
     index = torch.tensor([1, 0, -1, 1, 2])
     number = torch.export.Dim("number")
-    program = torch.onnx.export(
-        ByIndex().eval(),
-        (images, windows, index),
-        dynamo=True,
-        custom_translation_table=runs.translation_table(),
-        dynamic_shapes=({0: torch.export.Dim("batch")}, {0: number}, {0: number}),
-        verbose=False,
-    )
-    run = runner(program)
+    sizes = ({0: torch.export.Dim("batch")}, {0: number}, {0: number})
+    run = runner(export(ByIndex(), images, windows, index, sizes=sizes))
     for count in (5, 3):
         (found,) = run(images, windows[:count], index[:count])
         expected = attention_crop(images, windows[:count], (7, 9), image_index=index[:count])

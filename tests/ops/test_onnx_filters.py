@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from exported import FILTERS, Crops, sample
 from samples import SHAPES, TOLERANCE, expected, generator, relative_error
 from torch import Tensor, nn
 
@@ -16,31 +17,9 @@ from racnn_ops import AttentionCrop, attention_crop, reference
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 runs = importlib.import_module("onnx_runs")
-crop_with_onnx, export, runner, sample = runs.crop_with_onnx, runs.export, runs.runner, runs.sample
+crop_with_onnx, export, runner = runs.crop_with_onnx, runs.export, runs.runner
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:# The axis name")]
-
-FILTERS: list[dict[str, Any]] = [
-    {"interpolation": "nearest"},
-    {"interpolation": "bilinear", "boundary": "window"},
-    {"interpolation": "bilinear", "antialias": True, "boundary": "window"},
-    {"interpolation": "bicubic", "antialias": True, "boundary": "border"},
-    {"interpolation": "lanczos3"},
-    {"interpolation": "area", "boundary": "clip"},
-    {"interpolation": "bicubic"},
-    {"interpolation": "area", "mask_steepness": 0.7},
-]
-
-
-class Crops(nn.Module):
-    """Those of several filters; one export is quicker than many."""
-
-    def __init__(self, filters: list[dict[str, Any]]) -> None:
-        super().__init__()
-        self.crops = nn.ModuleList(AttentionCrop((7, 9), **options) for options in filters)
-
-    def forward(self, images: Tensor, windows: Tensor) -> Tensor:
-        return torch.stack([crop(images, windows) for crop in self.crops])
 
 
 @pytest.mark.parametrize(("form", "filters"), [(0, FILTERS[-2:]), (3, FILTERS)], ids=["B3", "BK4"])
