@@ -74,9 +74,10 @@ def paste(
         reduce (str, optional): ``"sum"`` adds an image's K crops up; floating crops and ``fill=0`` alone.
             On a CPU, where nobody differentiates, without memory for K images.
         threshold (float, optional): the result is whether a pixel is at least that, with no gradient. Beside
-            the result there is at most one crop's image on a CPU, and on a GPU some 32 MB at a time. On a CPU
-            only what windows reach is computed: values within rounding of the threshold may fall on the other
-            side than without. Not with ``reduce``.
+            the result there are images of some 32 MB at a time. Not with ``reduce``.
+
+    On a CPU, where nobody differentiates, only what windows reach of large images is computed, from the same
+    positions but for rounding: a value that close to ``threshold`` may fall on its other side.
 
     Returns:
         Tensor[B, C, H, W] or Tensor[B, K, C, H, W], with ``reduce`` Tensor[B, C, H, W]; of the crops' dtype,
