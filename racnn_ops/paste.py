@@ -8,7 +8,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ._arguments import check_arguments, check_choice, check_number, check_options, check_size, check_tensor
+from ._arguments import (
+    check_arguments,
+    check_choice,
+    check_number,
+    check_options,
+    check_size,
+    check_tensor,
+    is_channels_last,
+)
 from ._autograd import is_differentiated
 from ._dense import is_eager
 from ._dispatch import crop
@@ -23,7 +31,12 @@ SUPPORT = {"nearest": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos3": 3.0, "ar
 # Half sides, in pixels, that count as 0; the inverse of larger ones, and its derivative, are finite.
 LEAST_HALF_SIDE = 2.0**-20
 SCRATCH_BYTES = 2**25
-"""Of images that a GPU makes at a time to compare them with a threshold."""
+"""Of whole images that are made at a time, to be added up or compared with a threshold."""
+NUMBERS_OF_A_CALL = 2**16
+"""A CPU computes about so many in the time that one more call takes."""
+
+Part = tuple[slice, slice, slice, Tensor]
+"""Some of the crops, rows and columns of their images, and the pixels there, (N, C, ., .)."""
 
 
 def paste(
@@ -61,9 +74,10 @@ def paste(
         reduce (str, optional): ``"sum"`` adds an image's K crops up; floating crops and ``fill=0`` alone.
             On a CPU, where nobody differentiates, without memory for K images.
         threshold (float, optional): the result is whether a pixel is at least that, with no gradient. Beside
-            the result there is at most one crop's image on a CPU, and on a GPU some 32 MB at a time. On a CPU
-            only what windows reach is computed: values within rounding of the threshold may fall on the other
-            side than without. Not with ``reduce``.
+            the result there are images of some 32 MB at a time. Not with ``reduce``.
+
+    On a CPU, where nobody differentiates, only what windows reach of large images is computed, from the same
+    positions but for rounding: a value that close to ``threshold`` may fall on its other side.
 
     Returns:
         Tensor[B, C, H, W] or Tensor[B, K, C, H, W], with ``reduce`` Tensor[B, C, H, W]; of the crops' dtype,
@@ -158,6 +172,34 @@ def _with_nothing_to_paste_outside(windows: Tensor) -> Tensor:
 
 def _paste(pixels: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
     """(N, C, h, w), (N, 3 | 4): (N, C, H, W)."""
+    if not (_is_in_place(pixels, windows) and _is_by_rectangles(pixels, options)):
+        return _paste_whole(pixels, windows, options)
+    layout = torch.channels_last if is_channels_last(pixels) else torch.contiguous_format
+    shape = (*pixels.shape[:2], *options.output_size)
+    result = torch.empty(shape, dtype=pixels.dtype, device=pixels.device, memory_format=layout)
+    result[:] = _outside(options, pixels)
+    for some, rows, columns, part in _rectangles_with_pixels(pixels, windows, options):
+        result[some, :, rows, columns] = part
+    return result
+
+
+def _is_in_place(pixels: Tensor, windows: Tensor) -> bool:
+    """Whether a result may be put together in place: numbers are there, and nobody differentiates."""
+    return is_eager(pixels) and is_eager(windows) and not is_differentiated(pixels, windows)
+
+
+def _is_by_rectangles(pixels: Tensor, options: CropOptions) -> bool:
+    """Whether each crop gets a call of its own, for what its window reaches, or all of them one, for all.
+
+    The former where a crop's image costs more than a call, on a CPU. Elsewhere, reading windows would wait
+    for the device.
+    """
+    height, width = options.output_size
+    return pixels.is_cpu and pixels.shape[1] * height * width > NUMBERS_OF_A_CALL
+
+
+def _paste_whole(pixels: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
+    """All pixels of the images at once, differentiably."""
     seen = _seen_from_crop(_whole(windows, options.output_size), windows, pixels)
     images = crop(pixels, seen, _read(options))
     if options.boundary != "border":
@@ -168,7 +210,7 @@ def _paste(pixels: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
     outside_x, outside_y = (x < left) | (x >= right), (y < top) | (y >= bottom)
     outside = outside_y[:, :, None] | outside_x[:, None, :]
     outside = (outside & seen.isfinite().all(-1)[:, None, None]).unsqueeze(1)
-    values = _outside(options, pixels.dtype)
+    values = _fill_values(options, pixels.dtype)
     if len(values) == 1:
         return images.masked_fill(outside, values[0])
     return torch.where(outside, images.new_tensor(values)[:, None, None], images)
@@ -176,60 +218,54 @@ def _paste(pixels: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
 
 def _compare(pixels: Tensor, windows: Tensor, options: CropOptions, threshold: float) -> Tensor:
     """Whether pasted pixels are at least the threshold."""
-    if not is_eager(windows):
+    if not (is_eager(pixels) and is_eager(windows)):
         return _paste(pixels, windows, options) >= threshold
     shape = (*pixels.shape[:2], *options.output_size)
     result = torch.empty(shape, dtype=torch.bool, device=pixels.device)
     with torch.no_grad():
-        # Reading windows elsewhere would wait for the device.
-        compare = _compare_rectangles if windows.is_cpu else _compare_by_turns
-        compare(pixels, windows, options, threshold, result)
+        if _is_by_rectangles(pixels, options):
+            result[:] = _outside(options, pixels) >= threshold
+        for some, rows, columns, part in _parts(pixels, windows, options):
+            torch.ge(part, threshold, out=result[some, :, rows, columns])
     return result
-
-
-def _compare_rectangles(
-    pixels: Tensor, windows: Tensor, options: CropOptions, threshold: float, result: Tensor
-) -> None:
-    outside = torch.tensor(_outside(options, pixels.dtype), dtype=pixels.dtype) >= threshold
-    for channel, value in enumerate(outside.expand(pixels.shape[1]).tolist()):
-        result[:, channel] = value
-    for n, rows, columns, part in _parts(pixels, windows, options):
-        torch.ge(part, threshold, out=result[n, :, rows, columns])
-
-
-def _compare_by_turns(
-    pixels: Tensor, windows: Tensor, options: CropOptions, threshold: float, result: Tensor
-) -> None:
-    at_once = max(SCRATCH_BYTES // max(result[:1].numel() * pixels.element_size(), 1), 1)
-    for begin in range(0, len(pixels), at_once):
-        some = slice(begin, begin + at_once)
-        torch.ge(_paste(pixels[some], windows[some], options), threshold, out=result[some])
 
 
 def _sum(pixels: Tensor, windows: Tensor, options: CropOptions, leading: Sequence[int]) -> Tensor:
     """Pasted pixels added up over the last of the leading axes."""
     batch, crops = leading
-    if is_differentiated(pixels, windows) or not (is_eager(windows) and windows.is_cpu):
-        images = _paste(pixels, windows, options)
+    if not (_is_in_place(pixels, windows) and pixels.is_cpu):
+        images = _paste_whole(pixels, windows, options)
         return images.view(*leading, *images.shape[1:]).sum(1)
     shape = (batch, pixels.shape[1], *options.output_size)
     result = torch.zeros(shape, dtype=windows.dtype, device=windows.device)
-    for n, rows, columns, part in _parts(pixels, windows, options._replace(dtype=windows.dtype)):
-        result[n // crops, :, rows, columns] += part
+    image = torch.arange(batch, device=windows.device).repeat_interleave(crops)
+    for some, rows, columns, part in _parts(pixels, windows, options._replace(dtype=windows.dtype)):
+        result[:, :, rows, columns].index_add_(0, image[some], part)
     return result.to(pixels.dtype)
 
 
-def _parts(
-    pixels: Tensor, windows: Tensor, options: CropOptions
-) -> Iterator[tuple[int, slice, slice, Tensor]]:
-    """Of each crop on a CPU the rectangle outside of which there is fill: rows, columns, (C, ., .) there."""
+def _parts(pixels: Tensor, windows: Tensor, options: CropOptions) -> Iterator[Part]:
+    """Whole images, some at a time, or of each crop the rectangle outside of which there is fill."""
+    if _is_by_rectangles(pixels, options):
+        yield from _rectangles_with_pixels(pixels, windows, options)
+        return
+    height, width = options.output_size
+    bytes_each = pixels.shape[1] * height * width * (options.dtype or pixels.dtype).itemsize
+    at_once = max(SCRATCH_BYTES // max(bytes_each, 1), 1)
+    for begin in range(0, len(pixels), at_once):
+        some = slice(begin, begin + at_once)
+        yield some, slice(height), slice(width), _paste_whole(pixels[some], windows[some], options)
+
+
+def _rectangles_with_pixels(pixels: Tensor, windows: Tensor, options: CropOptions) -> Iterator[Part]:
+    """Of each crop on a CPU."""
     rectangles = _rectangles(pixels, windows, options)
     seen = _seen_from_crop(rectangles, windows, pixels)
     for n, (left, top, right, bottom) in enumerate(rectangles.long().tolist()):
         if left < right and top < bottom:
-            part = options._replace(output_size=(bottom - top, right - left))
-            (image,) = crop(pixels[n : n + 1], seen[n : n + 1], _read(part))
-            yield n, slice(top, bottom), slice(left, right), image
+            size, some = (bottom - top, right - left), slice(n, n + 1)
+            part = crop(pixels[some], seen[some], _read(options._replace(output_size=size)))
+            yield some, slice(top, bottom), slice(left, right), part
 
 
 def _rectangles(pixels: Tensor, windows: Tensor, options: CropOptions) -> Tensor:
@@ -271,7 +307,12 @@ def _read(options: CropOptions) -> CropOptions:
     return options._replace(fill=None) if options.boundary == "border" else options
 
 
-def _outside(options: CropOptions, dtype: torch.dtype) -> tuple[float, ...]:
+def _outside(options: CropOptions, pixels: Tensor) -> Tensor:
+    """The fill, (1 | C, 1, 1)."""
+    return pixels.new_tensor(_fill_values(options, pixels.dtype))[:, None, None]
+
+
+def _fill_values(options: CropOptions, dtype: torch.dtype) -> tuple[float, ...]:
     """The fill, as crops of this dtype have it."""
     fill = options.fill or (0.0,)
     return tuple(min(max(round(value), 0), 255) for value in fill) if dtype == torch.uint8 else fill

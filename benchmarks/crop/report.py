@@ -47,7 +47,7 @@ def _main_cell(results: Results, mode: str, contestant: str) -> str:
 def main_note(data: Record) -> str:
     if published_times.is_alone(data):
         return f"Random pixels, medians of one run with contestants by turns. {faster(compared(data))}"
-    which = "First table and picture: " if data.get("filters") else ""
+    which = "First table: " if data.get("filters") else ""
     what = f"{which}{data['main_case']['label']}, {data['images']}"
     medians = (
         "medians of one run with contestants by turns; in brackets: times ours, bold where ours is slower"

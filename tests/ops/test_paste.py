@@ -36,6 +36,17 @@ EMPTY = torch.tensor(
     [[80.0, 10.0, 5.0, 5.0], [10.5, 10.5, 0.0, 4.0], [10.5, 10.5, 4.0, -1.0], [10.5, 10.5, 1e-30, 4.0]]
 )
 each_edges = pytest.mark.parametrize("edges", ["soft", "hard"])
+PASTE = sys.modules["racnn_ops.paste"]
+
+
+@pytest.fixture(params=["whole images", "rectangles"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a CPU computes where nobody differentiates, by size; here each, for all sizes."""
+    monkeypatch.setattr(PASTE, "NUMBERS_OF_A_CALL", -1 if request.param == "rectangles" else 2**62)
+    return str(request.param)
+
+
+each_way = pytest.mark.usefixtures("way")
 
 
 def crops(count: int = len(WINDOWS), channels: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -60,6 +71,7 @@ def inside(windows: Tensor) -> Tensor:
     return ((x >= left) & (x < right) & (y >= top) & (y < bottom)).unsqueeze(1)
 
 
+@each_way
 def test_pastes_as_grid_sample_does() -> None:
     expected = pasted_by_grid_sample(crops(), WINDOWS)
     torch.testing.assert_close(paste(crops(), WINDOWS, SIZE), expected, rtol=1e-12, atol=1e-12)
@@ -79,6 +91,7 @@ def test_pastes_as_grid_sample_does() -> None:
     )
 
 
+@each_way
 @pytest.mark.parametrize("windows", [WINDOWS, EMPTY.double()], ids=["windows", "empty"])
 def test_fill_is_what_lies_around(windows: Tensor) -> None:
     fill = torch.tensor([0.5, -2.0], dtype=torch.float64)[:, None, None]
@@ -88,6 +101,7 @@ def test_fill_is_what_lies_around(windows: Tensor) -> None:
     torch.testing.assert_close(paste(crops(count), windows, SIZE, fill=(0.5, -2.0)), expected)
 
 
+@each_way
 @pytest.mark.parametrize("fill", [0.25, (0.25, -1.0)], ids=str)
 def test_hard_edges_are_those_of_the_window(fill: Any) -> None:
     """Where positions are clamped to the outermost pixels' centres, grid_sample's border."""
@@ -106,6 +120,7 @@ def test_hard_edges_are_those_of_the_window(fill: Any) -> None:
     assert torch.equal(found[where], plain[where])
 
 
+@each_way
 def test_crops_come_back() -> None:
     """A crop's pixels are whole blocks of the image's; the mean of each is the pixel."""
     windows = torch.tensor([[13.5, 9.0, 13.5, 9.0], [16.5, 8.0, 4.5, 3.0]], dtype=torch.float64)
@@ -115,6 +130,7 @@ def test_crops_come_back() -> None:
     torch.testing.assert_close(attention_crop(linear, windows, OUT), crops(2))
 
 
+@each_way
 def test_windows_that_meet_tile_an_image() -> None:
     """Whole slices, and cuts through pixels, each of which belongs to one window."""
     image = torch.rand(1, 3, *SIZE, generator=generator("tiles"), dtype=torch.float64)
@@ -138,6 +154,7 @@ MORE = torch.cat(
 )
 
 
+@each_way
 @each_filter
 @each_edges
 def test_threshold_is_a_comparison(options: dict[str, Any], edges: str) -> None:
@@ -155,17 +172,20 @@ def test_threshold_is_a_comparison(options: dict[str, Any], edges: str) -> None:
     assert not ((found != (expected >= 1e-9)) & ((expected - 1e-9).abs() > 1e-12)).any()
 
 
+@each_way
 @each_edges
-def test_threshold_is_a_comparison_by_turns(edges: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: a few images at a time, the last time fewer."""
-    module = sys.modules["racnn_ops.paste"]
-    monkeypatch.setattr(module, "_compare_rectangles", module._compare_by_turns)
-    monkeypatch.setattr(module, "SCRATCH_BYTES", 3 * 2 * 8 * SIZE[0] * SIZE[1])
-    every = crops(len(MORE))
-    found = paste(every, MORE, SIZE, edges=edges, threshold=0.5)
-    assert torch.equal(found, paste(every, MORE, SIZE, edges=edges) >= 0.5)
+def test_a_few_images_at_a_time(edges: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last time fewer."""
+    monkeypatch.setattr(PASTE, "SCRATCH_BYTES", 3 * 2 * 8 * SIZE[0] * SIZE[1])
+    every, windows = crops(len(EMPTY) + len(WINDOWS) - 1), torch.cat((WINDOWS[1:], EMPTY.double()))
+    images = paste(every, windows, SIZE, edges=edges)
+    found = paste(every, windows, SIZE, edges=edges, threshold=0.5)
+    assert not ((found != (images >= 0.5)) & ((images - 0.5).abs() > 1e-9)).any()
+    total = paste(every.unflatten(0, (2, -1)), windows.unflatten(0, (2, -1)), SIZE, edges=edges, reduce="sum")
+    torch.testing.assert_close(total, images.unflatten(0, (2, -1)).sum(1), rtol=1e-10, atol=1e-10)
 
 
+@each_way
 @each_edges
 def test_sum_is_the_sum(edges: str) -> None:
     windows = MORE[:10].unflatten(0, (2, 5))
@@ -182,6 +202,7 @@ def test_sum_is_the_sum(edges: str) -> None:
     assert torch.equal(found, expected.bfloat16())
 
 
+@each_way
 @each_edges
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.uint8])
 def test_dtypes(dtype: torch.dtype, edges: str) -> None:
@@ -196,6 +217,18 @@ def test_dtypes(dtype: torch.dtype, edges: str) -> None:
     assert not ((found != (images >= 2.5)) & ~near).any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_both_ways_have_one_layout(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        pixels, found = crops(channels=3, dtype=dtype).contiguous(memory_format=layout), []
+        for limit in (-1, 2**62):
+            monkeypatch.setattr(PASTE, "NUMBERS_OF_A_CALL", limit)
+            found.append(paste(pixels, WINDOWS.float(), SIZE))
+        assert found[0].stride() == found[1].stride()
+        torch.testing.assert_close(found[0], found[1], rtol=0, atol=1 if dtype == torch.uint8 else 1e-5)
+
+
+@each_way
 @each_edges
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
 def test_labels_are_pasted_exactly(dtype: torch.dtype, edges: str) -> None:
@@ -246,6 +279,7 @@ def test_least_half_side_is_finite() -> None:
     assert windows.grad.isfinite().all()
 
 
+@each_way
 @each_edges
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
@@ -260,6 +294,7 @@ def test_windows_that_are_not_finite_give_nan_alone(edges: str, place: int, valu
     assert total.isnan().all()
 
 
+@each_way
 @pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 3)], ids=str)
 def test_nothing_to_paste(shape: tuple[int, ...]) -> None:
     pixels, windows = torch.rand(*shape, 2, *OUT), torch.rand(*shape, 4)
