@@ -12,8 +12,9 @@ if(NOT RACNN_GLIBC MATCHES "^2[.][0-9]+$")
 endif()
 set(stubs ${PROJECT_BINARY_DIR}/glibc-${RACNN_GLIBC})
 execute_process(
-  COMMAND ${Python_EXECUTABLE} ${PROJECT_SOURCE_DIR}/cmake/glibc_stubs.py ${CMAKE_CXX_COMPILER} ${RACNN_GLIBC} ${stubs}
+  COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/glibc_stubs.py ${CMAKE_CXX_COMPILER} ${RACNN_GLIBC} ${stubs}
   COMMAND_ERROR_IS_FATAL ANY)
 file(GLOB stub_libraries ${stubs}/*.so.*[0-9])
-add_library(racnn_older_libstdcxx STATIC cmake/older_libstdcxx.cpp)
-set(RACNN_OLDER_SYSTEM racnn_older_libstdcxx LINKER:--as-needed ${stub_libraries} LINKER:--no-as-needed)
+add_library(racnn_older_libstdcxx STATIC ${CMAKE_CURRENT_LIST_DIR}/older_libstdcxx.cpp)
+# All of them, needed or not: nvcc's static runtime, which needs others than the kernels do, is linked last.
+set(RACNN_OLDER_SYSTEM racnn_older_libstdcxx LINKER:--push-state,--no-as-needed ${stub_libraries} LINKER:--pop-state)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kernel_resources import find_nvcc
 from programs import COMPARE, configure, run, run_checked
 
 import racnn_ops
@@ -100,6 +101,21 @@ def test_wheel_runs_on_old_systems(wheel: Path, tmp_path: Path) -> None:
     undefined = run_checked("nm", "-D", "--undefined-only", library)
     assert "@GLIBC_" in undefined
     assert not re.findall(r"\bPy\w+", undefined)
+
+
+@pytest.mark.slow
+def test_cuda_runtime_runs_on_old_systems(tmp_path: Path) -> None:
+    """It alone needs threads and shared memory, which were libraries of their own before glibc 2.34."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        pytest.skip("nvcc was not found: set CUDA_HOME")
+    options = (f"-DCMAKE_CUDA_COMPILER={nvcc}", "-DRACNN_GLIBC=2.28")
+    configured = configure(ROOT / "tests/build/glibc", tmp_path, *options)
+    assert configured.returncode == 0, configured.stdout
+    run_checked("cmake", "--build", tmp_path)
+    needed = run_checked("readelf", "--version-info", tmp_path / "libcount_devices.so")
+    versions = {tuple(map(int, match.split("."))) for match in re.findall(r"\bGLIBC_([\d.]+)", needed)}
+    assert (2, 2, 5) <= max(versions) <= (2, 28)
 
 
 @pytest.mark.slow
