@@ -111,3 +111,14 @@ class Converting(nn.Module):
 class ByIndex(nn.Module):
     def forward(self, images: Tensor, windows: Tensor, index: Tensor) -> Tensor:
         return attention_crop(images, windows, (7, 9), image_index=index)
+
+
+NUMBER = torch.export.Dim("number")
+SIZES_BY_INDEX = ({0: torch.export.Dim("batch")}, {0: NUMBER}, {0: NUMBER})
+
+
+def sample_by_index() -> tuple[Tensor, Tensor, Tensor]:
+    """What ``ByIndex`` takes: two images, and five windows, two of which have an index of no image."""
+    images = make_images((2, 3, 20, 30), torch.float32, generator("index"))
+    windows = torch.rand(5, 4, generator=generator("windows")) * 10 + 5
+    return images, windows, torch.tensor([1, 0, -1, 1, 2])

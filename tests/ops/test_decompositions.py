@@ -10,9 +10,19 @@ from typing import Any
 
 import pytest
 import torch
-from exported import DTYPES, FILTERS, ByIndex, Crops, EveryMode, export, sample
+from exported import (
+    DTYPES,
+    FILTERS,
+    SIZES_BY_INDEX,
+    ByIndex,
+    Crops,
+    EveryMode,
+    export,
+    sample,
+    sample_by_index,
+)
 from programs import run_checked
-from samples import MODES, SHAPES, TOLERANCE, expected, generator, make_images, relative_error
+from samples import MODES, SHAPES, TOLERANCE, expected, relative_error
 from torch import Tensor, nn
 
 from racnn_ops import AttentionCrop, attention_crop, decompositions, paste
@@ -138,12 +148,8 @@ def test_direct_calls() -> None:
 
 
 def test_any_number_of_windows_by_index() -> None:
-    images = make_images((2, 3, 20, 30), torch.float32, generator("index"))
-    windows = torch.rand(5, 4, generator=generator("windows")) * 10 + 5
-    index = torch.tensor([1, 0, -1, 1, 2])
-    number = torch.export.Dim("number")
-    sizes = ({0: torch.export.Dim("batch")}, {0: number}, {0: number})
-    program = export(ByIndex(), images, windows, index, sizes=sizes).module()
+    images, windows, index = sample_by_index()
+    program = export(ByIndex(), images, windows, index, sizes=SIZES_BY_INDEX).module()
     for count in (5, 3):
         exact = ByIndex()(images, windows[:count], index[:count])
         found = program(images, windows[:count], index[:count])

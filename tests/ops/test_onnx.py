@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from exported import DTYPES, ByIndex, Converting, EveryMode, sample
+from exported import DTYPES, SIZES_BY_INDEX, ByIndex, Converting, EveryMode, sample, sample_by_index
 from samples import (
     MODES,
     SHAPES,
@@ -140,12 +140,8 @@ def test_offset_of_each_channel() -> None:
 
 
 def test_by_index() -> None:
-    images = make_images((2, 3, 20, 30), torch.float32, generator("index"))
-    windows = torch.rand(5, 4, generator=generator("windows")) * 10 + 5
-    index = torch.tensor([1, 0, -1, 1, 2])
-    number = torch.export.Dim("number")
-    sizes = ({0: torch.export.Dim("batch")}, {0: number}, {0: number})
-    run = runner(export(ByIndex(), images, windows, index, sizes=sizes))
+    images, windows, index = sample_by_index()
+    run = runner(export(ByIndex(), images, windows, index, sizes=SIZES_BY_INDEX))
     for count in (5, 3):
         (found,) = run(images, windows[:count], index[:count])
         expected = attention_crop(images, windows[:count], (7, 9), image_index=index[:count])
